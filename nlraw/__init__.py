@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Remove orphan TAPs from the network namespaces of sandboxed containers, by the kernel's carrier state alone.
+
+    scan, cleanup                 the work
+    Report, Tap, TcObject         what they return
+    Error and what derives of it  what they raise
+
+The layers below are public too: `wire`, `exchange`, `link`, `tc`, `inet` turn bytes into messages and back without a system
+call, `netns` and `route` talk to the kernel.
+"""
+
+from .errors import BadNamespace, Error, Interrupted, Invalid, Lost, Malformed, Refused, TapInUse
+from .orphans import cleanup, scan
+from .report import Report, Tap, TcObject
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BadNamespace",
+    "Error",
+    "Interrupted",
+    "Invalid",
+    "Lost",
+    "Malformed",
+    "Refused",
+    "Report",
+    "Tap",
+    "TapInUse",
+    "TcObject",
+    "cleanup",
+    "scan",
+]

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One datagram of requests and the replies that answer them: the conversation, without the socket.
+
+`Exchange` is fed the datagrams that arrive and sorts their messages to the requests by sequence number. It
+does not know what a link is, nor where datagrams come from. An answer ends
+
+    a dump                   with DONE, or with an ERROR in its midst
+    a request with NLM_F_ACK with the ERROR that is its ACK (errno 0) or its refusal
+    any other request        with its one message, or with an ERROR
+
+Messages for other ports and other sequence numbers are somebody else's, or late: skipped.
+Sources: linux/netlink.h; netlink_dump(), netlink_ack() in net/netlink/af_netlink.c.
+"""
+
+import errno
+from struct import Struct
+
+from . import uapi, wire
+from .errors import Lost, Malformed, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import List, Optional, Sequence, Tuple
+
+_s32 = Struct("=i")
+
+
+
+class Request:
+    """What is asked of the kernel, and in which words it is told to a person (``step``, ``object``).
+
+    ``fixed`` is the size of the family's fixed part, where the attributes of ``payload`` begin.
+    """
+
+    __slots__ = ("type", "flags", "payload", "fixed", "step", "object")
+
+    def __init__(self, type: int, flags: int, payload: bytes, fixed: int, step: str, object: str) -> None:
+        self.type = type
+        self.flags = flags | uapi.NLM_F_REQUEST
+        self.payload = payload
+        self.fixed = fixed
+        self.step = step
+        self.object = object
+
+    @property
+    def dumps(self) -> bool:
+        return self.flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP
+
+    def __repr__(self) -> str:
+        return "Request(%s %s: type=%d, flags=%#x, payload=%s)" % (
+            self.step,
+            self.object,
+            self.type,
+            self.flags,
+            self.payload.hex(),
+        )
+
+
+class Reply:
+    """What came back for one request.
+
+    ``messages`` are its answers in order, ``error`` the refusal (or None). ``interrupted`` tells that the list changed
+    while the kernel wrote it: it may be torn and must not be acted on.
+    """
+
+    __slots__ = ("request", "messages", "error", "interrupted", "finished")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.messages = []  # type: List[wire.Message]
+        self.error = None  # type: Optional[Refused]
+        self.interrupted = False
+        self.finished = False
+
+    def answer(self) -> "List[wire.Message]":
+        """The messages, or raise the refusal."""
+        if self.error is not None:
+            raise self.error
+        return self.messages
+
+
+class Exchange:
+    """Requests that travel in one datagram, numbered from ``sequence`` on, sent from ``port``."""
+
+    def __init__(self, requests: "Sequence[Request]", port: int, sequence: int) -> None:
+        self.replies = [Reply(request) for request in requests]
+        self._port = port
+        self._waiting = {(sequence + number) & 0xFFFFFFFF: reply for number, reply in enumerate(self.replies)}
+
+    @property
+    def finished(self) -> bool:
+        return not self._waiting
+
+    def datagram(self) -> bytes:
+        """The bytes to send."""
+        return b"".join(
+            wire.message(reply.request.type, reply.request.flags, sequence, reply.request.payload)
+            for sequence, reply in self._waiting.items()
+        )
+
+    def receive(self, datagram: bytes) -> bool:
+        """Take one datagram of the kernel's; tell whether any of it was for us.
+
+        Raises `Malformed` for bytes that break their layout and `Lost` for NLMSG_OVERRUN. After either the conversation cannot go on.
+        """
+        ours = False
+        for message in wire.messages(datagram):
+            reply = self._waiting.get(message.sequence)
+            if reply is None or message.port != self._port:
+                continue
+            ours = True
+            if self._take(reply, message):
+                reply.finished = True
+                del self._waiting[message.sequence]
+        return ours
+
+    def _take(self, reply: Reply, message: wire.Message) -> bool:
+        """Add one message to its reply; tell whether it was the last."""
+        if message.flags & uapi.NLM_F_DUMP_INTR:
+            reply.interrupted = True
+        if message.type == uapi.NLMSG_ERROR:
+            reply.error = _refusal(reply.request, message)
+            return reply.error is not None or not reply.request.dumps
+        if message.type == uapi.NLMSG_DONE:
+            if message.end - message.start >= _s32.size:  # a kernel may leave the number out
+                reply.error = _refusal(reply.request, message)
+            return True
+        if message.type == uapi.NLMSG_OVERRUN:
+            raise Lost(errno.ENOBUFS, "the kernel reports lost data (NLMSG_OVERRUN)", reply.request.step, reply.request.object)
+        if message.type != uapi.NLMSG_NOOP:
+            reply.messages.append(message)
+            return not message.flags & uapi.NLM_F_MULTI and not reply.request.flags & (uapi.NLM_F_ACK | uapi.NLM_F_DUMP)
+        return False
+
+
+def _refusal(request: Request, message: wire.Message) -> "Optional[Refused]":
+    """The refusal that an ERROR or DONE carries, or None for success."""
+    code = wire.fixed(_s32, message.data, (message.start, message.end))[0]
+    if code > 0:
+        raise Malformed("a positive error number, %d" % code, message.start)
+    if code == 0:
+        return None
+    words, attribute = "", ()  # type: str, Tuple[int, ...]
+    if message.flags & uapi.NLM_F_ACK_TLVS:
+        told = wire.spans(message.data, (_extended_ack(message), message.end))
+        if uapi.NLMSGERR_ATTR_MSG in told:
+            words = wire.read_string(message.data, told[uapi.NLMSGERR_ATTR_MSG])
+        if uapi.NLMSGERR_ATTR_OFFS in told:
+            offset = wire.read_u32(message.data, told[uapi.NLMSGERR_ATTR_OFFS]) - uapi.nlmsghdr.size
+            attribute = wire.path(request.payload, request.fixed, len(request.payload), offset)
+    return Refused(-code, words, request.step, request.object, attribute)
+
+
+def _extended_ack(message: wire.Message) -> int:
+    """Where the attributes of the extended ACK begin.
+
+    | DONE:  errno | attributes      ERROR: errno | nlmsghdr of the request | its payload, unless capped | attributes |
+    """
+    at = message.start + _s32.size
+    if message.type == uapi.NLMSG_DONE:
+        return at
+    if message.flags & uapi.NLM_F_CAPPED:
+        return at + uapi.nlmsghdr.size
+    length = wire.fixed(uapi.nlmsghdr, message.data, (at, message.end))[0]
+    if length < uapi.nlmsghdr.size or length > message.end - at:
+        raise Malformed("the request in an ERROR claims %d bytes" % length, at)
+    return at + wire.align(length)

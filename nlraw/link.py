@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""RTM_*LINK: the requests, and `Link`, one device as a reply tells it (rtnetlink(7), net/core/rtnetlink.c)."""
+
+from . import uapi, wire
+from .errors import Invalid, Malformed
+from .exchange import Reply, Request
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Iterable, List, Optional, Tuple
+
+_FIXED = uapi.ifinfomsg.size
+_unpack = uapi.ifinfomsg.unpack_from
+
+
+class Link:
+    """One network device. Attributes are parsed when they are first asked for; one that is absent is None.
+
+    An attribute too short for its type raises `Malformed` when it is read, a bad layout when the first one is.
+    """
+
+    __slots__ = ("ifindex", "flags", "_data", "_start", "_end", "_spans", "_info")
+
+    def __init__(self, message: wire.Message) -> None:
+        self._data = message.data
+        self._start = message.start + _FIXED
+        self._end = message.end
+        if self._start > self._end:
+            raise Malformed("%d bytes where ifinfomsg belongs" % (self._end - message.start), message.start)
+        _, _, self.ifindex, self.flags, _ = _unpack(message.data, message.start)
+        self._spans = None  # type: Optional[Dict[int, wire.Span]]
+        self._info = None  # type: Optional[Dict[int, wire.Span]]
+
+    def _span(self, type: int) -> "Optional[wire.Span]":
+        if self._spans is None:
+            self._spans = wire.spans(self._data, (self._start, self._end))
+        return self._spans.get(type)
+
+    def _u8(self, type: int) -> "Optional[int]":
+        span = self._span(type)
+        return None if span is None else wire.read_u8(self._data, span)
+
+    def _u32(self, type: int) -> "Optional[int]":
+        span = self._span(type)
+        return None if span is None else wire.read_u32(self._data, span)
+
+    @property
+    def ifname(self) -> str:
+        span = self._span(uapi.IFLA_IFNAME)
+        return "" if span is None else wire.read_string(self._data, span)
+
+    @property
+    def address(self) -> "Optional[str]":
+        """The link-layer address as colon-separated hex."""
+        span = self._span(uapi.IFLA_ADDRESS)
+        return None if span is None else ":".join("%02x" % byte for byte in self._data[span[0] : span[1]])
+
+    @property
+    def mtu(self) -> "Optional[int]":
+        return self._u32(uapi.IFLA_MTU)
+
+    @property
+    def group(self) -> "Optional[int]":
+        return self._u32(uapi.IFLA_GROUP)
+
+    @property
+    def operstate(self) -> "Optional[int]":
+        """RFC 2863 state, one of IF_OPER_*; it lags the carrier (net/core/link_watch.c)."""
+        return self._u8(uapi.IFLA_OPERSTATE)
+
+    @property
+    def carrier(self) -> "Optional[bool]":
+        state = self._u8(uapi.IFLA_CARRIER)
+        return None if state is None else state != 0
+
+    @property
+    def carrier_up_count(self) -> "Optional[int]":
+        """How often the carrier came on; a TAP's first open does not count (tun_attach(), drivers/net/tun.c)."""
+        return self._u32(uapi.IFLA_CARRIER_UP_COUNT)
+
+    def _linkinfo(self) -> "Dict[int, wire.Span]":
+        if self._info is None:
+            self._info = wire.spans(self._data, self._span(uapi.IFLA_LINKINFO))
+        return self._info
+
+    @property
+    def kind(self) -> "Optional[str]":
+        """The driver's name for its kind of device: "tun", "veth", "bridge"."""
+        span = self._linkinfo().get(uapi.IFLA_INFO_KIND)
+        return None if span is None else wire.read_string(self._data, span)
+
+    def tun(self) -> "Optional[Tun]":
+        """The TUN driver's facts, or None for another driver's device."""
+        if self.kind != "tun":
+            return None
+        return Tun(self._data, wire.spans(self._data, self._linkinfo().get(uapi.IFLA_INFO_DATA)))
+
+    def __repr__(self) -> str:
+        return "Link(%d: %r, kind=%r, flags=%#x)" % (self.ifindex, self.ifname, self.kind, self.flags)
+
+
+class Tun:
+    """What only a TUN device has (tun_fill_info() in drivers/net/tun.c)."""
+
+    __slots__ = ("type", "queues", "disabled_queues")
+
+    def __init__(self, data: bytes, spans: "Dict[int, wire.Span]") -> None:
+        mode = spans.get(uapi.IFLA_TUN_TYPE)
+        queues = spans.get(uapi.IFLA_TUN_NUM_QUEUES)
+        disabled = spans.get(uapi.IFLA_TUN_NUM_DISABLED_QUEUES)
+        self.type = None if mode is None else wire.read_u8(data, mode)  # IFF_TUN or IFF_TAP
+        self.queues = 0 if queues is None else wire.read_u32(data, queues)  # of a multi-queue device alone
+        self.disabled_queues = 0 if disabled is None else wire.read_u32(data, disabled)
+
+
+def flag_names(flags: int) -> "Tuple[str, ...]":
+    """The flags of a link in iproute2's names and order; bits without a name as one hexadecimal number."""
+    names = [name for bit, name in uapi.IFF_NAMES if flags & bit]
+    rest = flags & ~sum(bit for bit, _ in uapi.IFF_NAMES)
+    return tuple(names + ["%#x" % rest] if rest else names)
+
+
+def operstate_name(state: "Optional[int]") -> "Optional[str]":
+    """The operational state in iproute2's names; a state without one as a hexadecimal number."""
+    if state is None:
+        return None
+    return uapi.IF_OPER_NAMES[state] if state < len(uapi.IF_OPER_NAMES) else "%#x" % state
+
+
+def links(messages: "Iterable[wire.Message]") -> "List[Link]":
+    """The links among the messages of a reply."""
+    return [Link(message) for message in messages if message.type == uapi.RTM_NEWLINK]
+
+
+def only(reply: Reply) -> Link:
+    """The link that answers `get` or `find`; raises the refusal, where there is one."""
+    found = links(reply.answer())
+    if len(found) != 1:
+        raise Malformed("%d links where one was asked for" % len(found), 0)
+    return found[0]
+
+
+def check_name(name: str) -> None:
+    """Raise `Invalid` for what no interface can be called (dev_valid_name(), net/core/dev.c)."""
+    size = len(name.encode("utf-8", "surrogateescape"))
+    if size >= uapi.IFNAMSIZ:
+        raise Invalid("an interface name has at most 15 bytes, this one has %d" % size, "check name", name)
+    if name in ("", ".", "..") or any(char in "/:\0" or char.isspace() for char in name):
+        raise Invalid("this cannot be the name of an interface", "check name", name)
+
+
+def _request(type: int, flags: int, step: str, object: str, attributes: bytes = b"", **header: int) -> Request:
+    fixed = uapi.ifinfomsg.pack(0, 0, header.get("ifindex", 0), header.get("flags", 0), header.get("change", 0))
+    return Request(type, flags, fixed + attributes, _FIXED, step, object)
+
+
+def get(ifindex: int, name: str) -> Request:
+    """Read one link by its index; ``name`` is for the reader of an error."""
+    return _request(uapi.RTM_GETLINK, 0, "read link", name, ifindex=ifindex)
+
+
+def find(name: str) -> Request:
+    """Read one link by its name, of at most 15 bytes. The kernel also finds it by an alternative name."""
+    return _request(uapi.RTM_GETLINK, 0, "look up link", name, wire.attribute_string(uapi.IFLA_IFNAME, name))
+
+
+def dump(kind: "Optional[str]" = None) -> Request:
+    """Read all links, or those of one kind.
+
+    A kernel that filters says so in each message (NLM_F_DUMP_FILTERED). One that does not, or whose driver for the kind is
+    not loaded, sends all: check the kind of each.
+    """
+    attributes = b""
+    if kind is not None:
+        attributes = wire.nested(uapi.IFLA_LINKINFO, wire.attribute(uapi.IFLA_INFO_KIND, kind.encode("ascii")))
+    return _request(uapi.RTM_GETLINK, uapi.NLM_F_DUMP, "list links", kind or "of every kind", attributes)
+
+
+def delete(ifindex: int, name: str) -> Request:
+    """Delete one link by its index. No flag but REQUEST and ACK: NLM_F_EXCL is NLM_F_BULK here since Linux 5.19."""
+    return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete link", name, ifindex=ifindex)
+
+
+def set_up(ifindex: int, name: str) -> Request:
+    """Set one link administratively up."""
+    return _request(
+        uapi.RTM_SETLINK, uapi.NLM_F_ACK, "set up link", name, ifindex=ifindex, flags=uapi.IFF_UP, change=uapi.IFF_UP
+    )
+
+
+def create_veth(name: str, peer: str) -> Request:
+    """Create a pair of veth devices, both down, in the same namespace; refused where a name is taken."""
+    far = wire.nested(uapi.VETH_INFO_PEER, uapi.ifinfomsg.pack(0, 0, 0, 0, 0) + wire.attribute_string(uapi.IFLA_IFNAME, peer))
+    attributes = wire.attribute_string(uapi.IFLA_IFNAME, name) + wire.nested(
+        uapi.IFLA_LINKINFO, wire.attribute(uapi.IFLA_INFO_KIND, b"veth"), wire.nested(uapi.IFLA_INFO_DATA, far)
+    )
+    flags = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK
+    return _request(uapi.RTM_NEWLINK, flags, "create veth", name, attributes)

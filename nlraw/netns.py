@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find, name and enter network namespaces.
+
+A namespace is opened once and held by its descriptor, so that whatever happens to its path or its process
+meanwhile, it stays the one that was meant. It is entered on a thread of its own, which ends inside: the
+caller's thread never moves, and nothing has to be restored.
+"""
+
+import _thread
+import errno
+import fcntl
+import os
+import stat
+
+from . import uapi
+from .errors import Error, Invalid, BadNamespace, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Callable, Optional, Protocol, Type, TypeVar, Union
+
+    class HasFileno(Protocol):
+        def fileno(self) -> int: ...
+
+    NetnsArgument = Union[None, int, str, "os.PathLike[str]", HasFileno]
+    T = TypeVar("T")
+
+# Where `ip netns` and its like pin namespaces by name.
+NAMED = ("/run/netns", "/var/run/netns")
+
+
+def describe(netns: "NetnsArgument") -> str:
+    """The path by which a namespace is opened and reports speak of it; "current" for None. Opens nothing."""
+    if netns is None:
+        return "current"
+    if isinstance(netns, int):
+        return "/proc/%d/ns/net" % netns
+    if isinstance(netns, str):
+        if "\0" in netns:
+            raise BadNamespace("a NUL byte stands in the name", "open namespace", repr(netns))
+        if netns.isdecimal():
+            return "/proc/%d/ns/net" % int(netns)
+        if "/" in netns:
+            return netns
+        candidates = [directory + "/" + netns for directory in NAMED]
+        return next((path for path in candidates if os.path.exists(path)), candidates[0])
+    if hasattr(netns, "fileno"):
+        return "/proc/self/fd/%d" % netns.fileno()
+    if hasattr(netns, "__fspath__"):
+        return os.fsdecode(os.fspath(netns))
+    raise Invalid("a namespace is a PID, a path, a name or a descriptor, not %r" % (netns,))
+
+
+class Namespace:
+    """A network namespace held open; ``path`` is for people. The current one needs no descriptor.
+
+    ``Namespace(netns)`` opens what the public functions take as ``netns``; close it, or use it in a ``with``.
+    """
+
+    __slots__ = ("path", "_fd")
+
+    def __init__(self, netns: "NetnsArgument" = None) -> None:
+        self.path = describe(netns)
+        self._fd = None  # type: Optional[int]
+        if netns is None:
+            return
+        self._fd = _open(self.path, netns)
+        try:
+            _check(self._fd, self.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def identity(self) -> "tuple[int, int]":
+        """Device and inode: two paths to one namespace have the same."""
+        found = os.stat("/proc/thread-self/ns/net") if self._fd is None else os.fstat(self._fd)
+        return found.st_dev, found.st_ino
+
+    def run(self, function: "Callable[[], T]") -> "T":
+        """Call a function inside the namespace and hand on what it returns or raises."""
+        fd = self._fd
+        if fd is None:
+            return function()
+
+        def inside() -> "T":
+            _call("setns", "enter namespace", self.path, fd, uapi.CLONE_NEWNET)
+            return function()
+
+        return on_own_thread(inside)
+
+    def fileno(self) -> int:
+        """The descriptor; -1 for the current namespace, or once closed."""
+        return -1 if self._fd is None else self._fd
+
+    def close(self) -> None:
+        if self.fileno() >= 0:
+            os.close(self.fileno())
+            self._fd = -1  # not None, which would mean the current namespace
+
+    def __enter__(self) -> "Namespace":
+        return self
+
+    def __exit__(
+        self, kind: "Optional[Type[BaseException]]", error: "Optional[BaseException]", trace: "Optional[TracebackType]"
+    ) -> None:
+        self.close()
+
+
+def _open(path: str, netns: "NetnsArgument") -> int:
+    try:
+        if not isinstance(netns, (int, str)) and hasattr(netns, "fileno"):
+            return os.dup(netns.fileno())  # not inherited by a child, like all of Python's
+        # O_NONBLOCK: a FIFO of that name must not make us wait
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        words = os.strerror(errno.ENOENT)
+        if isinstance(netns, (int, str)) and str(netns).isdecimal():
+            words = "there is no process %s, or it has ended" % netns
+        elif isinstance(netns, str) and "/" not in netns:
+            words = "there is no namespace of that name in %s" % " or ".join(NAMED)
+        raise Refused(errno.ENOENT, words, "open namespace", path) from error
+    except OSError as error:
+        raise _refused(error, "open namespace", path) from error
+
+
+def _check(fd: int, path: str) -> None:
+    """Make sure that a descriptor is a network namespace's (NS_GET_NSTYPE, ioctl_ns(2))."""
+    try:
+        # asked of a regular file alone, as nsfs has them: a device might take the number for something else
+        kind = fcntl.ioctl(fd, uapi.NS_GET_NSTYPE) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+    except OSError as error:
+        if error.errno != errno.ENOTTY:
+            raise _refused(error, "open namespace", path) from None
+        kind = None
+    if kind is None:
+        raise BadNamespace("this is no namespace", "open namespace", path)
+    if kind != uapi.CLONE_NEWNET:
+        found = uapi.CLONE_NAMES.get(kind, "unknown")
+        raise BadNamespace("this is a namespace of the %s kind, not a network namespace" % found, "open namespace", path)
+
+
+def create() -> Namespace:
+    """Make a new network namespace, which lives as long as the descriptor returned, or whatever else holds it."""
+
+    def inside() -> Namespace:
+        _call("unshare", "create namespace", "network", uapi.CLONE_NEWNET)
+        return Namespace("/proc/thread-self/ns/net")
+
+    return on_own_thread(inside)
+
+
+def on_own_thread(function: "Callable[[], T]") -> "T":
+    """Call a function on a thread that ends with it, and hand on what it returns or raises."""
+    returned = []  # type: List[T]
+    raised = []  # type: List[BaseException]
+    ended = _thread.allocate_lock()
+    ended.acquire()
+
+    def body() -> None:
+        try:
+            returned.append(function())
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            ended.release()
+
+    try:
+        _thread.start_new_thread(body, ())
+    except RuntimeError:
+        raise Refused(errno.EAGAIN, "no thread could be started", "enter namespace") from None
+    ended.acquire()
+    if raised:
+        raise raised[0]
+    return returned[0]
+
+
+def _call(name: str, step: str, object: str, *numbers: int) -> None:
+    """Make one of the system calls that Python has since 3.12 (os.setns, os.unshare), else the C library through ctypes."""
+    try:
+        function = getattr(os, name, None)
+        if function is not None:
+            function(*numbers)
+            return
+        try:
+            import ctypes
+        except ImportError:
+            raise Error(
+                "this Python has neither os.%s (3.12 and newer) nor ctypes (Debian: libpython3-stdlib); "
+                "only the current namespace can be used" % name,
+                step,
+                object,
+            ) from None
+        if getattr(ctypes.CDLL(None, use_errno=True), name)(*numbers) != 0:
+            raise OSError(ctypes.get_errno(), name)
+    except OSError as error:
+        raise _refused(error, step, object) from None
+
+
+def _refused(error: OSError, step: str, object: str) -> Refused:
+    number = error.errno or 0
+    words = os.strerror(number)
+    if number == errno.EPERM:
+        words += "; it takes CAP_SYS_ADMIN, here and in the user namespace that owns it"
+    return Refused(number, words, step, object)

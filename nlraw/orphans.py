@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which TAPs are orphans, and how they are removed. The whole destructive policy is on this page.
+
+    judge   one link: in use, an orphan, or no business of ours         pure
+    plan    what has to go, in which order                              pure
+    remove  look, judge, plan; make sure once more; send one datagram
+
+What is never touched: a link that is no TAP or does not match, a TAP in use and everything else in its namespace, a qdisc
+that is not `ingress` on the uplink, a filter that neither redirects to an orphan nor is a dead redirect of our own shape.
+
+What is assumed: one VM per namespace. What cannot be seen: a holder that turned its own carrier off, and one that
+attaches between the second look and the delete, some 0.1 ms later.
+"""
+
+import errno
+
+from . import inet, link, tc, uapi
+from .errors import Error, Interrupted, Invalid, Lost, Refused, TapInUse
+from .link import Link
+from .netns import Namespace, describe
+from .report import Report, Tap, TcObject
+from .route import Route
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+    from .exchange import Request
+    from .netns import NetnsArgument
+
+MATCH = "tap*_urunc"
+UPLINK = "eth0"
+
+IN_USE = "in-use"
+ORPHAN = "orphan"
+
+# How often to look again when the namespace changed underfoot, or an answer was lost.
+ROUNDS = 10
+
+
+# ---------------------------------------------------------------- judge
+
+
+def judge(link: Link) -> "Optional[str]":
+    """IN_USE, ORPHAN, or None for a link that is no TAP.
+
+    The carrier decides: it follows open and close at once, while RUNNING, LOWER_UP and the operational state wait for
+    a deferred worker (linkwatch_event(), net/core/link_watch.c). They count only where there is no carrier to read.
+    """
+    tun = link.tun()
+    if tun is None or tun.type != uapi.IFF_TAP:
+        return None
+    if link.carrier or tun.queues or tun.disabled_queues:  # a detached queue has a holder, but no carrier
+        return IN_USE
+    if link.carrier is None:
+        running = link.flags & (uapi.IFF_RUNNING | uapi.IFF_LOWER_UP) or link.operstate == uapi.IF_OPER_UP
+        if running or not link.flags & uapi.IFF_UP:  # down shows nothing either way: not provably an orphan
+            return IN_USE
+    return ORPHAN
+
+
+def evidence(link: Link) -> str:
+    """The facts behind a verdict, for people."""
+    tun = link.tun()
+    facts = ["no carrier to read" if link.carrier is None else "carrier on" if link.carrier else "carrier off"]
+    if tun is not None and (tun.queues or tun.disabled_queues):
+        facts.append("%d queues attached, %d detached" % (tun.queues, tun.disabled_queues))
+    if link.carrier is None and not link.flags & uapi.IFF_UP:
+        facts.append("down")
+    return ", ".join(facts)
+
+
+def is_fresh(link: Link) -> bool:
+    """An orphan that no second open ever attached to: the leftover of a failed start, or a start under way."""
+    return judge(link) == ORPHAN and not link.carrier_up_count
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether the whole name fits a pattern of literal characters, ``*`` (any number) and ``?`` (just one)."""
+    at, star, resume, mark = 0, -1, 0, 0
+    while at < len(name):
+        if mark < len(pattern) and pattern[mark] == "*":
+            star, resume = mark, at
+            mark += 1
+        elif mark < len(pattern) and pattern[mark] in ("?", name[at]):
+            at += 1
+            mark += 1
+        elif star >= 0:  # let the last star take one character more
+            resume += 1
+            at, mark = resume, star + 1
+        else:
+            return False
+    return not pattern[mark:].strip("*")
+
+
+# ---------------------------------------------------------------- plan
+
+
+class Hook:
+    """A place on the uplink where filters hang: the qdisc, the parent to name it by, and what hangs there."""
+
+    __slots__ = ("qdisc", "parent", "filters")
+
+    def __init__(self, qdisc: tc.Qdisc, parent: int, filters: "Sequence[tc.Filter]") -> None:
+        self.qdisc = qdisc
+        self.parent = parent
+        self.filters = filters
+
+    @property
+    def incoming(self) -> bool:
+        """Whether it sees what comes in on the uplink, as the redirect to a TAP must."""
+        return self.qdisc.kind == "ingress" or self.parent & 0xFFFF == uapi.TC_H_MIN_INGRESS
+
+
+class Step:
+    """One change: the request, and what it takes away: a TC object, or the TAP of an ifindex. Neither: not worth a report."""
+
+    __slots__ = ("request", "removes", "ifindex")
+
+    def __init__(self, request: "Request", removes: "Optional[TcObject]" = None, ifindex: int = 0) -> None:
+        self.request = request
+        self.removes = removes
+        self.ifindex = ifindex
+
+
+def plan(uplink: "Optional[Link]", orphans: "Sequence[Link]", qdiscs: "Sequence[tc.Qdisc]", hooks: "Sequence[Hook]") -> "List[Step]":
+    """What has to go, in the order in which it goes: the uplink's filters, its `ingress` qdisc, then of each orphan its qdiscs and the link."""
+    steps = []  # type: List[Step]
+    if uplink is not None:
+        for hook in hooks:
+            steps += _unhook(hook, uplink.ifname, {orphan.ifindex for orphan in orphans})
+    for orphan in orphans:
+        steps += [
+            Step(tc.delete_qdisc(qdisc, orphan.ifname), TcObject(dev=orphan.ifname, object="qdisc", kind=qdisc.kind))
+            for qdisc in qdiscs
+            if qdisc.ifindex == orphan.ifindex
+            and qdisc.handle != 0  # the kernel's own default
+            and qdisc.parent in (uapi.TC_H_ROOT, uapi.TC_H_INGRESS)  # those below go with these
+        ]
+        steps.append(Step(link.delete(orphan.ifindex, orphan.ifname), ifindex=orphan.ifindex))
+    return steps
+
+
+def _unhook(hook: Hook, dev: str, orphans: "set[int]") -> "List[Step]":
+    """Of one hook: the redirects to orphans, the dead ones of our own shape, and the `ingress` qdisc if that leaves it empty."""
+    steps = []  # type: List[Step]
+    empty = True
+    for priority in _priorities(hook.filters):
+        doomed = [filter for filter in priority if _redirects(filter, orphans) or (hook.incoming and is_dead(filter))]
+        for filter in doomed:
+            steps.append(
+                Step(tc.delete_filter(filter, hook.parent, dev), TcObject(dev=dev, object="filter", kind=filter.kind))
+            )
+        if not _is_vacant(priority, doomed):
+            empty = False
+        elif doomed and priority[0].kind == "u32":  # its root table may outlive the last filter
+            steps.append(Step(tc.delete_priority(priority[0], hook.parent, dev)))
+    if empty and hook.qdisc.kind == "ingress" and (steps or orphans):
+        steps.append(Step(tc.delete_qdisc(hook.qdisc, dev), TcObject(dev=dev, object="qdisc", kind="ingress")))
+    return steps
+
+
+def _redirects(filter: tc.Filter, ifindexes: "set[int]") -> bool:
+    return any(action.redirect in ifindexes for action in filter.actions())
+
+
+def is_dead(filter: tc.Filter) -> bool:
+    """A redirect whose target is gone and which swallows every packet, in the shape that this product and the runtimes make:
+    match-all, with mirred egress redirect and "stolen" as its only action."""
+    actions = filter.actions()
+    return (
+        filter.matches_all
+        and len(actions) == 1
+        and actions[0].redirect == 0
+        and actions[0].eaction == uapi.TCA_EGRESS_REDIR
+        and actions[0].control == uapi.TC_ACT_STOLEN
+    )
+
+
+def _priorities(filters: "Iterable[tc.Filter]") -> "List[List[tc.Filter]]":
+    """The filters of a hook by chain, priority and classifier, in the kernel's order."""
+    groups = {}  # type: Dict[Tuple[int, int, str], List[tc.Filter]]
+    for filter in filters:
+        groups.setdefault((filter.chain, filter.info, filter.kind), []).append(filter)
+    return list(groups.values())
+
+
+def _is_vacant(priority: "Sequence[tc.Filter]", doomed: "Sequence[tc.Filter]") -> bool:
+    """Whether a priority holds nothing of anybody's but the doomed. A u32 root table is nobody's; a second table is somebody's."""
+    tables = [filter for filter in priority if filter.table]
+    others = [filter for filter in priority if not filter.table and not filter.bare and filter not in doomed]
+    return not others and len(tables) <= 1 and bool(tables or doomed)
+
+
+# ---------------------------------------------------------------- remove
+
+
+class Target:
+    """What to look for: TAPs whose name fits ``match`` or is ``tap``; the uplink by its name, "auto" or "none".
+
+    ``spare_fresh`` leaves fresh orphans alone. Raises `Invalid` for what can be no name.
+    """
+
+    __slots__ = ("match", "uplink", "tap", "spare_fresh")
+
+    def __init__(self, match: str, uplink: str, tap: "Optional[str]" = None, spare_fresh: bool = False) -> None:
+        if not match:
+            raise Invalid("an empty pattern matches nothing", "check pattern")
+        link.check_name(uplink)
+        self.match = match
+        self.uplink = uplink
+        self.tap = tap
+        self.spare_fresh = spare_fresh
+
+    def fits(self, name: str) -> bool:
+        return name == self.tap or matches(self.match, name)
+
+
+def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
+    """The uplink, None where there is none, and the matching TAPs. Read in one datagram, if the uplink has a name."""
+    requests = [link.dump("tun")]
+    if target.uplink == "auto":
+        ifindex = _default_route(route)
+        if ifindex is not None:
+            requests.insert(0, link.get(ifindex, "of the default route"))
+    elif target.uplink != "none":
+        requests.insert(0, link.find(target.uplink))
+    *found, listed = route.query(*requests)
+    uplink = None
+    if found and not _is_gone(found[0].error):
+        uplink = link.only(found[0])
+        if target.uplink not in ("auto", uplink.ifname):  # found by an alternative name: somebody else's device
+            uplink = None
+    taps = [
+        tap
+        for tap in link.links(listed.answer())
+        if judge(tap) is not None and target.fits(tap.ifname) and (uplink is None or tap.ifindex != uplink.ifindex)
+    ]
+    return uplink, taps
+
+
+def _default_route(route: Route) -> "Optional[int]":
+    for family in (inet.AF_INET, inet.AF_INET6):
+        (reply,) = route.query(inet.dump_routes(family))
+        routes = inet.default_routes(reply.answer())
+        if routes:
+            return routes[0].ifindex
+    return None
+
+
+def _look_at_tc(route: Route, uplink: "Optional[Link]", orphans: "Sequence[Link]") -> "Tuple[List[tc.Qdisc], List[Hook]]":
+    """All qdiscs, and the places on the uplink where filters hang. A shared block is somebody else's and not looked into."""
+    if uplink is None and not orphans:
+        return [], []
+    (reply,) = route.query(tc.dump_qdiscs())
+    qdiscs = tc.qdiscs(reply.answer())
+    hooks = []
+    for qdisc in qdiscs:
+        if uplink is None or qdisc.ifindex != uplink.ifindex or qdisc.handle == 0:
+            continue
+        parents = [qdisc.handle]
+        if qdisc.kind == "clsact":
+            sides = ((uapi.TC_H_MIN_INGRESS, qdisc.ingress_block), (uapi.TC_H_MIN_EGRESS, qdisc.egress_block))
+            parents = [qdisc.handle | side for side, block in sides if not block]
+        elif qdisc.ingress_block:
+            parents = []
+        for parent in parents:
+            (reply,) = route.query(tc.dump_filters(uplink.ifindex, parent, uplink.ifname))
+            hooks.append(Hook(qdisc, parent, tc.filters(reply.answer())))
+    return qdiscs, hooks
+
+
+def _unchanged(route: Route, orphans: "Sequence[Link]") -> bool:
+    """Read every orphan once more by itself: same ifindex, same name, still an orphan?"""
+    if not orphans:
+        return True
+    for orphan, reply in zip(orphans, route.query(*[link.get(orphan.ifindex, orphan.ifname) for orphan in orphans])):
+        if _is_gone(reply.error):
+            return False
+        now = link.only(reply)
+        if (now.ifindex, now.ifname, judge(now)) != (orphan.ifindex, orphan.ifname, ORPHAN):
+            return False
+    return True
+
+
+def _is_gone(error: "Optional[Refused]") -> bool:
+    return error is not None and error.errno in (errno.ENODEV, errno.ENOENT)
+
+
+class _Cleanup:
+    """One cleanup of one namespace: what was seen, and what was done so far."""
+
+    def __init__(self, route: Route, target: Target) -> None:
+        self.route = route
+        self.target = target
+        self.uplink = named_uplink(target.uplink)
+        self.taps = {}  # type: Dict[int, Link]
+        self.done = []  # type: List[Step]
+        self.unsettled = []  # type: List[Tuple[Step, Optional[Refused]]]
+
+    def run(self, dry_run: bool) -> Report:
+        for rounds_left in reversed(range(ROUNDS)):
+            uplink, taps = look(self.route, self.target)
+            self.see(uplink, taps)
+            if uplink is None and self.target.uplink != "none":
+                return self.report("cleaned" if self.done else "skipped", self.done)
+            self.refuse_if_used(taps)
+            orphans = [tap for tap in taps if not (self.target.spare_fresh and is_fresh(tap))]
+            qdiscs, hooks = _look_at_tc(self.route, uplink, orphans)
+            self.settle(_deletable(orphans, qdiscs, hooks), rounds_left)
+            steps = plan(uplink, orphans, qdiscs, hooks)
+            if dry_run:
+                return self.report("would-clean" if steps else "clean", steps)
+            if not steps or (_unchanged(self.route, orphans) and self.send(steps)):
+                return self.report("cleaned" if self.done else "clean", self.done)
+        raise Interrupted("the namespace changed each time it was looked at", "clean up", self.route.path)
+
+    def see(self, uplink: "Optional[Link]", taps: "Sequence[Link]") -> None:
+        if uplink is not None:
+            self.uplink = uplink.ifname
+        deleted = self.deleted()
+        self.taps = {ifindex: tap for ifindex, tap in self.taps.items() if ifindex in deleted}
+        self.taps.update((tap.ifindex, tap) for tap in taps)
+
+    def deleted(self) -> "set[int]":
+        return {step.ifindex for step in self.done if step.ifindex}
+
+    def refuse_if_used(self, taps: "Sequence[Link]") -> None:
+        used = [tap for tap in taps if judge(tap) == IN_USE]
+        if used:
+            why = "in use (%s)" % "; ".join(sorted({evidence(tap) for tap in used}))
+            names = ", ".join(tap.ifname for tap in used)
+            raise TapInUse(why if self.done else why + ", nothing was changed", "clean up", names)
+
+    def send(self, steps: "Sequence[Step]") -> bool:
+        """Send every change in one datagram; tell whether all is done. What is not is settled by the next look."""
+        try:
+            replies = self.route.change(*[step.request for step in steps])
+        except Lost:
+            self.unsettled = [(step, None) for step in steps]
+            return False
+        for step, reply in zip(steps, replies):
+            if reply.error is None or _is_gone(reply.error):
+                self.done.append(step)
+            else:
+                self.unsettled.append((step, reply.error))
+        return not self.unsettled
+
+    def settle(self, deletable: "set[bytes]", rounds_left: int) -> None:
+        """Of what was sent and not confirmed: what is no longer there is done; what was refused and is there has failed."""
+        still = [(step, error) for step, error in self.unsettled if step.request.payload in deletable]
+        self.done += [step for step, _ in self.unsettled if step.request.payload not in deletable]
+        self.unsettled = []
+        for _, error in still:
+            if error is not None and not (error.errno in _PASSING and rounds_left):
+                left = ", ".join("%s %s" % (step.request.step, step.request.object) for step, _ in still)
+                words = "%s; not done: %s" % (error.message, left)
+                raise Refused(error.errno, words, error.step, error.object)
+
+    def report(self, outcome: str, steps: "Sequence[Step]", error: "Optional[Error]" = None) -> Report:
+        """``steps`` are what was done, or what would be."""
+        deleted = self.deleted()
+        return Report(
+            netns=self.route.path,
+            uplink=self.uplink,
+            outcome=outcome,
+            taps=tuple(as_tap(tap, tap.ifindex in deleted) for tap in self.taps.values()),
+            tc_removed=tuple(step.removes for step in steps if step.removes is not None),
+            error=error,
+        )
+
+
+# Refusals that pass: worth another round.
+_PASSING = (errno.EBUSY, errno.EINTR, errno.EAGAIN)
+
+
+def _deletable(orphans: "Sequence[Link]", qdiscs: "Sequence[tc.Qdisc]", hooks: "Sequence[Hook]") -> "set[bytes]":
+    """The payload of every deletion that there still is something for."""
+    requests = [link.delete(orphan.ifindex, "") for orphan in orphans]
+    requests += [tc.delete_qdisc(qdisc, "") for qdisc in qdiscs]
+    for hook in hooks:
+        requests += [tc.delete_filter(filter, hook.parent, "") for filter in hook.filters]
+    return {request.payload for request in requests}
+
+
+def remove(route: Route, target: Target, dry_run: bool = False) -> Report:
+    """Remove the orphans of one namespace, or say what would be removed.
+
+    Raises `TapInUse`, having changed nothing, or another `Error`; what was seen and done by then is its ``report``.
+    """
+    cleanup = _Cleanup(route, target)
+    try:
+        return cleanup.run(dry_run)
+    except Error as error:
+        outcome = "in-use" if isinstance(error, TapInUse) else "failed"
+        error.report = cleanup.report(outcome, cleanup.done, error)
+        raise
+
+
+# ---------------------------------------------------------------- the public functions
+
+
+def scan(netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK) -> "Tuple[Tap, ...]":
+    """List the matching TAPs of a namespace with their verdicts, uplink or not. Changes nothing, and wakes nobody.
+
+    ``netns``: None is the current one; an int or a string of digits a PID; an object with ``fileno()`` a descriptor; a
+    string with a slash, or a path object, a path; any other string a name as in ``ip netns``. ``match`` is a glob of ``*`` and
+    ``?``. ``uplink`` is the container interface, which is never listed.
+    """
+    target = Target(match, uplink)
+    with Namespace(netns) as namespace, Route(namespace) as route:
+        _, taps = look(route, target)
+        return tuple(map(as_tap, taps))
+
+
+def cleanup(
+    netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK, dry_run: bool = False
+) -> Report:
+    """Remove the orphan TAPs of a namespace and the TC state that belongs to them; ``dry_run`` says what would go.
+
+    ``netns`` and ``match`` are as for `scan`. ``uplink`` is the container interface: without it nothing is touched; "auto" takes
+    the one of the default route, "none" requires none and touches no TC state on any. Raises `TapInUse` if any matching TAP is in use, having
+    changed nothing, and other kinds of `Error`; what was seen and done by then is the error's ``report``.
+    """
+    target = Target(match, uplink)
+    path = describe(netns)
+    try:
+        with Namespace(netns) as namespace, Route(namespace) as route:
+            return remove(route, target, dry_run)
+    except Error as error:
+        if error.report is None:
+            error.report = failure(path, target, error)
+        raise
+
+
+def failure(path: str, target: Target, error: Error) -> Report:
+    """The report on a namespace that nothing could be learnt about."""
+    uplink = named_uplink(target.uplink)
+    return Report(netns=path, uplink=uplink, outcome="failed", taps=(), tc_removed=(), error=error)
+
+
+def named_uplink(uplink: str) -> "Optional[str]":
+    return None if uplink in ("auto", "none") else uplink
+
+
+def as_tap(tap: Link, deleted: bool = False) -> Tap:
+    """What a report tells of a TAP."""
+    return Tap(
+        ifname=tap.ifname,
+        ifindex=tap.ifindex,
+        verdict=judge(tap),
+        fresh=is_fresh(tap),
+        carrier=tap.carrier,
+        operstate=link.operstate_name(tap.operstate),
+        flags=link.flag_names(tap.flags),
+        deleted=deleted,
+    )

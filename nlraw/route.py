@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A NETLINK_ROUTE socket inside one namespace.
+
+Two ways to use it. `Route.query` reads, and so may ask again: after an overrun, a truncated datagram or a torn list. `Route.change`
+sends once: if its answer is lost, what the kernel did has to be looked up.
+
+After any failure in mid-exchange the socket is thrown away with whatever may still arrive on it; the next
+request opens another, inside the same namespace. Source: netlink(7).
+"""
+
+import errno
+import os
+import time
+
+# The C half of the socket module, without the enums that take longer to make than a scan.
+from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW
+from _socket import socket as Socket
+
+from . import uapi
+from .errors import Error, Interrupted, Lost, Malformed, Refused
+from .exchange import Exchange, Reply, Request
+from .netns import Namespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import List, Optional, Sequence, Tuple, Type
+
+# The kernel fills at most 32 KiB of a dump into a datagram (netlink_dump(), net/netlink/af_netlink.c).
+BUFFER = 64 << 10
+LARGEST_BUFFER = 16 << 20
+
+# Requests in one datagram. Their ACKs must fit the receive buffer together, at some 800 bytes each of the usual 208 KiB.
+WINDOW = 128
+
+# Seconds without a single message for us. The kernel answers before send() returns, so nobody waits for these.
+SILENCE = 5.0
+
+# How often a list is asked for that changed while it was read, or whose answer was lost.
+ATTEMPTS = 20
+
+
+class Route:
+    """Requests to the kernel about one namespace, which must stay open as long as this does.
+
+    Not to be shared by threads. Each failure is an `Error`; one that the kernel sends for a request is in that request's `Reply`.
+    """
+
+    def __init__(self, namespace: Namespace, silence: float = SILENCE) -> None:
+        self.path = namespace.path
+        self._namespace = namespace
+        self._silence = silence
+        self._buffer = BUFFER
+        self._window = WINDOW
+        self._sequence = int(time.time())
+        self._socket = None  # type: Optional[Socket]
+        self._port = 0
+
+    def query(self, *requests: Request) -> "List[Reply]":
+        """Send requests that only read, in one datagram, and return a reply to each.
+
+        The kernel runs one dump at a time on a socket: let at most the last request be one. Raises `Interrupted` for a list that is never whole,
+        and `Lost` for an answer that is lost each time.
+        """
+        for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1
+            try:
+                replies = self.change(*requests)
+            except Lost as error:
+                if last or error.errno == errno.ETIMEDOUT:
+                    raise
+                continue
+            torn = next((reply for reply in replies if reply.interrupted), None)
+            if torn is None:
+                break
+            if last:
+                raise Interrupted(
+                    "the list changed while it was read, %d times in a row" % ATTEMPTS,
+                    torn.request.step,
+                    torn.request.object,
+                )
+        return replies
+
+    def change(self, *requests: Request) -> "List[Reply]":
+        """Send requests in one datagram, once, and return a reply to each.
+
+        The kernel carries them out in order, and goes on behind one that it refused. Raises `Lost` where it is not known which
+        were carried out. More than fit the receive buffer with their replies travel in several datagrams.
+        """
+        replies = []  # type: List[Reply]
+        while len(replies) < len(requests):
+            replies += self._exchange(requests[len(replies) : len(replies) + self._window])
+        return replies
+
+    def _exchange(self, requests: "Sequence[Request]") -> "List[Reply]":
+        step, object = requests[0].step, requests[0].object
+        try:
+            if self._socket is None:
+                self._socket, self._port = self._namespace.run(_open)
+            exchange = Exchange(requests, self._port, self._sequence)
+            self._sequence += len(requests)
+            self._converse(self._socket, exchange)
+        except Error:
+            self.close()
+            raise
+        except OSError as error:
+            self.close()
+            number = error.errno or 0
+            if number == errno.ENOBUFS:
+                self._window = max(1, self._window // 4)
+            if number in (errno.ENOBUFS, errno.EMSGSIZE, errno.ETIMEDOUT):
+                raise Lost(number, os.strerror(number), step, object) from None
+            raise Refused(number, os.strerror(number), step, object) from None
+        except BaseException:
+            self.close()
+            raise
+        for reply in exchange.replies:
+            if reply.error is not None:
+                reply.error = _in_words(reply.error)
+        return exchange.replies
+
+    def _converse(self, socket: Socket, exchange: Exchange) -> None:
+        socket.send(exchange.datagram())
+        deadline = time.monotonic() + self._silence
+        while not exchange.finished:
+            try:
+                datagram, _, flags, sender = socket.recvmsg(self._buffer, 0, MSG_DONTWAIT)
+            except BlockingIOError:
+                _wait(socket, deadline)
+                continue
+            if sender[0] == 0:  # the kernel; other processes may send to our port too
+                if flags & MSG_TRUNC:
+                    self._buffer = min(self._buffer * 4, LARGEST_BUFFER)
+                    raise OSError(errno.EMSGSIZE, "")
+                if exchange.receive(datagram):
+                    deadline = time.monotonic() + self._silence
+                    continue
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, "")
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def __enter__(self) -> "Route":
+        return self
+
+    def __exit__(
+        self, kind: "Optional[Type[BaseException]]", error: "Optional[BaseException]", trace: "Optional[TracebackType]"
+    ) -> None:
+        self.close()
+
+
+def _open() -> "Tuple[Socket, int]":
+    """A socket in the namespace of the calling thread, and its port."""
+    socket = Socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, uapi.NETLINK_ROUTE)
+    try:
+        for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK):
+            try:
+                socket.setsockopt(uapi.SOL_NETLINK, option, 1)
+            except OSError:  # a kernel without it says less, and all else holds
+                pass
+        socket.bind((0, 0))
+        return socket, socket.getsockname()[0]
+    except BaseException:
+        socket.close()
+        raise
+
+
+def _wait(socket: Socket, deadline: float) -> None:
+    """Wait until something can be received. Never needed while the kernel answers in time."""
+    import select
+
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+        raise OSError(errno.ETIMEDOUT, "")
+
+
+def _in_words(error: Refused) -> Refused:
+    """The same refusal, in the C library's words where the kernel had none, and with the capability that was missing."""
+    words = error.words or os.strerror(error.errno)
+    if error.errno == errno.EPERM:
+        words += "; it takes CAP_NET_ADMIN in the user namespace that owns the network namespace"
+    return Refused(error.errno, words, error.step, error.object, error.attribute)

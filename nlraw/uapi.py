@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel's numbers and struct layouts, in the kernel's spelling, under the header each comes from.
+
+Every layout starts with ``=``: native byte order, no padding but what is written. The few values that
+the kernel keeps in network order are converted where they are read.
+"""
+
+from struct import Struct
+
+# linux/netlink.h
+NETLINK_ROUTE = 0
+
+NLM_F_REQUEST = 0x01
+NLM_F_MULTI = 0x02
+NLM_F_ACK = 0x04
+NLM_F_DUMP_INTR = 0x10
+NLM_F_DUMP_FILTERED = 0x20
+NLM_F_DUMP = 0x300  # NLM_F_ROOT | NLM_F_MATCH
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
+NLM_F_CAPPED = 0x100  # in an NLMSG_ERROR
+NLM_F_ACK_TLVS = 0x200  # in an NLMSG_ERROR or NLMSG_DONE
+
+NLMSG_NOOP = 1
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLMSG_OVERRUN = 4
+
+NLMSGERR_ATTR_MSG = 1
+NLMSGERR_ATTR_OFFS = 2
+
+NLMSG_ALIGNTO = 4  # NLA_ALIGNTO and RTA_ALIGNTO are the same
+NLA_F_NESTED = 0x8000
+NLA_TYPE_MASK = 0x3FFF
+
+NETLINK_CAP_ACK = 10
+NETLINK_EXT_ACK = 11
+
+nlmsghdr = Struct("=IHHII")  # len, type, flags, seq, pid
+nlattr = Struct("=HH")  # len, type
+
+# linux/socket.h (not in the user's copy)
+SOL_NETLINK = 270
+
+# linux/rtnetlink.h
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_NEWROUTE = 24
+RTM_GETROUTE = 26
+RTM_NEWQDISC = 36
+RTM_DELQDISC = 37
+RTM_GETQDISC = 38
+RTM_NEWTFILTER = 44
+RTM_DELTFILTER = 45
+RTM_GETTFILTER = 46
+
+RTN_UNICAST = 1
+RT_TABLE_MAIN = 254
+RTA_DST = 1
+RTA_OIF = 4
+RTA_GATEWAY = 5
+RTA_PRIORITY = 6
+RTA_MULTIPATH = 9
+RTA_TABLE = 15
+
+TCA_KIND = 1
+TCA_OPTIONS = 2
+TCA_CHAIN = 11
+TCA_INGRESS_BLOCK = 13
+TCA_EGRESS_BLOCK = 14
+
+rtmsg = Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+rtnexthop = Struct("=HBBi")  # len, flags, hops, ifindex
+tcmsg = Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
+ifinfomsg = Struct("=BxHiII")  # family, type, index, flags, change
+
+# linux/if_addr.h
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_FLAGS = 8
+IFA_F_SECONDARY = 0x01
+
+ifaddrmsg = Struct("=BBBBI")  # family, prefixlen, flags, scope, index
+
+# linux/if.h
+IFNAMSIZ = 16
+
+IFF_UP = 0x1
+IFF_RUNNING = 0x40
+IFF_LOWER_UP = 0x10000
+
+# The order is the one in which iproute2 prints them (ip/ipaddress.c, print_link_flags).
+IFF_NAMES = (
+    (0x8, "LOOPBACK"),
+    (0x2, "BROADCAST"),
+    (0x10, "POINTOPOINT"),
+    (0x1000, "MULTICAST"),
+    (0x80, "NOARP"),
+    (0x200, "ALLMULTI"),
+    (0x100, "PROMISC"),
+    (0x400, "MASTER"),
+    (0x800, "SLAVE"),
+    (0x4, "DEBUG"),
+    (0x8000, "DYNAMIC"),
+    (0x4000, "AUTOMEDIA"),
+    (0x2000, "PORTSEL"),
+    (0x20, "NOTRAILERS"),
+    (IFF_UP, "UP"),
+    (IFF_RUNNING, "RUNNING"),
+    (IFF_LOWER_UP, "LOWER_UP"),
+    (0x20000, "DORMANT"),
+    (0x40000, "ECHO"),
+)
+
+IF_OPER_UP = 6
+IF_OPER_NAMES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", "UP")
+
+# linux/if_link.h
+IFLA_ADDRESS = 1
+IFLA_IFNAME = 3
+IFLA_MTU = 4
+IFLA_LINK = 5
+IFLA_OPERSTATE = 16
+IFLA_LINKINFO = 18
+IFLA_GROUP = 27
+IFLA_CARRIER = 33
+IFLA_CARRIER_UP_COUNT = 47
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+IFLA_TUN_TYPE = 3
+IFLA_TUN_NUM_QUEUES = 8
+IFLA_TUN_NUM_DISABLED_QUEUES = 9
+
+# linux/veth.h
+VETH_INFO_PEER = 1
+
+# linux/if_ether.h
+ETH_P_ALL = 0x0003
+
+# linux/pkt_sched.h
+TC_H_MAJ_MASK = 0xFFFF0000
+TC_H_ROOT = 0xFFFFFFFF
+TC_H_INGRESS = 0xFFFFFFF1  # TC_H_CLSACT is the same number
+TC_H_INGRESS_HANDLE = 0xFFFF0000  # the handle an ingress or clsact qdisc gets, "ffff:"
+TC_H_MIN_INGRESS = 0xFFF2
+TC_H_MIN_EGRESS = 0xFFF3
+
+# linux/pkt_cls.h
+TC_ACT_STOLEN = 4
+
+TCA_ACT_KIND = 1
+TCA_ACT_OPTIONS = 2
+
+TCA_U32_DIVISOR = 4
+TCA_U32_SEL = 5
+TCA_U32_ACT = 7
+TCA_U32_INDEV = 8
+TCA_U32_MARK = 10
+TCA_FLOWER_ACT = 3
+TCA_BPF_ACT = 1
+TCA_MATCHALL_ACT = 2
+
+TC_U32_TERMINAL = 1
+
+tc_u32_sel = Struct("=BBBxHHhhI")  # flags, offshift, nkeys, offmask, off, offoff, hoff, hmask
+tc_u32_key = Struct("=IIii")  # mask, val, off, offmask
+
+# linux/tc_act/tc_mirred.h
+TCA_MIRRED_PARMS = 2
+TCA_EGRESS_REDIR = 1
+TCA_INGRESS_REDIR = 3
+
+tc_mirred = Struct("=IIiiiiI")  # index, capab, action, refcnt, bindcnt, eaction, ifindex
+
+# linux/nsfs.h
+NS_GET_NSTYPE = 0xB703
+
+# linux/sched.h
+CLONE_NEWNS = 0x00020000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+CLONE_NAMES = {
+    0x80: "time",
+    CLONE_NEWNS: "mount",
+    0x2000000: "cgroup",
+    0x4000000: "uts",
+    0x8000000: "ipc",
+    CLONE_NEWUSER: "user",
+    0x20000000: "pid",
+    CLONE_NEWNET: "network",
+}
+
+# linux/if_tun.h
+TUNSETIFF = 0x400454CA
+TUNSETPERSIST = 0x400454CB
+TUNSETOWNER = 0x400454CC
+TUNSETGROUP = 0x400454CE
+
+IFF_TUN = 0x0001
+IFF_TAP = 0x0002
+IFF_NO_PI = 0x1000
+IFF_ONE_QUEUE = 0x2000
+IFF_VNET_HDR = 0x4000
+IFF_TUN_EXCL = 0x8000
+
+ifreq = Struct("=16sH22x")  # name, flags: the two members that TUNSETIFF reads
