@@ -149,8 +149,8 @@ def check_name(name: str) -> None:
         raise Invalid("this cannot be the name of an interface", "check name", name)
 
 
-def _request(type: int, flags: int, step: str, object: str, attributes: bytes = b"", **header: int) -> Request:
-    fixed = uapi.ifinfomsg.pack(0, 0, header.get("ifindex", 0), header.get("flags", 0), header.get("change", 0))
+def _request(type: int, flags: int, step: str, object: str, attributes: bytes = b"", ifindex: int = 0, up: int = 0) -> Request:
+    fixed = uapi.ifinfomsg.pack(0, 0, ifindex, up, up)  # the flags, and the mask of those to change
     return Request(type, flags, fixed + attributes, _FIXED, step, object)
 
 
@@ -183,9 +183,7 @@ def delete(ifindex: int, name: str) -> Request:
 
 def set_up(ifindex: int, name: str) -> Request:
     """Set one link administratively up."""
-    return _request(
-        uapi.RTM_SETLINK, uapi.NLM_F_ACK, "set up link", name, ifindex=ifindex, flags=uapi.IFF_UP, change=uapi.IFF_UP
-    )
+    return _request(uapi.RTM_SETLINK, uapi.NLM_F_ACK, "set up link", name, ifindex=ifindex, up=uapi.IFF_UP)
 
 
 def create_veth(name: str, peer: str) -> Request:

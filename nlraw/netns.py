@@ -122,6 +122,8 @@ def _open(path: str, netns: "NetnsArgument") -> int:
         raise Refused(errno.ENOENT, words, "open namespace", path) from error
     except OSError as error:
         raise _refused(error, "open namespace", path) from error
+    except ValueError as error:  # a character that the locale has no bytes for
+        raise BadNamespace(str(error), "open namespace", path) from error
 
 
 def _check(fd: int, path: str) -> None:
@@ -144,10 +146,16 @@ def create() -> Namespace:
     """Make a new network namespace, which lives as long as the descriptor returned, or whatever else holds it."""
 
     def inside() -> Namespace:
-        _call("unshare", "create namespace", "network", uapi.CLONE_NEWNET)
+        unshare(uapi.CLONE_NEWNET)
         return Namespace("/proc/thread-self/ns/net")
 
     return on_own_thread(inside)
+
+
+def unshare(kinds: int) -> None:
+    """Move the calling thread into new namespaces; with CLONE_NEWUSER it must be the only one of its process (unshare(2))."""
+    names = [name for bit, name in uapi.CLONE_NAMES.items() if kinds & bit]
+    _call("unshare", "create namespace", ", ".join(names), kinds)
 
 
 def on_own_thread(function: "Callable[[], T]") -> "T":

@@ -160,11 +160,18 @@ def filters(messages: "Iterable[wire.Message]") -> "List[Filter]":
     return [Filter(message) for message in messages if message.type == uapi.RTM_NEWTFILTER]
 
 
-def _request(type: int, flags: int, step: str, object: str, attributes: bytes = b"", **header: int) -> Request:
-    fixed = uapi.tcmsg.pack(
-        0, header.get("ifindex", 0), header.get("handle", 0), header.get("parent", 0), header.get("info", 0)
-    )
-    return Request(type, flags, fixed + attributes, _FIXED, step, object)
+def _request(
+    type: int,
+    flags: int,
+    step: str,
+    object: str,
+    attributes: bytes = b"",
+    ifindex: int = 0,
+    handle: int = 0,
+    parent: int = 0,
+    info: int = 0,
+) -> Request:
+    return Request(type, flags, uapi.tcmsg.pack(0, ifindex, handle, parent, info) + attributes, _FIXED, step, object)
 
 
 def dump_qdiscs() -> Request:

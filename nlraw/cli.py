@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: arguments in; text, JSON and an exit status out. The only file that prints.
+
+The options stand in one table, which the parser, the usage errors and the help all read. It does not use
+argparse: importing that takes longer than a whole cleanup.
+"""
+
+import os
+import sys
+from errno import errorcode
+
+from . import __version__, orphans
+from .errors import Error, Invalid, TapInUse
+from .report import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, Iterable, List, Optional, Sequence
+
+    from .report import Report
+    from .selftest import Step
+
+    Options = Dict[str, List[str]]
+
+DONE, FAILED, USAGE, IN_USE = 0, 1, 2, 3
+
+
+class Option:
+    """An option: its letter, its name, the word for its value in the help ("" for a switch), and its help."""
+
+    __slots__ = ("letter", "name", "value", "help")
+
+    def __init__(self, letter: str, name: str, value: str, help: str) -> None:
+        self.letter = letter
+        self.name = name
+        self.value = value
+        self.help = help
+
+    def __str__(self) -> str:
+        names = "-%s, --%s" % (self.letter, self.name) if self.letter else "    --%s" % self.name
+        return names + (" " + self.value if self.value else "")
+
+
+class Command:
+    """A command: what it does in one line and in a paragraph, its options, and the function that does it."""
+
+    __slots__ = ("summary", "text", "options", "run")
+
+    def __init__(self, summary: str, text: str, options: "Sequence[Option]", run: "Callable[[Options], int]") -> None:
+        self.summary = summary
+        self.text = text
+        self.options = options
+        self.run = run
+
+
+NETNS = Option("n", "netns", "NETNS", "a PID, a path, or a name as in `ip netns`; may be repeated (default: the current one)")
+MATCH = Option("m", "match", "GLOB", "which interface names, with * and ? (default: %s)" % orphans.MATCH)
+UPLINK = Option(
+    "u",
+    "uplink",
+    "NAME",
+    "the container interface; auto: that of the default route; none: require none, touch no TC on any (default: %s)" % orphans.UPLINK,
+)
+JSON = Option("j", "json", "", "one JSON document on stdout, with iproute2's key names where it has one")
+DRY_RUN = Option("N", "dry-run", "", "say what would be done, and change nothing")
+HELP = Option("h", "help", "", "show this help")
+VERSION = Option("V", "version", "", "show the version")
+
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def scan(options: "Options") -> int:
+    """`nlraw scan`: what a cleanup would find, in use or not."""
+    return _each_namespace(options, dry_run=True, in_use=DONE)
+
+
+def cleanup(options: "Options") -> int:
+    """`nlraw cleanup`."""
+    return _each_namespace(options, dry_run="dry-run" in options, in_use=IN_USE)
+
+
+def _each_namespace(options: "Options", dry_run: bool, in_use: int) -> int:
+    """Clean up one namespace after the other, each on its own, and report; ``in_use`` is the status where a TAP is."""
+    match, uplink = _interface(options, "match", orphans.MATCH), _interface(options, "uplink", orphans.UPLINK)
+    reports = []  # type: List[Report]
+    statuses = set()
+    for netns in options.get("netns") or [None]:
+        try:
+            report, status = orphans.cleanup(netns, match, uplink, dry_run), DONE
+        except Error as error:
+            if error.report is None:  # refused before any namespace was looked at
+                raise
+            report, status = error.report, in_use if isinstance(error, TapInUse) else FAILED
+            if status != DONE:
+                complain(str(error) if error.object == report.netns else "%s: %s" % (report.netns, error))
+        reports.append(report)
+        statuses.add(status)
+        if "json" not in options:
+            say(in_text(report))
+    if "json" in options:
+        say(in_json(reports if len(reports) > 1 else reports[0]))
+    return next(status for status in (FAILED, IN_USE, DONE) if status in statuses)
+
+
+def selftest(options: "Options") -> int:
+    """`nlraw selftest`, in a child where the caller needs a user namespace first."""
+    from . import selftest as story
+
+    if story.needs_user_namespace():
+        return story.play_in_child(["--json"] if "json" in options else [])
+    return _tell(story.play(), "json" in options)
+
+
+def selftest_in_user_namespace(arguments: "Sequence[str]") -> int:
+    """What that child runs."""
+    from . import selftest as story
+
+    return _tell(story.play(own_user_namespace=True), "--json" in arguments)
+
+
+def _tell(story: "Iterable[Step]", as_json: bool) -> int:
+    """Print each step when it is done."""
+    steps = []
+    for step in story:
+        steps.append(step)
+        if not as_json:
+            say(step_in_text(step))
+    ok = all(step.ok is not False for step in steps)
+    if as_json:
+        say(in_json({"ok": ok, "steps": steps}))
+    else:
+        say("This host has what nlraw needs." if ok else "This host lacks something: see FAILED above.")
+    return DONE if ok else FAILED
+
+
+COMMANDS = {
+    "scan": Command(
+        "list matching TAPs and their verdicts; change nothing",
+        "A TAP whose carrier is on is in use; one whose carrier is off is an orphan: its VMM is gone. The outcome is the\n"
+        "one that a cleanup would have. Exit status 0 also where a TAP is in use.",
+        (NETNS, MATCH, UPLINK, JSON, HELP),
+        scan,
+    ),
+    "cleanup": Command(
+        "remove orphan TAPs, their TC state first",
+        "Removes every matching TAP that nobody holds, with the redirects to it on the uplink, and redirects of which the\n"
+        "target is gone. If any matching TAP is in use nothing is changed, and the exit status is 3. Without the uplink\n"
+        "nothing is touched. One VM per namespace is assumed.",
+        (NETNS, MATCH, UPLINK, DRY_RUN, JSON, HELP),
+        cleanup,
+    ),
+    "selftest": Command(
+        "play the whole story in a throwaway namespace; say what this host can do",
+        "Builds a pod-like namespace, lets a VMM's stand-in die, shows the orphan, cleans up. Needs root, or a user who may\n"
+        "create user namespaces. Nothing outside the namespaces that it makes is touched.",
+        (JSON, HELP),
+        selftest,
+    ),
+}
+
+_TEXT = """\
+usage: nlraw COMMAND [OPTION...]
+
+Removes orphan TAPs: what a VM-based container runtime leaves in a pod's network namespace when its VMM dies.
+
+commands:
+%s
+
+Try `nlraw selftest` first, then `nlraw scan -n NETNS`, then `nlraw cleanup -n NETNS`.
+`nlraw COMMAND --help` shows the options of a command.
+
+exit status: 0 done, or nothing to do; 1 the system refused, or part of the work failed; 2 usage; 3 a TAP is in use,
+and nothing was changed there
+"""
+
+
+def overview() -> str:
+    """What `nlraw --help` prints."""
+    return _TEXT % "\n".join("  %-10s %s" % (name, command.summary) for name, command in COMMANDS.items())
+
+
+def help_on(name: str) -> str:
+    """What `nlraw COMMAND --help` prints."""
+    command = COMMANDS[name]
+    width = max(len(str(option)) for option in command.options)
+    options = "\n".join("  %-*s  %s" % (width, option, option.help) for option in command.options)
+    return "usage: nlraw %s [OPTION...]\n\n%s\n\noptions:\n%s\n" % (name, command.text, options)
+
+
+# ---------------------------------------------------------------- arguments in
+
+
+def parse(name: str, arguments: "Sequence[str]") -> "Options":
+    """The options given to a command, each name with its values in order; a switch has none. Raises `Invalid`."""
+    known = {}  # type: Dict[str, Option]
+    for option in COMMANDS[name].options:
+        known["--" + option.name] = known["-" + option.letter] = option
+    options = {}  # type: Options
+    rest = list(arguments)
+    while rest:
+        given = rest.pop(0)
+        if given.startswith("--"):
+            flag, joined, value = given.partition("=")
+        else:
+            flag, value = given[:2], given[2:]
+            joined = value
+        option = known.get(flag)
+        if option is None or len(flag) < 2:
+            what = "no such option" if given.startswith("-") else "unexpected argument"
+            raise Invalid("%s; see `nlraw %s --help`" % (what, name), name, given)
+        values = options.setdefault(option.name, [])
+        if option.value:
+            if not joined and not rest:
+                raise Invalid("this option needs a value, %s" % option.value, name, given)
+            values.append(value if joined else rest.pop(0))
+        elif joined and flag.startswith("--"):
+            raise Invalid("this option takes no value", name, given)
+        elif joined:
+            rest.insert(0, "-" + value)  # switches in one word, as in -jN
+    return options
+
+
+def _interface(options: "Options", name: str, default: str) -> str:
+    """The last value of an option that speaks of interface names: bytes, whatever the locale takes them for."""
+    return os.fsencode(options[name][-1]).decode("utf-8", "surrogateescape") if name in options else default
+
+
+def main(arguments: "Optional[Sequence[str]]" = None) -> int:
+    """Run a command line (sys.argv's by default) and return the exit status."""
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except Invalid as error:
+        complain(str(error))
+        return USAGE
+    except Error as error:
+        complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+    except _Unwritten as error:
+        complain("the result could not be written: %s" % error)
+        return FAILED
+
+
+def _run(arguments: "Sequence[str]") -> int:
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help", "help"):
+        say(overview(), end="")
+    elif name in ("-V", "--version"):
+        say("nlraw %s" % __version__)
+    elif name not in COMMANDS:
+        raise Invalid("there is no such command; see `nlraw --help`" if name else "a command is needed; see `nlraw --help`", name)
+    else:
+        options = parse(name, arguments[1:])
+        if "help" not in options:
+            return COMMANDS[name].run(options)
+        say(help_on(name), end="")
+    return DONE
+
+
+# ---------------------------------------------------------------- text and JSON out
+
+
+def escape(text: str) -> str:
+    """Text that a terminal takes for nothing but text: what is not printable, and backslashes, as escape sequences."""
+    return "".join(char if char.isprintable() and char != "\\" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as a lone surrogate
+        code -= 0xDC00
+    return "\\\\" if char == "\\" else "\\x%02x" % code if code < 256 else "\\u%04x" % code if code < 65536 else "\\U%08x" % code
+
+
+_OUTCOMES = {
+    "clean": "clean, nothing to remove",
+    "cleaned": "cleaned",
+    "would-clean": "would clean",
+    "in-use": "in use, nothing to be changed",
+    "skipped": "skipped, there is no uplink",
+    "failed": "failed",
+}
+
+
+def in_text(report: "Report") -> str:
+    """A report for people: a line on the namespace, then one for each TAP and each TC object."""
+    uplink = " (uplink %s)" % escape(report.uplink) if report.uplink is not None else ""
+    rows = []
+    for tap in report.taps:
+        verdict = tap.verdict + (" (fresh)" if tap.fresh else "") + (", deleted" if tap.deleted else "")
+        carrier = "unknown" if tap.carrier is None else "on" if tap.carrier else "off"
+        facts = "ifindex %d, carrier %s, operstate %s, %s" % (tap.ifindex, carrier, tap.operstate, ",".join(tap.flags))
+        rows.append((escape(tap.ifname), verdict, facts))
+    fate = "to be removed" if report.outcome == "would-clean" else "removed"
+    rows += [(escape(found.dev), "%s %s" % (escape(found.kind), found.object), fate) for found in report.tc_removed]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)] if rows else []
+    lines = ["  %-*s  %-*s  %s" % (widths[0], row[0], widths[1], row[1], row[2]) for row in rows]
+    return "\n".join(["%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], uplink)] + lines)
+
+
+def step_in_text(step: "Step") -> str:
+    """One step of the self-test for people: how it went, how long it took, and what was seen."""
+    mark = "ok" if step.ok else "" if step.ok is None else "FAILED" if step.remedy else "not run"
+    took = "%.1f ms" % (step.seconds * 1e3) if step.seconds else ""
+    seen = list(step.seen) + (["remedy: " + step.remedy] if step.remedy else [])
+    return "\n".join(["%-7s %9s  %s" % (mark, took, escape(step.step))] + [" " * 19 + escape(line) for line in seen])
+
+
+def in_json(value: "object") -> str:
+    """A report, or a list of them, as one JSON document in ASCII; bytes that are no UTF-8 are lone surrogates in it."""
+    import json
+
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: "object") -> "object":
+    if isinstance(value, Error):
+        name = None if value.errno is None else errorcode.get(value.errno, str(value.errno))
+        return {"step": value.step, "object": value.object, "errno": name, "message": value.message}
+    if isinstance(value, Record):
+        return value.fields()
+    raise TypeError(value)
+
+
+class _Unwritten(Exception):
+    """What a command had to say could not be written to stdout."""
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print a result on stdout at once. Raises `_Unwritten` where that fails, or stdout is closed."""
+    if sys.stdout is None:
+        raise _Unwritten("stdout is closed")
+    try:
+        encoding = sys.stdout.encoding or "ascii"
+        sys.stdout.write((text + end).encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # or the interpreter tries again when it ends
+        raise _Unwritten(error.strerror) from None
+
+
+def complain(text: str) -> None:
+    """Print anything but a result on stderr."""
+    if sys.stderr is not None:
+        encoding = sys.stderr.encoding or "ascii"
+        sys.stderr.write(("nlraw: " + escape(text) + "\n").encode(encoding, "backslashreplace").decode(encoding))
