@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Remove orphan TAPs from the network namespaces of sandboxed containers, by the kernel's carrier state alone.
 
-    scan, cleanup                 the work
-    Report, Tap, TcObject         what they return
+    scan, cleanup, setup          the work
+    Report, Setup, Tap, TcObject  what they return
     Error and what derives of it  what they raise
 
 The layers below are public too: `wire`, `exchange`, `link`, `tc`, `inet` turn bytes into messages and back without a system
@@ -11,12 +11,14 @@ call, `netns` and `route` talk to the kernel.
 
 from .errors import BadNamespace, Error, Interrupted, Invalid, Lost, Malformed, Refused, TapInUse
 from .orphans import cleanup, scan
-from .report import Report, Tap, TcObject
+from .provision import setup
+from .report import CreatedTap, Report, Setup, Tap, TcObject, Uplink
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BadNamespace",
+    "CreatedTap",
     "Error",
     "Interrupted",
     "Invalid",
@@ -24,9 +26,12 @@ __all__ = [
     "Malformed",
     "Refused",
     "Report",
+    "Setup",
     "Tap",
     "TapInUse",
     "TcObject",
+    "Uplink",
     "cleanup",
     "scan",
+    "setup",
 ]

@@ -11,13 +11,12 @@ from errno import errorcode
 
 from . import __version__, orphans
 from .errors import Error, Invalid, TapInUse
-from .report import Record
+from .report import Record, Report, Setup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterable, List, Optional, Sequence
 
-    from .report import Report
     from .selftest import Step
 
     Options = Dict[str, List[str]]
@@ -26,15 +25,19 @@ DONE, FAILED, USAGE, IN_USE = 0, 1, 2, 3
 
 
 class Option:
-    """An option: its letter, its name, the word for its value in the help ("" for a switch), and its help."""
+    """An option: its letter ("" for none), its name, the word for its value in the help ("" for a switch), and its help.
 
-    __slots__ = ("letter", "name", "value", "help")
+    One with a value may be given once, unless ``many``.
+    """
 
-    def __init__(self, letter: str, name: str, value: str, help: str) -> None:
+    __slots__ = ("letter", "name", "value", "help", "many")
+
+    def __init__(self, letter: str, name: str, value: str, help: str, many: bool = False) -> None:
         self.letter = letter
         self.name = name
         self.value = value
         self.help = help
+        self.many = many
 
     def __str__(self) -> str:
         names = "-%s, --%s" % (self.letter, self.name) if self.letter else "    --%s" % self.name
@@ -53,7 +56,9 @@ class Command:
         self.run = run
 
 
-NETNS = Option("n", "netns", "NETNS", "a PID, a path, or a name as in `ip netns`; may be repeated (default: the current one)")
+_NETNS = "a PID, a path, or a name as in `ip netns`%s (default: the current one)"
+NETNS = Option("n", "netns", "NETNS", _NETNS % "")
+NETNSES = Option("n", "netns", "NETNS", _NETNS % "; may be repeated", many=True)
 MATCH = Option("m", "match", "GLOB", "which interface names, with * and ? (default: %s)" % orphans.MATCH)
 UPLINK = Option(
     "u",
@@ -63,8 +68,11 @@ UPLINK = Option(
 )
 JSON = Option("j", "json", "", "one JSON document on stdout, with iproute2's key names where it has one")
 DRY_RUN = Option("N", "dry-run", "", "say what would be done, and change nothing")
+TAP = Option("", "tap", "NAME", "the TAP's name (default: %s)" % orphans.TAP)
+OWNER = Option("", "owner", "UID", "who may attach to the TAP without privilege (default: the caller)")
+GROUP = Option("", "group", "GID", "likewise; where both are set, only who is both (default: the caller's, none with --owner)")
+ADDRESS = Option("", "address", "CIDR", "an address to put on the TAP, such as 10.9.8.1/24 (default: none)")
 HELP = Option("h", "help", "", "show this help")
-VERSION = Option("V", "version", "", "show the version")
 
 
 
@@ -90,11 +98,11 @@ def _each_namespace(options: "Options", dry_run: bool, in_use: int) -> int:
         try:
             report, status = orphans.cleanup(netns, match, uplink, dry_run), DONE
         except Error as error:
-            if error.report is None:  # refused before any namespace was looked at
+            if not isinstance(error.report, Report):  # refused before any namespace was looked at
                 raise
             report, status = error.report, in_use if isinstance(error, TapInUse) else FAILED
             if status != DONE:
-                complain(str(error) if error.object == report.netns else "%s: %s" % (report.netns, error))
+                complain(_told(error, report.netns))
         reports.append(report)
         statuses.add(status)
         if "json" not in options:
@@ -102,6 +110,36 @@ def _each_namespace(options: "Options", dry_run: bool, in_use: int) -> int:
     if "json" in options:
         say(in_json(reports if len(reports) > 1 else reports[0]))
     return next(status for status in (FAILED, IN_USE, DONE) if status in statuses)
+
+
+def _told(error: Error, netns: str) -> str:
+    return str(error) if error.object == netns else "%s: %s" % (netns, error)
+
+
+def setup(options: "Options") -> int:
+    """`nlraw setup`."""
+    from . import provision
+
+    try:
+        made = provision.setup(
+            netns=options.get("netns", [None])[0],
+            tap=_interface(options, "tap", orphans.TAP),
+            owner=_number(options, "owner"),
+            group=_number(options, "group"),
+            address=options.get("address", [None])[0],
+            match=_interface(options, "match", orphans.MATCH),
+            uplink=_interface(options, "uplink", orphans.UPLINK),
+        )
+        status = DONE
+    except Error as error:
+        if not isinstance(error.report, Setup):  # refused before the namespace was looked at
+            raise
+        made, status = error.report, IN_USE if isinstance(error, TapInUse) else FAILED
+        complain(_told(error, made.netns))
+    for found in made.ahead:
+        complain("a foreign %s %s on %s sees packets before the redirect does" % (found.kind, found.object, found.dev))
+    say(in_json(made) if "json" in options else setup_in_text(made))
+    return status
 
 
 def selftest(options: "Options") -> int:
@@ -140,7 +178,7 @@ COMMANDS = {
         "list matching TAPs and their verdicts; change nothing",
         "A TAP whose carrier is on is in use; one whose carrier is off is an orphan: its VMM is gone. The outcome is the\n"
         "one that a cleanup would have. Exit status 0 also where a TAP is in use.",
-        (NETNS, MATCH, UPLINK, JSON, HELP),
+        (NETNSES, MATCH, UPLINK, JSON, HELP),
         scan,
     ),
     "cleanup": Command(
@@ -148,8 +186,15 @@ COMMANDS = {
         "Removes every matching TAP that nobody holds, with the redirects to it on the uplink, and redirects of which the\n"
         "target is gone. If any matching TAP is in use nothing is changed, and the exit status is 3. Without the uplink\n"
         "nothing is touched. One VM per namespace is assumed.",
-        (NETNS, MATCH, UPLINK, DRY_RUN, JSON, HELP),
+        (NETNSES, MATCH, UPLINK, DRY_RUN, JSON, HELP),
         cleanup,
+    ),
+    "setup": Command(
+        "clean up, then create the TAP and its redirects for the next VM",
+        "Create-only: fails where the name is taken, and takes away again what it made if a step fails. Prints what a VMM is\n"
+        "configured with. If a matching TAP is in use nothing is changed, and the exit status is 3.",
+        (NETNS, TAP, OWNER, GROUP, ADDRESS, MATCH, UPLINK, JSON, HELP),
+        setup,
     ),
     "selftest": Command(
         "play the whole story in a throwaway namespace; say what this host can do",
@@ -178,7 +223,7 @@ and nothing was changed there
 
 def overview() -> str:
     """What `nlraw --help` prints."""
-    return _TEXT % "\n".join("  %-10s %s" % (name, command.summary) for name, command in COMMANDS.items())
+    return _TEXT % "\n".join("  %-9s %s" % (name, command.summary) for name, command in COMMANDS.items())
 
 
 def help_on(name: str) -> str:
@@ -196,7 +241,9 @@ def parse(name: str, arguments: "Sequence[str]") -> "Options":
     """The options given to a command, each name with its values in order; a switch has none. Raises `Invalid`."""
     known = {}  # type: Dict[str, Option]
     for option in COMMANDS[name].options:
-        known["--" + option.name] = known["-" + option.letter] = option
+        known["--" + option.name] = option
+        if option.letter:
+            known["-" + option.letter] = option
     options = {}  # type: Options
     rest = list(arguments)
     while rest:
@@ -207,13 +254,15 @@ def parse(name: str, arguments: "Sequence[str]") -> "Options":
             flag, value = given[:2], given[2:]
             joined = value
         option = known.get(flag)
-        if option is None or len(flag) < 2:
+        if option is None:
             what = "no such option" if given.startswith("-") else "unexpected argument"
             raise Invalid("%s; see `nlraw %s --help`" % (what, name), name, given)
         values = options.setdefault(option.name, [])
         if option.value:
             if not joined and not rest:
                 raise Invalid("this option needs a value, %s" % option.value, name, given)
+            if values and not option.many:
+                raise Invalid("this option can be given only once", name, given)
             values.append(value if joined else rest.pop(0))
         elif joined and flag.startswith("--"):
             raise Invalid("this option takes no value", name, given)
@@ -223,8 +272,16 @@ def parse(name: str, arguments: "Sequence[str]") -> "Options":
 
 
 def _interface(options: "Options", name: str, default: str) -> str:
-    """The last value of an option that speaks of interface names: bytes, whatever the locale takes them for."""
-    return os.fsencode(options[name][-1]).decode("utf-8", "surrogateescape") if name in options else default
+    """The value of an option that speaks of interface names: bytes, whatever the locale takes them for."""
+    return os.fsencode(options[name][0]).decode("utf-8", "surrogateescape") if name in options else default
+
+
+def _number(options: "Options", name: str) -> "Optional[int]":
+    if name not in options:
+        return None
+    if not options[name][0].isdecimal():
+        raise Invalid("a number is needed", "check --%s" % name, options[name][0])
+    return int(options[name][0])
 
 
 def main(arguments: "Optional[Sequence[str]]" = None) -> int:
@@ -280,7 +337,7 @@ _OUTCOMES = {
     "cleaned": "cleaned",
     "would-clean": "would clean",
     "in-use": "in use, nothing to be changed",
-    "skipped": "skipped, there is no uplink",
+    "skipped": "skipped, this uplink is not there",
     "failed": "failed",
 }
 
@@ -299,6 +356,18 @@ def in_text(report: "Report") -> str:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)] if rows else []
     lines = ["  %-*s  %-*s  %s" % (widths[0], row[0], widths[1], row[1], row[2]) for row in rows]
     return "\n".join(["%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], uplink)] + lines)
+
+
+def setup_in_text(made: Setup) -> str:
+    """What a setup made, for people: a line on the namespace, then what a VMM is configured with."""
+    lines = ["%s: %s" % (escape(made.netns), made.outcome)]
+    if made.cleanup is not None and made.cleanup.outcome != "clean":
+        lines += ["  before that: " + line for line in in_text(made.cleanup).splitlines()]
+    for device in (made.tap, made.uplink):
+        if device is not None:
+            facts = device.fields().items()
+            lines.append("  " + ", ".join("%s %s" % (name, escape(str(value))) for name, value in facts if value is not None))
+    return "\n".join(lines)
 
 
 def step_in_text(step: "Step") -> str:
@@ -321,7 +390,7 @@ def _plain(value: "object") -> "object":
         name = None if value.errno is None else errorcode.get(value.errno, str(value.errno))
         return {"step": value.step, "object": value.object, "errno": name, "message": value.message}
     if isinstance(value, Record):
-        return value.fields()
+        return {name: field for name, field in value.fields().items() if name != "ahead"}  # see `Setup`
     raise TypeError(value)
 
 

@@ -12,20 +12,20 @@ from errno import errorcode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Tuple
+    from typing import Optional, Tuple, Union
 
-    from .report import Report
+    from .report import Report, Setup
 
 
 class Error(Exception):
     """Base of every error that nlraw raises.
 
     ``step`` names what was being done ("delete link") and ``object`` to what ("tap0_urunc"); both may be None.
-    ``message`` is the reason alone. ``report`` is what a cleanup had seen and done by then, if one was under way.
+    ``message`` is the reason alone. ``report`` is what a cleanup or setup had seen and done by then, if one was under way.
     """
 
     errno = None  # type: Optional[int]
-    report = None  # type: Optional[Report]
+    report = None  # type: Union[Report, Setup, None]
 
     def __init__(self, message: str, step: "Optional[str]" = None, object: "Optional[str]" = None) -> None:
         super().__init__(message)

@@ -59,5 +59,59 @@ def default_routes(messages: "Iterable[wire.Message]") -> "List[DefaultRoute]":
     return sorted(found, key=lambda route: route.metric)
 
 
+class Address:
+    """An address of a device: its ifindex, IPv4 as dotted decimal, the length of its prefix."""
+
+    __slots__ = ("ifindex", "local", "prefixlen")
+
+    def __init__(self, ifindex: int, local: str, prefixlen: int) -> None:
+        self.ifindex = ifindex
+        self.local = local
+        self.prefixlen = prefixlen
+
+
+def dump_addresses() -> Request:
+    """Read the IPv4 addresses of all devices."""
+    return Request(
+        uapi.RTM_GETADDR,
+        uapi.NLM_F_DUMP,
+        uapi.ifaddrmsg.pack(AF_INET, 0, 0, 0, 0),
+        uapi.ifaddrmsg.size,
+        "list addresses",
+        "",
+    )
+
+
+def addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
+    """The primary IPv4 addresses among the messages of a reply, in the kernel's order."""
+    found = []
+    for message in messages:
+        if message.type != uapi.RTM_NEWADDR:
+            continue
+        data, span = message.data, (message.start, message.end)
+        family, prefixlen, flags, _, ifindex = wire.fixed(uapi.ifaddrmsg, data, span)
+        told = wire.spans(data, (message.start + uapi.ifaddrmsg.size, message.end))
+        # IFA_ADDRESS is the far end of a point-to-point link, IFA_LOCAL always ours (if_addr.h)
+        local = told.get(uapi.IFA_LOCAL, told.get(uapi.IFA_ADDRESS))
+        if family == AF_INET and local is not None and not flags & uapi.IFA_F_SECONDARY:
+            found.append(Address(ifindex, _dotted(data, local), prefixlen))
+    return found
+
+
+def create_address(ifindex: int, address: bytes, prefixlen: int, dev: str) -> Request:
+    """Put an address, of 4 or 16 bytes, on a device that does not have it."""
+    family = AF_INET if len(address) == 4 else AF_INET6
+    return Request(
+        uapi.RTM_NEWADDR,
+        uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK,
+        uapi.ifaddrmsg.pack(family, prefixlen, 0, 0, ifindex)
+        + wire.attribute(uapi.IFA_LOCAL, address)
+        + wire.attribute(uapi.IFA_ADDRESS, address),
+        uapi.ifaddrmsg.size,
+        "put address on",
+        dev,
+    )
+
+
 def _dotted(data: bytes, span: "wire.Span") -> str:
     return ".".join(str(byte) for byte in data[span[0] : span[1]])

@@ -149,8 +149,10 @@ def check_name(name: str) -> None:
         raise Invalid("this cannot be the name of an interface", "check name", name)
 
 
-def _request(type: int, flags: int, step: str, object: str, attributes: bytes = b"", ifindex: int = 0, up: int = 0) -> Request:
-    fixed = uapi.ifinfomsg.pack(0, 0, ifindex, up, up)  # the flags, and the mask of those to change
+def _request(
+    type: int, flags: int, step: str, object: str, attributes: bytes = b"", ifindex: int = 0, change: int = 0
+) -> Request:
+    fixed = uapi.ifinfomsg.pack(0, 0, ifindex, change, change)  # the flags to set, and the mask of those that change
     return Request(type, flags, fixed + attributes, _FIXED, step, object)
 
 
@@ -181,9 +183,10 @@ def delete(ifindex: int, name: str) -> Request:
     return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete link", name, ifindex=ifindex)
 
 
-def set_up(ifindex: int, name: str) -> Request:
-    """Set one link administratively up."""
-    return _request(uapi.RTM_SETLINK, uapi.NLM_F_ACK, "set up link", name, ifindex=ifindex, up=uapi.IFF_UP)
+def set_up(ifindex: int, name: str, mtu: "Optional[int]" = None) -> Request:
+    """Set one link administratively up, with that MTU if one is given."""
+    attributes = b"" if mtu is None else wire.attribute_u32(uapi.IFLA_MTU, mtu)
+    return _request(uapi.RTM_SETLINK, uapi.NLM_F_ACK, "set up link", name, attributes, ifindex, change=uapi.IFF_UP)
 
 
 def create_veth(name: str, peer: str) -> Request:

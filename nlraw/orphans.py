@@ -3,7 +3,7 @@
 
     judge   one link: in use, an orphan, or no business of ours         pure
     plan    what has to go, in which order                              pure
-    remove  look, judge, plan; make sure once more; send one datagram
+    Cleanup look, judge, plan; make sure once more; send one datagram
 
 What is never touched: a link that is no TAP or does not match, a TAP in use and everything else in its namespace, a qdisc
 that is not `ingress` on the uplink, a filter that neither redirects to an orphan nor is a dead redirect of our own shape.
@@ -25,10 +25,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
-    from .exchange import Request
+    from .exchange import Reply, Request
     from .netns import NetnsArgument
 
 MATCH = "tap*_urunc"
+TAP = "tap0_urunc"
 UPLINK = "eth0"
 
 IN_USE = "in-use"
@@ -128,7 +129,7 @@ def plan(uplink: "Optional[Link]", orphans: "Sequence[Link]", qdiscs: "Sequence[
     steps = []  # type: List[Step]
     if uplink is not None:
         for hook in hooks:
-            steps += _unhook(hook, uplink.ifname, {orphan.ifindex for orphan in orphans})
+            steps += unhook(hook, uplink.ifname, {orphan.ifindex for orphan in orphans})
     for orphan in orphans:
         steps += [
             Step(tc.delete_qdisc(qdisc, orphan.ifname), TcObject(dev=orphan.ifname, object="qdisc", kind=qdisc.kind))
@@ -141,7 +142,7 @@ def plan(uplink: "Optional[Link]", orphans: "Sequence[Link]", qdiscs: "Sequence[
     return steps
 
 
-def _unhook(hook: Hook, dev: str, orphans: "set[int]") -> "List[Step]":
+def unhook(hook: Hook, dev: str, orphans: "set[int]") -> "List[Step]":
     """Of one hook: the redirects to orphans, the dead ones of our own shape, and the `ingress` qdisc if that leaves it empty."""
     steps = []  # type: List[Step]
     empty = True
@@ -216,8 +217,9 @@ class Target:
         return name == self.tap or matches(self.match, name)
 
 
-def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
-    """The uplink, None where there is none, and the matching TAPs. Read in one datagram, if the uplink has a name."""
+def look(route: Route, target: Target, *more: "Request") -> "Tuple[Optional[Link], List[Link], List[Reply]]":
+    """The uplink, None where there is none; the matching TAPs; and replies to further questions. All is asked for in
+    one datagram, if the uplink has a name."""
     requests = [link.dump("tun")]
     if target.uplink == "auto":
         ifindex = _default_route(route)
@@ -225,9 +227,10 @@ def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
             requests.insert(0, link.get(ifindex, "of the default route"))
     elif target.uplink != "none":
         requests.insert(0, link.find(target.uplink))
-    *found, listed = route.query(*requests)
+    replies = route.query(*(requests + list(more)))
+    *found, listed = replies[: len(requests)]
     uplink = None
-    if found and not _is_gone(found[0].error):
+    if found and not is_gone(found[0].error):
         uplink = link.only(found[0])
         if target.uplink not in ("auto", uplink.ifname):  # found by an alternative name: somebody else's device
             uplink = None
@@ -236,7 +239,7 @@ def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
         for tap in link.links(listed.answer())
         if judge(tap) is not None and target.fits(tap.ifname) and (uplink is None or tap.ifindex != uplink.ifindex)
     ]
-    return uplink, taps
+    return uplink, taps, replies[len(requests) :]
 
 
 def _default_route(route: Route) -> "Optional[int]":
@@ -248,26 +251,20 @@ def _default_route(route: Route) -> "Optional[int]":
     return None
 
 
-def _look_at_tc(route: Route, uplink: "Optional[Link]", orphans: "Sequence[Link]") -> "Tuple[List[tc.Qdisc], List[Hook]]":
-    """All qdiscs, and the places on the uplink where filters hang. A shared block is somebody else's and not looked into."""
-    if uplink is None and not orphans:
-        return [], []
-    (reply,) = route.query(tc.dump_qdiscs())
-    qdiscs = tc.qdiscs(reply.answer())
-    hooks = []
+def hooks(route: Route, uplink: Link, qdiscs: "Iterable[tc.Qdisc]") -> "List[Hook]":
+    """The places on the uplink where filters hang. A shared block is somebody else's and not looked into."""
+    found = []
     for qdisc in qdiscs:
-        if uplink is None or qdisc.ifindex != uplink.ifindex or qdisc.handle == 0:
+        if qdisc.ifindex != uplink.ifindex or qdisc.handle == 0:
             continue
-        parents = [qdisc.handle]
+        parents = [] if qdisc.ingress_block else [qdisc.handle]
         if qdisc.kind == "clsact":
             sides = ((uapi.TC_H_MIN_INGRESS, qdisc.ingress_block), (uapi.TC_H_MIN_EGRESS, qdisc.egress_block))
             parents = [qdisc.handle | side for side, block in sides if not block]
-        elif qdisc.ingress_block:
-            parents = []
         for parent in parents:
             (reply,) = route.query(tc.dump_filters(uplink.ifindex, parent, uplink.ifname))
-            hooks.append(Hook(qdisc, parent, tc.filters(reply.answer())))
-    return qdiscs, hooks
+            found.append(Hook(qdisc, parent, tc.filters(reply.answer())))
+    return found
 
 
 def _unchanged(route: Route, orphans: "Sequence[Link]") -> bool:
@@ -275,7 +272,7 @@ def _unchanged(route: Route, orphans: "Sequence[Link]") -> bool:
     if not orphans:
         return True
     for orphan, reply in zip(orphans, route.query(*[link.get(orphan.ifindex, orphan.ifname) for orphan in orphans])):
-        if _is_gone(reply.error):
+        if is_gone(reply.error):
             return False
         now = link.only(reply)
         if (now.ifindex, now.ifname, judge(now)) != (orphan.ifindex, orphan.ifname, ORPHAN):
@@ -283,44 +280,63 @@ def _unchanged(route: Route, orphans: "Sequence[Link]") -> bool:
     return True
 
 
-def _is_gone(error: "Optional[Refused]") -> bool:
+def is_gone(error: "Optional[Refused]") -> bool:
     return error is not None and error.errno in (errno.ENODEV, errno.ENOENT)
 
 
-class _Cleanup:
-    """One cleanup of one namespace: what was seen, and what was done so far."""
+class Cleanup:
+    """One cleanup of one namespace: what was seen last, and what was done so far."""
 
     def __init__(self, route: Route, target: Target) -> None:
         self.route = route
         self.target = target
-        self.uplink = named_uplink(target.uplink)
+        self.name = named_uplink(target.uplink)
+        self.uplink = None  # type: Optional[Link]
         self.taps = {}  # type: Dict[int, Link]
+        self.qdiscs = []  # type: List[tc.Qdisc]
+        self.hooks = []  # type: List[Hook]
         self.done = []  # type: List[Step]
         self.unsettled = []  # type: List[Tuple[Step, Optional[Refused]]]
 
+    def remove(self, dry_run: bool = False) -> Report:
+        """Remove the orphans, or say what would be removed.
+
+        Raises `TapInUse`, having changed nothing, or another `Error`; what was seen and done by then is its ``report``.
+        """
+        try:
+            return self.run(dry_run)
+        except Error as error:
+            error.report = self.report("in-use" if isinstance(error, TapInUse) else "failed", self.done, error)
+            raise
+
     def run(self, dry_run: bool) -> Report:
         for rounds_left in reversed(range(ROUNDS)):
-            uplink, taps = look(self.route, self.target)
-            self.see(uplink, taps)
-            if uplink is None and self.target.uplink != "none":
+            taps = self.look()
+            if self.uplink is None and self.target.uplink != "none":
                 return self.report("cleaned" if self.done else "skipped", self.done)
             self.refuse_if_used(taps)
+            self.look_at_hooks()
             orphans = [tap for tap in taps if not (self.target.spare_fresh and is_fresh(tap))]
-            qdiscs, hooks = _look_at_tc(self.route, uplink, orphans)
-            self.settle(_deletable(orphans, qdiscs, hooks), rounds_left)
-            steps = plan(uplink, orphans, qdiscs, hooks)
+            self.settle(_deletable(orphans, self.qdiscs, self.hooks), rounds_left)
+            steps = plan(self.uplink, orphans, self.qdiscs, self.hooks)
             if dry_run:
                 return self.report("would-clean" if steps else "clean", steps)
             if not steps or (_unchanged(self.route, orphans) and self.send(steps)):
                 return self.report("cleaned" if self.done else "clean", self.done)
         raise Interrupted("the namespace changed each time it was looked at", "clean up", self.route.path)
 
-    def see(self, uplink: "Optional[Link]", taps: "Sequence[Link]") -> None:
-        if uplink is not None:
-            self.uplink = uplink.ifname
+    def look(self) -> "List[Link]":
+        self.uplink, taps, (qdiscs,) = look(self.route, self.target, tc.dump_qdiscs())
+        self.qdiscs = tc.qdiscs(qdiscs.answer())
+        if self.uplink is not None:
+            self.name = self.uplink.ifname
         deleted = self.deleted()
         self.taps = {ifindex: tap for ifindex, tap in self.taps.items() if ifindex in deleted}
         self.taps.update((tap.ifindex, tap) for tap in taps)
+        return taps
+
+    def look_at_hooks(self) -> None:
+        self.hooks = [] if self.uplink is None else hooks(self.route, self.uplink, self.qdiscs)
 
     def deleted(self) -> "set[int]":
         return {step.ifindex for step in self.done if step.ifindex}
@@ -340,7 +356,7 @@ class _Cleanup:
             self.unsettled = [(step, None) for step in steps]
             return False
         for step, reply in zip(steps, replies):
-            if reply.error is None or _is_gone(reply.error):
+            if reply.error is None or is_gone(reply.error):
                 self.done.append(step)
             else:
                 self.unsettled.append((step, reply.error))
@@ -362,7 +378,7 @@ class _Cleanup:
         deleted = self.deleted()
         return Report(
             netns=self.route.path,
-            uplink=self.uplink,
+            uplink=self.name,
             outcome=outcome,
             taps=tuple(as_tap(tap, tap.ifindex in deleted) for tap in self.taps.values()),
             tc_removed=tuple(step.removes for step in steps if step.removes is not None),
@@ -384,17 +400,8 @@ def _deletable(orphans: "Sequence[Link]", qdiscs: "Sequence[tc.Qdisc]", hooks: "
 
 
 def remove(route: Route, target: Target, dry_run: bool = False) -> Report:
-    """Remove the orphans of one namespace, or say what would be removed.
-
-    Raises `TapInUse`, having changed nothing, or another `Error`; what was seen and done by then is its ``report``.
-    """
-    cleanup = _Cleanup(route, target)
-    try:
-        return cleanup.run(dry_run)
-    except Error as error:
-        outcome = "in-use" if isinstance(error, TapInUse) else "failed"
-        error.report = cleanup.report(outcome, cleanup.done, error)
-        raise
+    """`Cleanup.remove`, for who does not care what was seen."""
+    return Cleanup(route, target).remove(dry_run)
 
 
 # ---------------------------------------------------------------- the public functions
@@ -409,7 +416,7 @@ def scan(netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK
     """
     target = Target(match, uplink)
     with Namespace(netns) as namespace, Route(namespace) as route:
-        _, taps = look(route, target)
+        _, taps, _ = look(route, target)
         return tuple(map(as_tap, taps))
 
 
@@ -425,7 +432,7 @@ def cleanup(
     target = Target(match, uplink)
     path = describe(netns)
     try:
-        with Namespace(netns) as namespace, Route(namespace) as route:
+        with Namespace(netns) as namespace, Route(namespace, alone=not dry_run) as route:
             return remove(route, target, dry_run)
     except Error as error:
         if error.report is None:

@@ -93,3 +93,50 @@ class Report(Record):
         taps: Tuple[Tap, ...]
         tc_removed: Tuple[TcObject, ...]
         error: Optional[Error]
+
+
+class CreatedTap(Record):
+    """The TAP that a VMM is to attach to: MAC as colon-separated hex, MTU in bytes."""
+
+    __slots__ = ("ifname", "ifindex", "address", "mtu")
+
+    if TYPE_CHECKING:
+        ifname: str
+        ifindex: int
+        address: Optional[str]
+        mtu: int
+
+
+class Uplink(Record):
+    """The container interface whose traffic the TAP takes over: MAC, MTU in bytes, IPv4 address and gateway as dotted
+    decimal. ``local``, ``prefixlen`` and ``gateway`` are None where there is none."""
+
+    __slots__ = ("ifname", "ifindex", "address", "mtu", "local", "prefixlen", "gateway")
+
+    if TYPE_CHECKING:
+        ifname: str
+        ifindex: int
+        address: Optional[str]
+        mtu: int
+        local: Optional[str]
+        prefixlen: Optional[int]
+        gateway: Optional[str]
+
+
+class Setup(Record):
+    """What a setup made. ``outcome`` is "created", "in-use" or "failed"; ``cleanup`` the `Report` of the cleanup that came
+    first, None if it could not begin. ``tap`` and ``uplink`` are None unless created.
+
+    ``ahead``, which is not in the JSON, holds the `TcObject` of each foreign filter on the uplink that sees a packet before the redirect.
+    """
+
+    __slots__ = ("netns", "outcome", "cleanup", "tap", "uplink", "error", "ahead")
+
+    if TYPE_CHECKING:
+        netns: str
+        outcome: str
+        cleanup: Optional[Report]
+        tap: Optional[CreatedTap]
+        uplink: Optional[Uplink]
+        error: Optional[Error]
+        ahead: Tuple[TcObject, ...]

@@ -24,7 +24,7 @@ from .netns import Namespace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import List, Optional, Sequence, Tuple, Type
+    from typing import Dict, List, Optional, Sequence, Tuple, Type
 
 # The kernel fills at most 32 KiB of a dump into a datagram (netlink_dump(), net/netlink/af_netlink.c).
 BUFFER = 64 << 10
@@ -36,6 +36,13 @@ WINDOW = 128
 # Seconds without a single message for us. The kernel answers before send() returns, so nobody waits for these.
 SILENCE = 5.0
 
+# Whoever changes a namespace does so from this port, "nlra" in ASCII and above every process ID: the kernel gives it to one socket of a
+# namespace, and takes it back when that socket's process dies. So of two at once, one waits until the other is done.
+PORT = 0x6E6C7261
+
+# Seconds to wait for that port. Then we go on without: no stranger can keep us from working by sitting on it.
+PATIENCE = 5.0
+
 # How often a list is asked for that changed while it was read, or whose answer was lost.
 ATTEMPTS = 20
 
@@ -43,12 +50,13 @@ ATTEMPTS = 20
 class Route:
     """Requests to the kernel about one namespace, which must stay open as long as this does.
 
-    Not to be shared by threads. Each failure is an `Error`; one that the kernel sends for a request is in that request's `Reply`.
+    ``alone``: one who means to change something waits for others who do. Not to be shared by threads. Each failure is an `Error`; one that the kernel sends for a request is in that request's `Reply`.
     """
 
-    def __init__(self, namespace: Namespace, silence: float = SILENCE) -> None:
+    def __init__(self, namespace: Namespace, alone: bool = False, silence: float = SILENCE) -> None:
         self.path = namespace.path
         self._namespace = namespace
+        self._alone = alone
         self._silence = silence
         self._buffer = BUFFER
         self._window = WINDOW
@@ -59,27 +67,27 @@ class Route:
     def query(self, *requests: Request) -> "List[Reply]":
         """Send requests that only read, in one datagram, and return a reply to each.
 
-        The kernel runs one dump at a time on a socket: let at most the last request be one. Raises `Interrupted` for a list that is never whole,
-        and `Lost` for an answer that is lost each time.
+        Several dumps may be among them: the kernel refuses one with EBUSY while it has not finished another on the same
+        socket, and it is asked for again. Raises `Interrupted` for a list that is never whole, `Lost` for an answer that is
+        lost each time.
         """
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+        replies = {}  # type: Dict[int, Reply]
+        open_ = list(range(len(requests)))
+        for left in reversed(range(ATTEMPTS)):
             try:
-                replies = self.change(*requests)
+                replies.update(zip(open_, self.change(*[requests[number] for number in open_])))
             except Lost as error:
-                if last or error.errno == errno.ETIMEDOUT:
+                if not left or error.errno == errno.ETIMEDOUT:
                     raise
                 continue
-            torn = next((reply for reply in replies if reply.interrupted), None)
-            if torn is None:
+            open_ = [number for number in open_ if replies[number].interrupted or _is_busy(replies[number])]
+            if not open_:
                 break
-            if last:
-                raise Interrupted(
-                    "the list changed while it was read, %d times in a row" % ATTEMPTS,
-                    torn.request.step,
-                    torn.request.object,
-                )
-        return replies
+        for reply in replies.values():
+            if reply.interrupted:
+                words = "the list changed while it was read, %d times in a row" % ATTEMPTS
+                raise Interrupted(words, reply.request.step, reply.request.object)
+        return [replies[number] for number in range(len(requests))]
 
     def change(self, *requests: Request) -> "List[Reply]":
         """Send requests in one datagram, once, and return a reply to each.
@@ -96,7 +104,7 @@ class Route:
         step, object = requests[0].step, requests[0].object
         try:
             if self._socket is None:
-                self._socket, self._port = self._namespace.run(_open)
+                self._socket, self._port = self._namespace.run(lambda: _open(self._alone))
             exchange = Exchange(requests, self._port, self._sequence)
             self._sequence += len(requests)
             self._converse(self._socket, exchange)
@@ -152,7 +160,11 @@ class Route:
         self.close()
 
 
-def _open() -> "Tuple[Socket, int]":
+def _is_busy(reply: Reply) -> bool:
+    return reply.request.dumps and reply.error is not None and reply.error.errno == errno.EBUSY
+
+
+def _open(alone: bool) -> "Tuple[Socket, int]":
     """A socket in the namespace of the calling thread, and its port."""
     socket = Socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, uapi.NETLINK_ROUTE)
     try:
@@ -161,11 +173,27 @@ def _open() -> "Tuple[Socket, int]":
                 socket.setsockopt(uapi.SOL_NETLINK, option, 1)
             except OSError:  # a kernel without it says less, and all else holds
                 pass
-        socket.bind((0, 0))
+        if not (alone and _bind_alone(socket)):
+            socket.bind((0, 0))
         return socket, socket.getsockname()[0]
     except BaseException:
         socket.close()
         raise
+
+
+def _bind_alone(socket: Socket) -> bool:
+    """Take the port that one socket of a namespace can have; wait for it, but not for ever."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.bind((PORT, 0))
+            return True
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.001)
 
 
 def _wait(socket: Socket, deadline: float) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Seen = Sequence[str]
 
-_TAP, _UPLINK, _PEER = "tap0_urunc", "eth0", "peer0"
+_TAP, _UPLINK, _PEER = orphans.TAP, orphans.UPLINK, "peer0"
 
 # A process that does nothing but hold the descriptor it inherited.
 _HOLDER = "import signal; signal.pause()"

@@ -225,12 +225,17 @@ def _delete_filter(filter: Filter, parent: int, handle: int, step: str, dev: str
     )
 
 
+# The names of two steps that a kernel may lack the feature for.
+CREATE_INGRESS = "create qdisc (ingress)"
+CREATE_REDIRECT = "create redirect (u32, mirred)"
+
+
 def create_ingress(ifindex: int, dev: str) -> Request:
     """Put an ingress qdisc on a device that has none."""
     return _request(
         uapi.RTM_NEWQDISC,
         uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK,
-        "create ingress qdisc",
+        CREATE_INGRESS,
         dev,
         wire.attribute_string(uapi.TCA_KIND, "ingress"),
         ifindex=ifindex,
@@ -242,7 +247,8 @@ def create_ingress(ifindex: int, dev: str) -> Request:
 def create_redirect(ifindex: int, parent: int, target: int, dev: str) -> Request:
     """Send every frame that comes in on a device out of another: u32 match-all, mirred egress redirect, stolen.
 
-    The kernel picks the priority, behind all that are there.
+    The kernel picks the priority, ahead of others that it picked and behind those below 32768 that somebody chose
+    (tcf_auto_prio(), net/sched/cls_api.c), and tells it in its reply (NLM_F_ECHO).
     """
     mirred = wire.nested(
         1,  # the first action of the row
@@ -261,8 +267,8 @@ def create_redirect(ifindex: int, parent: int, target: int, dev: str) -> Request
     )
     return _request(
         uapi.RTM_NEWTFILTER,
-        uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK,
-        "create redirect",
+        uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK | uapi.NLM_F_ECHO,
+        CREATE_REDIRECT,
         dev,
         wire.attribute_string(uapi.TCA_KIND, "u32") + options,
         ifindex=ifindex,

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Create-only setup of a VM's network: a TAP, and redirects between it and the uplink.
+
+    cleanup      what a dead VM left; ends here if a TAP is in use
+    create       the TAP (IFF_TUN_EXCL: any link of that name, and the kernel refuses)
+    configure    MTU, up, address, ingress qdiscs, redirects: one datagram
+    persist      last of all
+
+The creating descriptor is held all the while, so a rival sees a TAP in use, and if this process dies the kernel takes
+the TAP away. If a step fails, what this call made is taken away again, in reverse, and nothing else.
+"""
+
+import errno
+import os
+
+from _socket import inet_pton
+
+from . import inet, link, orphans, tc, uapi
+from .errors import Error, Invalid, Refused, TapInUse
+from .link import Link
+from .netns import Namespace, describe
+from .orphans import Cleanup, Target
+from .report import CreatedTap, Report, Setup, TcObject, Uplink
+from .route import Route
+from .tap import create, persist, set_owner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Optional, Tuple
+
+    from .netns import NetnsArgument
+
+
+def setup(
+    netns: "NetnsArgument" = None,
+    tap: str = orphans.TAP,
+    owner: "Optional[int]" = None,
+    group: "Optional[int]" = None,
+    address: "Optional[str]" = None,
+    match: str = orphans.MATCH,
+    uplink: str = orphans.UPLINK,
+) -> Setup:
+    """Clean up, then create the TAP and both redirects, and return what a VMM is configured with.
+
+    ``netns``, ``match`` and ``uplink`` are as for `nlraw.cleanup`, but an uplink is required. ``tap`` is the TAP's name. ``owner``
+    and ``group`` (IDs) may attach to it without privilege; where both are set, only who is both: by default the caller's
+    uid and gid, and no group if an owner is given. ``address`` is put on the TAP: "10.9.8.1/24".
+
+    Raises `TapInUse` if a TAP is in use, `Invalid` for an argument that cannot be meant, and other kinds of `Error`; all but
+    `Invalid` carry a `Setup` as their ``report``.
+    """
+    if uplink == "none":
+        raise Invalid("a setup needs an uplink", "check uplink", uplink)
+    link.check_name(tap)
+    for number in (owner, group):
+        if number is not None and not 0 <= number < 0xFFFFFFFF:
+            raise Invalid("this can be no user or group", "check ID", str(number))
+    if group is None and owner is None:
+        group = os.getgid()
+    if owner is None:
+        owner = os.getuid()
+    wanted = _Wanted(tap, owner, group, None if address is None else _parse(address))
+    target = Target(match, uplink, tap)
+    path = describe(netns)
+    try:
+        with Namespace(netns) as namespace, Route(namespace, alone=True) as route:
+            return _Setup(namespace, route, target, wanted).run()
+    except Error as error:
+        if not isinstance(error.report, Setup):
+            cleanup = error.report or orphans.failure(path, target, error)
+            error.report = _failure(path, cleanup, error)
+        raise
+
+
+class _Wanted:
+    """The TAP to make. ``address`` is bytes and prefix length, or None."""
+
+    __slots__ = ("name", "owner", "group", "address")
+
+    def __init__(self, name: str, owner: int, group: "Optional[int]", address: "Optional[Tuple[bytes, int]]") -> None:
+        self.name = name
+        self.owner = owner
+        self.group = group
+        self.address = address
+
+
+def _parse(address: str) -> "Tuple[bytes, int]":
+    """An address in CIDR notation as bytes and prefix length."""
+    head, _, tail = address.partition("/")
+    try:
+        packed = inet_pton(inet.AF_INET6 if ":" in head else inet.AF_INET, head)
+    except (OSError, ValueError):
+        packed = b""
+    if not packed or not tail.isdecimal() or int(tail) > 8 * len(packed):
+        raise Invalid("this is no address with a prefix length, such as 10.9.8.1/24", "check address", address)
+    return packed, int(tail)
+
+
+def _failure(path: str, cleanup: Report, error: Error) -> Setup:
+    outcome = "in-use" if isinstance(error, TapInUse) else "failed"
+    return Setup(netns=path, outcome=outcome, cleanup=cleanup, tap=None, uplink=None, error=error, ahead=())
+
+
+class _Setup:
+    """One setup in one namespace."""
+
+    def __init__(self, namespace: Namespace, route: Route, target: Target, wanted: _Wanted) -> None:
+        self.namespace = namespace
+        self.route = route
+        self.wanted = wanted
+        self.found = Cleanup(route, target)
+
+    def run(self) -> Setup:
+        cleanup = self.found.remove()
+        try:
+            if cleanup.outcome == "cleaned":
+                self.found.look()
+            if self.found.uplink is None:
+                words = "there is no such uplink: this is no pod's namespace, or it is not ready"
+                raise Refused(errno.ENODEV, words, "look up link", self.found.name or self.found.target.uplink)
+            if cleanup.outcome == "cleaned":
+                self.found.look_at_hooks()
+            fd = self.create()
+            try:
+                tap, uplink, ahead = self.configure(fd, self.found.uplink)
+            finally:
+                os.close(fd)  # the TAP goes with it, unless it has been made persistent
+        except Error as error:
+            error.report = _failure(self.route.path, cleanup, error)
+            raise
+        return Setup(
+            netns=self.route.path, outcome="created", cleanup=cleanup, tap=tap, uplink=uplink, error=None, ahead=ahead
+        )
+
+    def create(self) -> int:
+        """The descriptor of a new TAP, or an error that says what has the name."""
+        try:
+            return create(self.namespace, self.wanted.name)
+        except Refused as error:
+            if error.errno != errno.EBUSY:
+                raise
+            (reply,) = self.route.query(link.find(self.wanted.name))
+            if reply.error is not None:  # whoever had the name has gone again
+                raise
+            taken = link.only(reply)
+            if orphans.judge(taken) == orphans.IN_USE:
+                raise TapInUse("in use (%s), another start may be under way" % orphans.evidence(taken), error.step, error.object) from None
+            kind = "TUN device" if taken.kind == "tun" else taken.kind or "device of no kind"
+            words = "the name is taken by a %s, ifindex %d" % (kind, taken.ifindex)
+            raise Refused(errno.EBUSY, words, error.step, error.object) from None
+
+    def configure(self, fd: int, uplink: Link) -> "Tuple[CreatedTap, Uplink, Tuple[TcObject, ...]]":
+        """Make the new TAP a way to the uplink and back, and persistent."""
+        name = self.wanted.name
+        set_owner(fd, name, self.wanted.owner, self.wanted.group)
+        found, addresses, routes = self.route.query(
+            link.find(name), inet.dump_addresses(), inet.dump_routes(inet.AF_INET)
+        )
+        tap = link.only(found)
+        mtu = uplink.mtu or 0
+        try:
+            ahead = self.connect(tap, uplink, mtu)
+            persist(fd, name)
+        except BaseException as error:
+            self.disconnect(tap, uplink, error)
+            raise
+        local = next((found for found in inet.addresses(addresses.answer()) if found.ifindex == uplink.ifindex), None)
+        route = next((found for found in inet.default_routes(routes.answer()) if found.ifindex == uplink.ifindex), None)
+        return (
+            CreatedTap(ifname=name, ifindex=tap.ifindex, address=tap.address, mtu=mtu),
+            Uplink(
+                ifname=uplink.ifname,
+                ifindex=uplink.ifindex,
+                address=uplink.address,
+                mtu=mtu,
+                local=local and local.local,
+                prefixlen=local and local.prefixlen,
+                gateway=route and route.gateway,
+            ),
+            ahead,
+        )
+
+    def connect(self, tap: Link, uplink: Link, mtu: int) -> "Tuple[TcObject, ...]":
+        """Everything that netlink has to do, in one datagram; the uplink's redirect, which opens the way, comes last.
+
+        Returns the foreign filters on the uplink that see a packet before the redirect does.
+        """
+        name = self.wanted.name
+        requests = [link.set_up(tap.ifindex, name, mtu)]
+        if self.wanted.address is not None:
+            requests.append(inet.create_address(tap.ifindex, self.wanted.address[0], self.wanted.address[1], name))
+        parent = uapi.TC_H_INGRESS_HANDLE
+        present = self.ingress_of(uplink)
+        if present is None:
+            requests.append(tc.create_ingress(uplink.ifindex, uplink.ifname))
+        elif present.kind == "clsact":
+            parent |= uapi.TC_H_MIN_INGRESS
+        requests += [
+            tc.create_ingress(tap.ifindex, name),
+            tc.create_redirect(tap.ifindex, uapi.TC_H_INGRESS_HANDLE, uplink.ifindex, name),
+            tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname),
+        ]
+        replies = self.route.change(*requests)
+        for reply in replies:
+            if reply.error is not None:
+                raise _with_remedy(reply.error)
+        ours = min((filter.priority for filter in tc.filters(replies[-1].messages)), default=0)
+        return tuple(
+            TcObject(dev=uplink.ifname, object="filter", kind=filter.kind)
+            for hook in self.found.hooks
+            if hook.incoming
+            for filter in hook.filters
+            if filter.priority < ours and not filter.chain and not filter.table and not filter.bare
+        )
+
+    def ingress_of(self, uplink: Link) -> "Optional[tc.Qdisc]":
+        """The `ingress` or clsact qdisc that was on the uplink before we came."""
+        there = (
+            qdisc for qdisc in self.found.qdiscs if qdisc.ifindex == uplink.ifindex and qdisc.parent == uapi.TC_H_INGRESS
+        )
+        return next(there, None)
+
+    def disconnect(self, tap: Link, uplink: Link, error: BaseException) -> None:
+        """Take what `connect` did off the uplink; what is on the TAP goes with it. A failure is told beside the first error."""
+        try:
+            (reply,) = self.route.query(tc.dump_qdiscs())
+            steps = [
+                step
+                for hook in orphans.hooks(self.route, uplink, tc.qdiscs(reply.answer()))
+                for step in orphans.unhook(hook, uplink.ifname, {tap.ifindex})
+            ]
+            if self.ingress_of(uplink) is not None:  # not ours to remove
+                steps = [step for step in steps if step.removes is None or step.removes.object != "qdisc"]
+            for reply in self.route.change(*[step.request for step in steps]):
+                if not orphans.is_gone(reply.error):
+                    reply.answer()
+        except Error as failure:
+            if not isinstance(error, Error):
+                raise
+            error.message += "; then the undo failed: %s" % failure
+
+
+# What the kernel refuses with ENOENT where it lacks a feature: the step, and the feature.
+_FEATURES = (
+    (tc.CREATE_INGRESS, "CONFIG_NET_SCH_INGRESS"),
+    (tc.CREATE_REDIRECT, "CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIRRED"),
+)
+
+
+def _with_remedy(error: Refused) -> Refused:
+    """The same refusal, with the kernel feature to enable where one is missing."""
+    features = [feature for step, feature in _FEATURES if error.errno == errno.ENOENT and error.step == step]
+    words = "; ".join([error.message] + ["enable " + feature for feature in features])
+    return Refused(error.errno, words, error.step, error.object)
