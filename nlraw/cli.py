@@ -9,7 +9,7 @@ import os
 import sys
 from errno import errorcode
 
-from . import __version__, orphans
+from . import __version__, netns, orphans
 from .errors import Error, Invalid, TapInUse
 from .report import Record, Report, Setup
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Callable, Dict, Iterable, List, Optional, Sequence
 
     from .selftest import Step
+    from .sweep import Sweep
 
     Options = Dict[str, List[str]]
 
@@ -72,6 +73,10 @@ TAP = Option("", "tap", "NAME", "the TAP's name (default: %s)" % orphans.TAP)
 OWNER = Option("", "owner", "UID", "who may attach to the TAP without privilege (default: the caller)")
 GROUP = Option("", "group", "GID", "likewise; where both are set, only who is both (default: the caller's, none with --owner)")
 ADDRESS = Option("", "address", "CIDR", "an address to put on the TAP, such as 10.9.8.1/24 (default: none)")
+DIR = Option("", "dir", "DIR", "look here instead; may be repeated", many=True)
+PROC = Option("", "proc", "", "look at the namespaces of all processes instead")
+INCLUDE_FRESH = Option("", "include-fresh", "", "remove fresh orphans too")
+JOBS = Option("", "jobs", "N", "namespaces to clean up at a time (default: 64)")
 HELP = Option("h", "help", "", "show this help")
 
 
@@ -81,28 +86,27 @@ HELP = Option("h", "help", "", "show this help")
 
 def scan(options: "Options") -> int:
     """`nlraw scan`: what a cleanup would find, in use or not."""
-    return _each_namespace(options, dry_run=True, in_use=DONE)
+    return _each_namespace(options, orphans.survey)
 
 
 def cleanup(options: "Options") -> int:
     """`nlraw cleanup`."""
-    return _each_namespace(options, dry_run="dry-run" in options, in_use=IN_USE)
+    return _each_namespace(options, lambda *target: orphans.cleanup(*target, dry_run="dry-run" in options))
 
 
-def _each_namespace(options: "Options", dry_run: bool, in_use: int) -> int:
-    """Clean up one namespace after the other, each on its own, and report; ``in_use`` is the status where a TAP is."""
+def _each_namespace(options: "Options", act: "Callable[..., Report]") -> int:
+    """Act on one namespace after the other, each on its own, and report."""
     match, uplink = _interface(options, "match", orphans.MATCH), _interface(options, "uplink", orphans.UPLINK)
     reports = []  # type: List[Report]
     statuses = set()
-    for netns in options.get("netns") or [None]:
+    for name in options.get("netns") or [None]:
         try:
-            report, status = orphans.cleanup(netns, match, uplink, dry_run), DONE
+            report, status = act(name, match, uplink), DONE
         except Error as error:
             if not isinstance(error.report, Report):  # refused before any namespace was looked at
                 raise
-            report, status = error.report, in_use if isinstance(error, TapInUse) else FAILED
-            if status != DONE:
-                complain(_told(error, report.netns))
+            report, status = error.report, IN_USE if isinstance(error, TapInUse) else FAILED
+            complain(_told(error, report.netns))
         reports.append(report)
         statuses.add(status)
         if "json" not in options:
@@ -140,6 +144,47 @@ def setup(options: "Options") -> int:
         complain("a foreign %s %s on %s sees packets before the redirect does" % (found.kind, found.object, found.dev))
     say(in_json(made) if "json" in options else setup_in_text(made))
     return status
+
+
+def sweep(options: "Options") -> int:
+    """`nlraw sweep`; where stderr is a terminal, with a line of progress on it."""
+    from . import sweep as node
+
+    swept = node.sweep(
+        dirs=options.get("dir"),
+        proc="proc" in options,
+        match=_interface(options, "match", orphans.MATCH),
+        uplink=_interface(options, "uplink", orphans.UPLINK),
+        include_fresh="include-fresh" in options,
+        jobs=_number(options, "jobs"),
+        dry_run="dry-run" in options,
+        progress=_progress() if sys.stderr is not None and sys.stderr.isatty() else None,
+    )
+    for report in swept.namespaces:
+        if report.error is not None:
+            complain(_told(report.error, report.netns))
+    say(in_json(swept) if "json" in options else sweep_in_text(swept))
+    return FAILED if swept.totals.failed else DONE
+
+
+def _progress() -> "Callable[[str, int, int], None]":
+    """What writes a line of progress on a terminal, from the first second on, and takes it away in the end."""
+    import time
+
+    begin = time.monotonic() + 1.0
+    shown = []  # type: List[float]
+
+    def tell(doing: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if done == total and shown:
+            shown.clear()
+            sys.stderr.write("\r\x1b[K")
+        elif done < total and now > (shown[-1] + 0.1 if shown else begin):
+            shown[:] = [now]
+            sys.stderr.write("\r\x1b[Knlraw: %s %d of %d namespaces" % (doing, done, total))
+        sys.stderr.flush()
+
+    return tell
 
 
 def selftest(options: "Options") -> int:
@@ -195,6 +240,16 @@ COMMANDS = {
         "configured with. If a matching TAP is in use nothing is changed, and the exit status is 3.",
         (NETNS, TAP, OWNER, GROUP, ADDRESS, MATCH, UPLINK, JSON, HELP),
         setup,
+    ),
+    "sweep": Command(
+        "clean up every namespace of a node",
+        "Visits every namespace under %s.\n"
+        "One with a TAP in use is left alone, which is no error. A fresh orphan, to which no second open ever attached, is spared:\n"
+        "its VM may be starting right now. Where the VMM inherits the creating descriptor every orphan looks fresh; give\n"
+        "--include-fresh there. Where one namespace fails the others go on, and the exit status is 1."
+        % ", ".join(netns.DIRECTORIES),
+        (DIR, PROC, INCLUDE_FRESH, JOBS, MATCH, UPLINK, DRY_RUN, JSON, HELP),
+        sweep,
     ),
     "selftest": Command(
         "play the whole story in a throwaway namespace; say what this host can do",
@@ -356,6 +411,13 @@ def in_text(report: "Report") -> str:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)] if rows else []
     lines = ["  %-*s  %-*s  %s" % (widths[0], row[0], widths[1], row[1], row[2]) for row in rows]
     return "\n".join(["%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], uplink)] + lines)
+
+
+def sweep_in_text(swept: "Sweep") -> str:
+    """What a sweep saw and did, for people: the namespaces in which there was something, and the sums."""
+    told = [report for report in swept.namespaces if report.taps or report.tc_removed or report.outcome == "failed"]
+    totals = ", ".join("%d %s" % (number, name.replace("_", " ")) for name, number in swept.totals.fields().items())
+    return "\n".join([in_text(report) for report in told] + [totals])
 
 
 def setup_in_text(made: Setup) -> str:

@@ -183,6 +183,18 @@ def delete(ifindex: int, name: str) -> Request:
     return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete link", name, ifindex=ifindex)
 
 
+def set_group(ifindex: int, name: str, group: int) -> Request:
+    """Put one link into a group of links, which is a number and nothing else."""
+    attributes = wire.attribute_u32(uapi.IFLA_GROUP, group)
+    return _request(uapi.RTM_SETLINK, uapi.NLM_F_ACK, "set group of link", name, attributes, ifindex)
+
+
+def delete_group(group: int, names: str) -> Request:
+    """Delete every link of a group at once. The kernel waits once for all of them (rtnl_group_dellink(), net/core/rtnetlink.c)."""
+    attributes = wire.attribute_u32(uapi.IFLA_GROUP, group)
+    return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete links", names, attributes)
+
+
 def set_up(ifindex: int, name: str, mtu: "Optional[int]" = None) -> Request:
     """Set one link administratively up, with that MTU if one is given."""
     attributes = b"" if mtu is None else wire.attribute_u32(uapi.IFLA_MTU, mtu)

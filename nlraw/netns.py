@@ -26,8 +26,14 @@ if TYPE_CHECKING:
     NetnsArgument = Union[None, int, str, "os.PathLike[str]", HasFileno]
     T = TypeVar("T")
 
+# The step in which a namespace that is not there shows.
+OPEN = "open namespace"
+
 # Where `ip netns` and its like pin namespaces by name.
 NAMED = ("/run/netns", "/var/run/netns")
+
+# Where container runtimes pin namespaces.
+DIRECTORIES = NAMED + ("/run/docker/netns", "/var/run/docker/netns")
 
 
 def describe(netns: "NetnsArgument") -> str:
@@ -38,7 +44,7 @@ def describe(netns: "NetnsArgument") -> str:
         return "/proc/%d/ns/net" % netns
     if isinstance(netns, str):
         if "\0" in netns:
-            raise BadNamespace("a NUL byte stands in the name", "open namespace", repr(netns))
+            raise BadNamespace("a NUL byte stands in the name", OPEN, repr(netns))
         if netns.isdecimal():
             return "/proc/%d/ns/net" % int(netns)
         if "/" in netns:
@@ -79,15 +85,24 @@ class Namespace:
 
     def run(self, function: "Callable[[], T]") -> "T":
         """Call a function inside the namespace and hand on what it returns or raises."""
-        fd = self._fd
-        if fd is None:
+        if self._fd is None:
             return function()
 
         def inside() -> "T":
-            _call("setns", "enter namespace", self.path, fd, uapi.CLONE_NEWNET)
+            self.enter()
             return function()
 
         return on_own_thread(inside)
+
+    def enter(self) -> "Namespace":
+        """Move the calling thread into the namespace for good, and return it as the current one.
+
+        For a thread of one's own, which may go on to enter another, and ends some day.
+        """
+        _call("setns", "enter namespace", self.path, self.fileno(), uapi.CLONE_NEWNET)
+        here = Namespace()
+        here.path = self.path
+        return here
 
     def fileno(self) -> int:
         """The descriptor; -1 for the current namespace, or once closed."""
@@ -119,11 +134,11 @@ def _open(path: str, netns: "NetnsArgument") -> int:
             words = "there is no process %s, or it has ended" % netns
         elif isinstance(netns, str) and "/" not in netns:
             words = "there is no namespace of that name in %s" % " or ".join(NAMED)
-        raise Refused(errno.ENOENT, words, "open namespace", path) from error
+        raise Refused(errno.ENOENT, words, OPEN, path) from error
     except OSError as error:
-        raise _refused(error, "open namespace", path) from error
+        raise _refused(error, OPEN, path) from error
     except ValueError as error:  # a character that the locale has no bytes for
-        raise BadNamespace(str(error), "open namespace", path) from error
+        raise BadNamespace(str(error), OPEN, path) from error
 
 
 def _check(fd: int, path: str) -> None:
@@ -133,13 +148,13 @@ def _check(fd: int, path: str) -> None:
         kind = fcntl.ioctl(fd, uapi.NS_GET_NSTYPE) if stat.S_ISREG(os.fstat(fd).st_mode) else None
     except OSError as error:
         if error.errno != errno.ENOTTY:
-            raise _refused(error, "open namespace", path) from None
+            raise _refused(error, OPEN, path) from None
         kind = None
     if kind is None:
-        raise BadNamespace("this is no namespace", "open namespace", path)
+        raise BadNamespace("this is no namespace", OPEN, path)
     if kind != uapi.CLONE_NEWNET:
         found = uapi.CLONE_NAMES.get(kind, "unknown")
-        raise BadNamespace("this is a namespace of the %s kind, not a network namespace" % found, "open namespace", path)
+        raise BadNamespace("this is a namespace of the %s kind, not a network namespace" % found, OPEN, path)
 
 
 def create() -> Namespace:
@@ -158,8 +173,8 @@ def unshare(kinds: int) -> None:
     _call("unshare", "create namespace", ", ".join(names), kinds)
 
 
-def on_own_thread(function: "Callable[[], T]") -> "T":
-    """Call a function on a thread that ends with it, and hand on what it returns or raises."""
+def start(function: "Callable[[], T]") -> "Callable[[], T]":
+    """Call a function on a thread of its own. Returns a function that waits for it, and hands on what it returned or raised."""
     returned = []  # type: List[T]
     raised = []  # type: List[BaseException]
     ended = _thread.allocate_lock()
@@ -173,14 +188,22 @@ def on_own_thread(function: "Callable[[], T]") -> "T":
         finally:
             ended.release()
 
+    def wait() -> "T":
+        ended.acquire()
+        if raised:
+            raise raised[0]
+        return returned[0]
+
     try:
         _thread.start_new_thread(body, ())
     except RuntimeError:
         raise Refused(errno.EAGAIN, "no thread could be started", "enter namespace") from None
-    ended.acquire()
-    if raised:
-        raise raised[0]
-    return returned[0]
+    return wait
+
+
+def on_own_thread(function: "Callable[[], T]") -> "T":
+    """Call a function on a thread that ends with it."""
+    return start(function)()
 
 
 def _call(name: str, step: str, object: str, *numbers: int) -> None:

@@ -3,9 +3,11 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Sequence, Tuple
+    from typing import Optional, Tuple, TypeVar
 
     from .errors import Error
+
+    R = TypeVar("R", bound="Record")
 
 
 class Record:
@@ -31,7 +33,8 @@ class Record:
     def fields(self) -> "dict[str, object]":
         return {name: getattr(self, name) for name in self.__slots__}
 
-    def replace(self, **changes: "object") -> "Record":
+    def replace(self: "R", **changes: "object") -> "R":
+        """The same with some fields changed."""
         return type(self)(**dict(self.fields(), **changes))
 
     def __eq__(self, other: "object") -> bool:
