@@ -65,7 +65,8 @@ UPLINK = Option(
     "u",
     "uplink",
     "NAME",
-    "the container interface; auto: that of the default route; none: require none, touch no TC on any (default: %s)" % orphans.UPLINK,
+    "the container interface; auto: that of the default route; none: require none, touch no TC on any (default: %s)"
+    % orphans.UPLINK,
 )
 JSON = Option("j", "json", "", "one JSON document on stdout, with iproute2's key names where it has one")
 DRY_RUN = Option("N", "dry-run", "", "say what would be done, and change nothing")
@@ -80,7 +81,6 @@ JOBS = Option("", "jobs", "N", "namespaces to clean up at a time (default: 64)")
 HELP = Option("h", "help", "", "show this help")
 
 
-
 # ---------------------------------------------------------------- the commands
 
 
@@ -91,15 +91,17 @@ def scan(options: "Options") -> int:
 
 def cleanup(options: "Options") -> int:
     """`nlraw cleanup`."""
-    return _each_namespace(options, lambda *target: orphans.cleanup(*target, dry_run="dry-run" in options))
+    dry_run = "dry-run" in options
+    return _each_namespace(options, lambda netns, match, uplink: orphans.cleanup(netns, match, uplink, dry_run))
 
 
-def _each_namespace(options: "Options", act: "Callable[..., Report]") -> int:
+def _each_namespace(options: "Options", act: "Callable[[Optional[str], str, str], Report]") -> int:
     """Act on one namespace after the other, each on its own, and report."""
     match, uplink = _interface(options, "match", orphans.MATCH), _interface(options, "uplink", orphans.UPLINK)
-    reports = []  # type: List[Report]
+    reports: List[Report] = []
     statuses = set()
-    for name in options.get("netns") or [None]:
+    names: List[Optional[str]] = list(options.get("netns", [])) or [None]
+    for name in names:
         try:
             report, status = act(name, match, uplink), DONE
         except Error as error:
@@ -126,11 +128,11 @@ def setup(options: "Options") -> int:
 
     try:
         made = provision.setup(
-            netns=options.get("netns", [None])[0],
+            netns=_first(options, "netns"),
             tap=_interface(options, "tap", orphans.TAP),
             owner=_number(options, "owner"),
             group=_number(options, "group"),
-            address=options.get("address", [None])[0],
+            address=_first(options, "address"),
             match=_interface(options, "match", orphans.MATCH),
             uplink=_interface(options, "uplink", orphans.UPLINK),
         )
@@ -148,9 +150,9 @@ def setup(options: "Options") -> int:
 
 def sweep(options: "Options") -> int:
     """`nlraw sweep`; where stderr is a terminal, with a line of progress on it."""
-    from . import sweep as node
+    from .sweep import sweep as sweep_node
 
-    swept = node.sweep(
+    swept = sweep_node(
         dirs=options.get("dir"),
         proc="proc" in options,
         match=_interface(options, "match", orphans.MATCH),
@@ -172,7 +174,7 @@ def _progress() -> "Callable[[str, int, int], None]":
     import time
 
     begin = time.monotonic() + 1.0
-    shown = []  # type: List[float]
+    shown: List[float] = []
 
     def tell(doing: str, done: int, total: int) -> None:
         now = time.monotonic()
@@ -244,9 +246,9 @@ COMMANDS = {
     "sweep": Command(
         "clean up every namespace of a node",
         "Visits every namespace under %s.\n"
-        "One with a TAP in use is left alone, which is no error. A fresh orphan, to which no second open ever attached, is spared:\n"
-        "its VM may be starting right now. Where the VMM inherits the creating descriptor every orphan looks fresh; give\n"
-        "--include-fresh there. Where one namespace fails the others go on, and the exit status is 1."
+        "One with a TAP in use is left alone, which is no error. A fresh orphan, to which no second open ever attached, is\n"
+        "spared: its VM may be starting right now. Where the VMM inherits the creating descriptor every orphan looks fresh;\n"
+        "give --include-fresh there. Where one namespace fails the others go on, and the exit status is 1."
         % ", ".join(netns.DIRECTORIES),
         (DIR, PROC, INCLUDE_FRESH, JOBS, MATCH, UPLINK, DRY_RUN, JSON, HELP),
         sweep,
@@ -294,12 +296,9 @@ def help_on(name: str) -> str:
 
 def parse(name: str, arguments: "Sequence[str]") -> "Options":
     """The options given to a command, each name with its values in order; a switch has none. Raises `Invalid`."""
-    known = {}  # type: Dict[str, Option]
-    for option in COMMANDS[name].options:
-        known["--" + option.name] = option
-        if option.letter:
-            known["-" + option.letter] = option
-    options = {}  # type: Options
+    known = {"--" + option.name: option for option in COMMANDS[name].options}
+    known.update({"-" + option.letter: option for option in COMMANDS[name].options if option.letter})
+    options: Options = {}
     rest = list(arguments)
     while rest:
         given = rest.pop(0)
@@ -324,6 +323,10 @@ def parse(name: str, arguments: "Sequence[str]") -> "Options":
         elif joined:
             rest.insert(0, "-" + value)  # switches in one word, as in -jN
     return options
+
+
+def _first(options: "Options", name: str) -> "Optional[str]":
+    return options[name][0] if name in options else None
 
 
 def _interface(options: "Options", name: str, default: str) -> str:
@@ -416,7 +419,7 @@ def in_text(report: "Report") -> str:
 def sweep_in_text(swept: "Sweep") -> str:
     """What a sweep saw and did, for people: the namespaces in which there was something, and the sums."""
     told = [report for report in swept.namespaces if report.taps or report.tc_removed or report.outcome == "failed"]
-    totals = ", ".join("%d %s" % (number, name.replace("_", " ")) for name, number in swept.totals.fields().items())
+    totals = ", ".join("%s %s" % (number, name.replace("_", " ")) for name, number in swept.totals.fields().items())
     return "\n".join([in_text(report) for report in told] + [totals])
 
 

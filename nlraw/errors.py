@@ -24,8 +24,8 @@ class Error(Exception):
     ``message`` is the reason alone. ``report`` is what a cleanup or setup had seen and done by then, if one was under way.
     """
 
-    errno = None  # type: Optional[int]
-    report = None  # type: Union[Report, Setup, None]
+    errno: "Optional[int]" = None
+    report: "Union[Report, Setup, None]" = None
 
     def __init__(self, message: str, step: "Optional[str]" = None, object: "Optional[str]" = None) -> None:
         super().__init__(message)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _s32 = Struct("=i")
 
 
-
 class Request:
     """What is asked of the kernel, and in which words it is told to a person (``step``, ``object``).
 
@@ -67,8 +66,8 @@ class Reply:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.messages = []  # type: List[wire.Message]
-        self.error = None  # type: Optional[Refused]
+        self.messages: List[wire.Message] = []
+        self.error: Optional[Refused] = None
         self.interrupted = False
         self.finished = False
 
@@ -101,7 +100,7 @@ class Exchange:
     def receive(self, datagram: bytes) -> bool:
         """Take one datagram of the kernel's; tell whether any of it was for us.
 
-        Raises `Malformed` for bytes that break their layout and `Lost` for NLMSG_OVERRUN. After either the conversation cannot go on.
+        Raises `Malformed` for bytes that break their layout and `Lost` for NLMSG_OVERRUN; the conversation ends with either.
         """
         ours = False
         for message in wire.messages(datagram):
@@ -140,7 +139,8 @@ def _refusal(request: Request, message: wire.Message) -> "Optional[Refused]":
         raise Malformed("a positive error number, %d" % code, message.start)
     if code == 0:
         return None
-    words, attribute = "", ()  # type: str, Tuple[int, ...]
+    words = ""
+    attribute: Tuple[int, ...] = ()
     if message.flags & uapi.NLM_F_ACK_TLVS:
         told = wire.spans(message.data, (_extended_ack(message), message.end))
         if uapi.NLMSGERR_ATTR_MSG in told:

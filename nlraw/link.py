@@ -28,8 +28,8 @@ class Link:
         if self._start > self._end:
             raise Malformed("%d bytes where ifinfomsg belongs" % (self._end - message.start), message.start)
         _, _, self.ifindex, self.flags, _ = _unpack(message.data, message.start)
-        self._spans = None  # type: Optional[Dict[int, wire.Span]]
-        self._info = None  # type: Optional[Dict[int, wire.Span]]
+        self._spans: Optional[Dict[int, wire.Span]] = None
+        self._info: Optional[Dict[int, wire.Span]] = None
 
     def _span(self, type: int) -> "Optional[wire.Span]":
         if self._spans is None:
@@ -190,7 +190,7 @@ def set_group(ifindex: int, name: str, group: int) -> Request:
 
 
 def delete_group(group: int, names: str) -> Request:
-    """Delete every link of a group at once. The kernel waits once for all of them (rtnl_group_dellink(), net/core/rtnetlink.c)."""
+    """Delete every link of a group at once, with one wait for all (rtnl_group_dellink(), net/core/rtnetlink.c)."""
     attributes = wire.attribute_u32(uapi.IFLA_GROUP, group)
     return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete links", names, attributes)
 

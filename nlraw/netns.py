@@ -13,12 +13,12 @@ import os
 import stat
 
 from . import uapi
-from .errors import Error, Invalid, BadNamespace, Refused
+from .errors import BadNamespace, Error, Invalid, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Callable, Optional, Protocol, Type, TypeVar, Union
+    from typing import Callable, List, Optional, Protocol, Type, TypeVar, Union
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -68,7 +68,7 @@ class Namespace:
 
     def __init__(self, netns: "NetnsArgument" = None) -> None:
         self.path = describe(netns)
-        self._fd = None  # type: Optional[int]
+        self._fd: Optional[int] = None
         if netns is None:
             return
         self._fd = _open(self.path, netns)
@@ -124,7 +124,7 @@ class Namespace:
 
 def _open(path: str, netns: "NetnsArgument") -> int:
     try:
-        if not isinstance(netns, (int, str)) and hasattr(netns, "fileno"):
+        if netns is not None and not isinstance(netns, (int, str)) and hasattr(netns, "fileno"):
             return os.dup(netns.fileno())  # not inherited by a child, like all of Python's
         # O_NONBLOCK: a FIFO of that name must not make us wait
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -175,8 +175,8 @@ def unshare(kinds: int) -> None:
 
 def start(function: "Callable[[], T]") -> "Callable[[], T]":
     """Call a function on a thread of its own. Returns a function that waits for it, and hands on what it returned or raised."""
-    returned = []  # type: List[T]
-    raised = []  # type: List[BaseException]
+    returned: List[T] = []
+    raised: List[BaseException] = []
     ended = _thread.allocate_lock()
     ended.acquire()
 

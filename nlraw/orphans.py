@@ -135,11 +135,11 @@ def plan(
     hooks: "Sequence[Hook]",
     group: int = 0,
 ) -> "List[Step]":
-    """What has to go, in the order in which it goes: the uplink's filters, its `ingress` qdisc, of each orphan its qdiscs and the link.
+    """What has to go, in that order: the uplink's filters, its `ingress` qdisc, of each orphan its qdiscs and the link.
 
     With a ``group``, which must hold the orphans and nothing else, one request behind all others deletes the links.
     """
-    steps = []  # type: List[Step]
+    steps: List[Step] = []
     if uplink is not None:
         for hook in hooks:
             steps += unhook(hook, uplink.ifname, {orphan.ifindex for orphan in orphans})
@@ -161,14 +161,12 @@ def plan(
 
 def unhook(hook: Hook, dev: str, orphans: "set[int]") -> "List[Step]":
     """Of one hook: the redirects to orphans, the dead ones of our own shape, and the `ingress` qdisc if that leaves it empty."""
-    steps = []  # type: List[Step]
+    steps: List[Step] = []
     empty = True
     for priority in _priorities(hook.filters):
         doomed = [filter for filter in priority if _redirects(filter, orphans) or (hook.incoming and is_dead(filter))]
         for filter in doomed:
-            steps.append(
-                Step(tc.delete_filter(filter, hook.parent, dev), TcObject(dev=dev, object="filter", kind=filter.kind))
-            )
+            steps.append(Step(tc.delete_filter(filter, hook.parent, dev), TcObject(dev=dev, object="filter", kind=filter.kind)))
         if not _is_vacant(priority, doomed):
             empty = False
         elif doomed and priority[0].kind == "u32":  # its root table may outlive the last filter
@@ -197,14 +195,14 @@ def is_dead(filter: tc.Filter) -> bool:
 
 def _priorities(filters: "Iterable[tc.Filter]") -> "List[List[tc.Filter]]":
     """The filters of a hook by chain, priority and classifier, in the kernel's order."""
-    groups = {}  # type: Dict[Tuple[int, int, str], List[tc.Filter]]
+    groups: Dict[Tuple[int, int, str], List[tc.Filter]] = {}
     for filter in filters:
         groups.setdefault((filter.chain, filter.info, filter.kind), []).append(filter)
     return list(groups.values())
 
 
 def _is_vacant(priority: "Sequence[tc.Filter]", doomed: "Sequence[tc.Filter]") -> bool:
-    """Whether a priority holds nothing of anybody's but the doomed. A u32 root table is nobody's; a second table is somebody's."""
+    """Whether a priority holds nothing but the doomed. A u32 root table is nobody's; a second table is somebody's."""
     tables = [filter for filter in priority if filter.table]
     others = [filter for filter in priority if not filter.table and not filter.bare and filter not in doomed]
     return not others and len(tables) <= 1 and bool(tables or doomed)
@@ -308,12 +306,12 @@ class Cleanup:
         self.route = route
         self.target = target
         self.name = named_uplink(target.uplink)
-        self.uplink = None  # type: Optional[Link]
-        self.taps = {}  # type: Dict[int, Link]
-        self.qdiscs = []  # type: List[tc.Qdisc]
-        self.hooks = []  # type: List[Hook]
-        self.done = []  # type: List[Step]
-        self.unsettled = []  # type: List[Tuple[Step, Optional[Refused]]]
+        self.uplink: Optional[Link] = None
+        self.taps: Dict[int, Link] = {}
+        self.qdiscs: List[tc.Qdisc] = []
+        self.hooks: List[Hook] = []
+        self.done: List[Step] = []
+        self.unsettled: List[Tuple[Step, Optional[Refused]]] = []
 
     def remove(self, dry_run: bool = False) -> Report:
         """Remove the orphans, or say what would be removed.
@@ -436,7 +434,7 @@ class Cleanup:
             if error is not None and not (error.errno in _PASSING and rounds_left):
                 left = ", ".join("%s %s" % (step.request.step, step.request.object) for step, _ in still)
                 words = "%s; not done: %s" % (error.message, left)
-                raise Refused(error.errno, words, error.step, error.object)
+                raise Refused(error.errno or 0, words, error.step, error.object)
 
     def report(self, outcome: str, steps: "Sequence[Step]", error: "Optional[Error]" = None) -> Report:
         """``steps`` are what was done, or what would be."""
@@ -460,7 +458,7 @@ def _deletable(orphans: "Sequence[Link]", qdiscs: "Sequence[tc.Qdisc]", hooks: "
     requests = [tc.delete_qdisc(qdisc, "") for qdisc in qdiscs]
     for hook in hooks:
         requests += [tc.delete_filter(filter, hook.parent, "") for filter in hook.filters]
-    there = {request.payload for request in requests}  # type: set[object]
+    there: set[object] = {request.payload for request in requests}
     return there.union(orphan.ifindex for orphan in orphans)
 
 

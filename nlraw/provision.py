@@ -12,7 +12,6 @@ the TAP away. If a step fails, what this call made is taken away again, in rever
 
 import errno
 import os
-
 from _socket import inet_pton
 
 from . import inet, link, orphans, tc, uapi
@@ -42,9 +41,9 @@ def setup(
 ) -> Setup:
     """Clean up, then create the TAP and both redirects, and return what a VMM is configured with.
 
-    ``netns``, ``match`` and ``uplink`` are as for `nlraw.cleanup`, but an uplink is required. ``tap`` is the TAP's name. ``owner``
-    and ``group`` (IDs) may attach to it without privilege; where both are set, only who is both: by default the caller's
-    uid and gid, and no group if an owner is given. ``address`` is put on the TAP: "10.9.8.1/24".
+    ``netns``, ``match`` and ``uplink`` are as for `nlraw.cleanup`, but an uplink is required. ``tap`` is the TAP's name.
+    ``owner`` and ``group`` (IDs) may attach to it without privilege; where both are set, only who is both: by default the
+    caller's uid and gid, and no group if an owner is given. ``address`` is put on the TAP: "10.9.8.1/24".
 
     Raises `TapInUse` if a TAP is in use, `Invalid` for an argument that cannot be meant, and other kinds of `Error`; all but
     `Invalid` carry a `Setup` as their ``report``.
@@ -128,9 +127,7 @@ class _Setup:
         except Error as error:
             error.report = _failure(self.route.path, cleanup, error)
             raise
-        return Setup(
-            netns=self.route.path, outcome="created", cleanup=cleanup, tap=tap, uplink=uplink, error=None, ahead=ahead
-        )
+        return Setup(netns=self.route.path, outcome="created", cleanup=cleanup, tap=tap, uplink=uplink, error=None, ahead=ahead)
 
     def create(self) -> int:
         """The descriptor of a new TAP, or an error that says what has the name."""
@@ -144,7 +141,9 @@ class _Setup:
                 raise
             taken = link.only(reply)
             if orphans.judge(taken) == orphans.IN_USE:
-                raise TapInUse("in use (%s), another start may be under way" % orphans.evidence(taken), error.step, error.object) from None
+                raise TapInUse(
+                    "in use (%s), another start may be under way" % orphans.evidence(taken), error.step, error.object
+                ) from None
             kind = "TUN device" if taken.kind == "tun" else taken.kind or "device of no kind"
             words = "the name is taken by a %s, ifindex %d" % (kind, taken.ifindex)
             raise Refused(errno.EBUSY, words, error.step, error.object) from None
@@ -153,9 +152,7 @@ class _Setup:
         """Make the new TAP a way to the uplink and back, and persistent."""
         name = self.wanted.name
         set_owner(fd, name, self.wanted.owner, self.wanted.group)
-        found, addresses, routes = self.route.query(
-            link.find(name), inet.dump_addresses(), inet.dump_routes(inet.AF_INET)
-        )
+        found, addresses, routes = self.route.query(link.find(name), inet.dump_addresses(), inet.dump_routes(inet.AF_INET))
         tap = link.only(found)
         mtu = uplink.mtu or 0
         try:
@@ -215,9 +212,7 @@ class _Setup:
 
     def ingress_of(self, uplink: Link) -> "Optional[tc.Qdisc]":
         """The `ingress` or clsact qdisc that was on the uplink before we came."""
-        there = (
-            qdisc for qdisc in self.found.qdiscs if qdisc.ifindex == uplink.ifindex and qdisc.parent == uapi.TC_H_INGRESS
-        )
+        there = (qdisc for qdisc in self.found.qdiscs if qdisc.ifindex == uplink.ifindex and qdisc.parent == uapi.TC_H_INGRESS)
         return next(there, None)
 
     def disconnect(self, tap: Link, uplink: Link, error: BaseException) -> None:
@@ -251,4 +246,4 @@ def _with_remedy(error: Refused) -> Refused:
     """The same refusal, with the kernel feature to enable where one is missing."""
     features = [feature for step, feature in _FEATURES if error.errno == errno.ENOENT and error.step == step]
     words = "; ".join([error.message] + ["enable " + feature for feature in features])
-    return Refused(error.errno, words, error.step, error.object)
+    return Refused(error.errno or 0, words, error.step, error.object)

@@ -16,7 +16,7 @@ class Record:
     A named tuple or a data class would do, but importing either costs more than a whole scan.
     """
 
-    __slots__ = ()  # type: Tuple[str, ...]
+    __slots__: "Tuple[str, ...]" = ()
 
     def __init__(self, **fields: "object") -> None:
         if set(fields) != set(self.__slots__):
@@ -130,7 +130,8 @@ class Setup(Record):
     """What a setup made. ``outcome`` is "created", "in-use" or "failed"; ``cleanup`` the `Report` of the cleanup that came
     first, None if it could not begin. ``tap`` and ``uplink`` are None unless created.
 
-    ``ahead``, which is not in the JSON, holds the `TcObject` of each foreign filter on the uplink that sees a packet before the redirect.
+    ``ahead``, which is not in the JSON, holds the `TcObject` of each foreign filter on the uplink that sees a packet before
+    the redirect does.
     """
 
     __slots__ = ("netns", "outcome", "cleanup", "tap", "uplink", "error", "ahead")

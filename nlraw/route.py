@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A NETLINK_ROUTE socket inside one namespace.
 
-Two ways to use it. `Route.query` reads, and so may ask again: after an overrun, a truncated datagram or a torn list. `Route.change`
-sends once: if its answer is lost, what the kernel did has to be looked up.
+Two ways to use it. `Route.query` reads, and so may ask again: after an overrun, a truncated datagram or a torn list.
+`Route.change` sends once: if its answer is lost, what the kernel did has to be looked up.
 
 After any failure in mid-exchange the socket is thrown away with whatever may still arrive on it; the next
 request opens another, inside the same namespace. Source: netlink(7).
@@ -17,7 +17,7 @@ from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW
 from _socket import socket as Socket
 
 from . import uapi
-from .errors import Error, Interrupted, Lost, Malformed, Refused
+from .errors import Error, Interrupted, Lost, Refused
 from .exchange import Exchange, Reply, Request
 from .netns import Namespace
 
@@ -36,8 +36,8 @@ WINDOW = 128
 # Seconds without a single message for us. The kernel answers before send() returns, so nobody waits for these.
 SILENCE = 5.0
 
-# Whoever changes a namespace does so from this port, "nlra" in ASCII and above every process ID: the kernel gives it to one socket of a
-# namespace, and takes it back when that socket's process dies. So of two at once, one waits until the other is done.
+# Whoever changes a namespace does so from this port, "nlra" in ASCII and above every process ID: the kernel gives it to one
+# socket of a namespace, and takes it back when the process dies. So of two at once, one waits until the other is done.
 PORT = 0x6E6C7261
 
 # Seconds to wait for that port. Then we go on without: no stranger can keep us from working by sitting on it.
@@ -50,7 +50,8 @@ ATTEMPTS = 20
 class Route:
     """Requests to the kernel about one namespace, which must stay open as long as this does.
 
-    ``alone``: one who means to change something waits for others who do. Not to be shared by threads. Each failure is an `Error`; one that the kernel sends for a request is in that request's `Reply`.
+    ``alone``: one who means to change something waits for others who do. Not to be shared by threads. Each failure is an
+    `Error`; a refusal of a request is in that request's `Reply`.
     """
 
     def __init__(self, namespace: Namespace, alone: bool = False, silence: float = SILENCE) -> None:
@@ -61,7 +62,7 @@ class Route:
         self._buffer = BUFFER
         self._window = WINDOW
         self._sequence = int(time.time())
-        self._socket = None  # type: Optional[Socket]
+        self._socket: Optional[Socket] = None
         self._port = 0
 
     def query(self, *requests: Request) -> "List[Reply]":
@@ -71,7 +72,7 @@ class Route:
         socket, and it is asked for again. Raises `Interrupted` for a list that is never whole, `Lost` for an answer that is
         lost each time.
         """
-        replies = {}  # type: Dict[int, Reply]
+        replies: Dict[int, Reply] = {}
         open_ = list(range(len(requests)))
         for left in reversed(range(ATTEMPTS)):
             try:
@@ -95,7 +96,7 @@ class Route:
         The kernel carries them out in order, and goes on behind one that it refused. Raises `Lost` where it is not known which
         were carried out. More than fit the receive buffer with their replies travel in several datagrams.
         """
-        replies = []  # type: List[Reply]
+        replies: List[Reply] = []
         while len(replies) < len(requests):
             replies += self._exchange(requests[len(replies) : len(replies) + self._window])
         return replies
@@ -208,7 +209,8 @@ def _wait(socket: Socket, deadline: float) -> None:
 
 def _in_words(error: Refused) -> Refused:
     """The same refusal, in the C library's words where the kernel had none, and with the capability that was missing."""
-    words = error.words or os.strerror(error.errno)
-    if error.errno == errno.EPERM:
+    number = error.errno or 0
+    words = error.words or os.strerror(number)
+    if number == errno.EPERM:
         words += "; it takes CAP_NET_ADMIN in the user namespace that owns the network namespace"
-    return Refused(error.errno, words, error.step, error.object, error.attribute)
+    return Refused(number, words, error.step, error.object, error.attribute)

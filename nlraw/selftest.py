@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _TAP, _UPLINK, _PEER = orphans.TAP, orphans.UPLINK, "peer0"
 
+_FEATURES = ("kernel filter", "extended ACK", "carrier counters", "tun", "ingress", "mirred")
+
 # A process that does nothing but hold the descriptor it inherited.
 _HOLDER = "import signal; signal.pause()"
 
@@ -122,10 +124,8 @@ class _Story:
 
     def __init__(self, stack: "ExitStack") -> None:
         self.stack = stack
-        self.ifindex = {}  # type: Dict[str, int]
-        self.has = dict.fromkeys(
-            ("kernel filter", "extended ACK", "carrier counters", "tun", "ingress", "mirred"), False
-        )  # type: Dict[str, bool]
+        self.ifindex: Dict[str, int] = {}
+        self.has = dict.fromkeys(_FEATURES, False)
 
     def steps(self) -> "List[Tuple[Callable[[], Seen], str, Optional[str]]]":
         """Each act, its name, and the remedy where it fails."""
@@ -183,7 +183,7 @@ class _Story:
     def add_ingress(self) -> "Seen":
         request = tc.create_redirect(self.ifindex[_UPLINK], uapi.TC_H_INGRESS_HANDLE, self.ifindex[_TAP], _UPLINK)
         refusal = self.route.change(request)[0].error  # there is no qdisc yet: what does the kernel say to that?
-        self.has["extended ACK"] = refusal is not None and refusal.words != os.strerror(refusal.errno)
+        self.has["extended ACK"] = refusal is not None and refusal.words != os.strerror(refusal.errno or 0)
         for name in (_UPLINK, _TAP):
             self.do(tc.create_ingress(self.ifindex[name], name))
         self.has["ingress"] = True

@@ -66,10 +66,10 @@ def sweep(
 ) -> Sweep:
     """Clean up every namespace under the runtimes' directories, or under ``dirs`` (paths), or of all processes (``proc``).
 
-    Each namespace is visited once, whatever the number of its names. One with a TAP in use is left alone, which is no error. Fresh
-    orphans are spared unless ``include_fresh``. What fails in one namespace is the ``error`` of its report, and the others go on.
-    ``jobs`` is the number of namespaces to clean up at a time. ``progress`` is called with what is being done, how many namespaces that
-    is done for, and how many there are. Raises `Refused` where a directory of ``dirs`` cannot be read.
+    Each namespace is visited once, whatever the number of its names. One with a TAP in use is left alone, which is no error.
+    Fresh orphans are spared unless ``include_fresh``. What fails in one namespace is the ``error`` of its report, and the
+    others go on. ``jobs`` is the number of namespaces to clean up at a time. ``progress`` is called with what is being done,
+    how many namespaces that is done for, and how many there are. Raises `Refused` for a directory that cannot be read.
     """
     target = Target(match, uplink, spare_fresh=not include_fresh)
     if jobs is not None and jobs < 1:
@@ -136,7 +136,7 @@ def _look_at_all(paths: "Sequence[str]", target: Target, tell: "Progress") -> "D
 def _remove(reports: "Dict[str, Report]", target: Target, jobs: int, tell: "Progress") -> None:
     """Clean up where that would do something, ``jobs`` namespaces at a time, and replace their reports."""
     waiting = [path for path, report in reports.items() if report.outcome == "would-clean"][::-1]
-    late = []  # type: List[str]
+    late: List[str] = []
     total = len(waiting)
 
     def work(waiting: "List[str]", late: "Optional[List[str]]") -> None:
@@ -150,7 +150,7 @@ def _remove(reports: "Dict[str, Report]", target: Target, jobs: int, tell: "Prog
                 reports[path] = report
             tell("cleaned up", total - len(waiting), total)
 
-    threads = []  # type: List[Callable[[], None]]
+    threads: List[Callable[[], None]] = []
     while len(threads) < min(jobs, total):
         try:
             threads.append(netns.start(lambda: work(waiting, late)))
@@ -175,9 +175,8 @@ def _taken(waiting: "List[str]") -> "Iterator[str]":
 def _inside(path: str, target: Target, act: "Callable[[Route, Target], Report]", alone: bool) -> "Optional[Report]":
     """Act in one namespace, which the calling thread moves into. None where there is no namespace, or no longer."""
     try:
-        with Namespace(path) as namespace:
-            with Route(namespace.enter(), alone) as route:
-                return act(route, target)
+        with Namespace(path) as namespace, Route(namespace.enter(), alone) as route:
+            return act(route, target)
     except BadNamespace:
         return None
     except Error as error:

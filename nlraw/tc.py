@@ -7,12 +7,11 @@ tables under the priority; the root table stays when the last key has gone (net/
 """
 
 from . import uapi, wire
-from .errors import Malformed
 from .exchange import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterable, List, Optional, Tuple
+    from typing import Iterable, List, Optional
 
 _FIXED = uapi.tcmsg.size
 
@@ -112,8 +111,7 @@ class Filter(_Tc):
         flags, _, nkeys = wire.fixed(uapi.tc_u32_sel, self._data, span)[:3]
         at = span[0] + uapi.tc_u32_sel.size
         masks = [
-            wire.fixed(uapi.tc_u32_key, self._data, (at + number * uapi.tc_u32_key.size, span[1]))[0]
-            for number in range(nkeys)
+            wire.fixed(uapi.tc_u32_key, self._data, (at + number * uapi.tc_u32_key.size, span[1]))[0] for number in range(nkeys)
         ]
         return flags & uapi.TC_U32_TERMINAL != 0 and not any(masks)
 
@@ -138,9 +136,9 @@ class Action:
         fields = wire.spans(data, span)
         kind = fields.get(uapi.TCA_ACT_KIND)
         self.kind = "" if kind is None else wire.read_string(data, kind)
-        self.redirect = None  # type: Optional[int]
-        self.control = None  # type: Optional[int]
-        self.eaction = None  # type: Optional[int]
+        self.redirect: Optional[int] = None
+        self.control: Optional[int] = None
+        self.eaction: Optional[int] = None
         parms = None
         if self.kind == "mirred":
             parms = wire.spans(data, fields.get(uapi.TCA_ACT_OPTIONS)).get(uapi.TCA_MIRRED_PARMS)
@@ -262,9 +260,7 @@ def create_redirect(ifindex: int, parent: int, target: int, dev: str) -> Request
         ),
     )
     match_all = uapi.tc_u32_sel.pack(uapi.TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0) + uapi.tc_u32_key.pack(0, 0, 0, 0)
-    options = wire.nested(
-        uapi.TCA_OPTIONS, wire.attribute(uapi.TCA_U32_SEL, match_all), wire.nested(uapi.TCA_U32_ACT, mirred)
-    )
+    options = wire.nested(uapi.TCA_OPTIONS, wire.attribute(uapi.TCA_U32_SEL, match_all), wire.nested(uapi.TCA_U32_ACT, mirred))
     return _request(
         uapi.RTM_NEWTFILTER,
         uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK | uapi.NLM_F_ECHO,
