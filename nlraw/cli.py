@@ -318,7 +318,7 @@ def parse(name: str, arguments: "Sequence[str]") -> "Options":
             if values and not option.many:
                 raise Invalid("this option can be given only once", name, given)
             values.append(value if joined else rest.pop(0))
-        elif joined and flag.startswith("--"):
+        elif joined and (flag.startswith("--") or value.startswith("-")):
             raise Invalid("this option takes no value", name, given)
         elif joined:
             rest.insert(0, "-" + value)  # switches in one word, as in -jN
@@ -385,9 +385,11 @@ def escape(text: str) -> str:
 
 def _escaped(char: str) -> str:
     code = ord(char)
+    if char == "\\":
+        return "\\\\"
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as a lone surrogate
-        code -= 0xDC00
-    return "\\\\" if char == "\\" else "\\x%02x" % code if code < 256 else "\\u%04x" % code if code < 65536 else "\\U%08x" % code
+        return "\\x%02x" % (code - 0xDC00)
+    return "\\x%02x" % code if code < 0x80 else "\\u%04x" % code if code < 0x10000 else "\\U%08x" % code
 
 
 _OUTCOMES = {

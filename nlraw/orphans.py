@@ -127,6 +127,10 @@ class Step:
         self.removes = removes
         self.taps = frozenset(taps)
 
+    def parts(self) -> "List[Step]":
+        """The same change for each TAP by itself: what became of one says nothing about another."""
+        return [Step(self.request, taps=[ifindex]) for ifindex in self.taps] or [self]
+
 
 def plan(
     uplink: "Optional[Link]",
@@ -327,12 +331,14 @@ class Cleanup:
     def run(self, dry_run: bool) -> Report:
         for rounds_left in reversed(range(ROUNDS)):
             taps = self.look()
+            if self.unsettled:
+                self.look_at_hooks()
+                self.settle(_deletable(taps, self.qdiscs, self.hooks), rounds_left)
             if self.uplink is None and self.target.uplink != "none":
                 return self.report("cleaned" if self.done else "skipped", self.done)
             self.refuse_if_used(taps)
             self.look_at_hooks()
             orphans = [tap for tap in taps if not (self.target.spare_fresh and is_fresh(tap))]
-            self.settle(_deletable(orphans, self.qdiscs, self.hooks), rounds_left)
             steps = plan(self.uplink, orphans, self.qdiscs, self.hooks)
             if dry_run:
                 return self.report("would-clean" if steps else "clean", steps)
@@ -345,8 +351,8 @@ class Cleanup:
         self.qdiscs = tc.qdiscs(qdiscs.answer())
         if self.uplink is not None:
             self.name = self.uplink.ifname
-        deleted = self.deleted()
-        self.taps = {ifindex: tap for ifindex, tap in self.taps.items() if ifindex in deleted}
+        sent = self.deleted().union(*[step.taps for step, _ in self.unsettled])
+        self.taps = {ifindex: tap for ifindex, tap in self.taps.items() if ifindex in sent}
         self.taps.update((tap.ifindex, tap) for tap in taps)
         return taps
 
@@ -388,13 +394,20 @@ class Cleanup:
                 done = proven and self.send(plan(self.uplink, orphans, self.qdiscs, self.hooks, group))
             finally:
                 if not done:
-                    former = {orphan.ifindex: orphan.group or 0 for orphan in orphans}
-                    left = [member for member in self.members(group) if member.ifindex in former]
-                    self.set_groups([(member, former[member.ifindex]) for member in left])
+                    self.restore_groups(orphans, group)
             strangers = {member.ifindex for member in members} - {orphan.ifindex for orphan in orphans}
             if not strangers:  # else somebody uses that very number: take another
                 return done
         return False
+
+    def restore_groups(self, orphans: "Sequence[Link]", group: int) -> None:
+        """Give each of the orphans that is still in the group its former group back."""
+        former = {orphan.ifindex: orphan.group or 0 for orphan in orphans}
+        for _ in range(ROUNDS):
+            left = [member for member in self.members(group) if member.ifindex in former]
+            if not left:
+                return
+            self.set_groups([(member, former[member.ifindex]) for member in left])
 
     def members(self, group: int) -> "List[Link]":
         """The links of a group, from a list that no kernel has filtered."""
@@ -416,13 +429,13 @@ class Cleanup:
         try:
             replies = self.route.change(*[step.request for step in steps])
         except Lost:
-            self.unsettled = [(step, None) for step in steps]
+            self.unsettled = [(part, None) for step in steps for part in step.parts()]
             return False
         for step, reply in zip(steps, replies):
             if reply.error is None or is_gone(reply.error):
                 self.done.append(step)
             else:
-                self.unsettled.append((step, reply.error))
+                self.unsettled += [(part, reply.error) for part in step.parts()]
         return not self.unsettled
 
     def settle(self, deletable: "set[object]", rounds_left: int) -> None:
@@ -453,13 +466,13 @@ class Cleanup:
 _PASSING = (errno.EBUSY, errno.EINTR, errno.EAGAIN)
 
 
-def _deletable(orphans: "Sequence[Link]", qdiscs: "Sequence[tc.Qdisc]", hooks: "Sequence[Hook]") -> "set[object]":
-    """The payload of every deletion of TC state that there still is something for, and the ifindex of every orphan."""
+def _deletable(taps: "Sequence[Link]", qdiscs: "Sequence[tc.Qdisc]", hooks: "Sequence[Hook]") -> "set[object]":
+    """The payload of every deletion of TC state that there still is something for, and the ifindex of every TAP."""
     requests = [tc.delete_qdisc(qdisc, "") for qdisc in qdiscs]
     for hook in hooks:
         requests += [tc.delete_filter(filter, hook.parent, "") for filter in hook.filters]
     there: set[object] = {request.payload for request in requests}
-    return there.union(orphan.ifindex for orphan in orphans)
+    return there.union(tap.ifindex for tap in taps)
 
 
 def _is_there(step: Step, deletable: "set[object]") -> bool:

@@ -92,6 +92,8 @@ def _parse(address: str) -> "Tuple[bytes, int]":
         packed = b""
     if not packed or not tail.isdecimal() or int(tail) > 8 * len(packed):
         raise Invalid("this is no address with a prefix length, such as 10.9.8.1/24", "check address", address)
+    if not any(packed):  # taken by the kernel without a word, and dropped (__inet_insert_ifa(), net/ipv4/devinet.c)
+        raise Invalid("no device can have this address", "check address", address)
     return packed, int(tail)
 
 
@@ -152,17 +154,20 @@ class _Setup:
         """Make the new TAP a way to the uplink and back, and persistent."""
         name = self.wanted.name
         set_owner(fd, name, self.wanted.owner, self.wanted.group)
-        found, addresses, routes = self.route.query(link.find(name), inet.dump_addresses(), inet.dump_routes(inet.AF_INET))
-        tap = link.only(found)
+        replies = self.route.query(link.find(name), inet.dump_addresses(), inet.dump_routes(inet.AF_INET))
+        tap = link.only(replies[0])
+        addresses = inet.addresses(replies[1].answer())
+        routes = inet.default_routes(replies[2].answer())
         mtu = uplink.mtu or 0
         try:
             ahead = self.connect(tap, uplink, mtu)
             persist(fd, name)
         except BaseException as error:
+            persist(fd, name, False)
             self.disconnect(tap, uplink, error)
             raise
-        local = next((found for found in inet.addresses(addresses.answer()) if found.ifindex == uplink.ifindex), None)
-        route = next((found for found in inet.default_routes(routes.answer()) if found.ifindex == uplink.ifindex), None)
+        local = next((found for found in addresses if found.ifindex == uplink.ifindex), None)
+        route = next((found for found in routes if found.ifindex == uplink.ifindex), None)
         return (
             CreatedTap(ifname=name, ifindex=tap.ifindex, address=tap.address, mtu=mtu),
             Uplink(
@@ -186,16 +191,12 @@ class _Setup:
         requests = [link.set_up(tap.ifindex, name, mtu)]
         if self.wanted.address is not None:
             requests.append(inet.create_address(tap.ifindex, self.wanted.address[0], self.wanted.address[1], name))
-        parent = uapi.TC_H_INGRESS_HANDLE
-        present = self.ingress_of(uplink)
-        if present is None:
+        if self.ingress_of(uplink) is None:
             requests.append(tc.create_ingress(uplink.ifindex, uplink.ifname))
-        elif present.kind == "clsact":
-            parent |= uapi.TC_H_MIN_INGRESS
         requests += [
             tc.create_ingress(tap.ifindex, name),
             tc.create_redirect(tap.ifindex, uapi.TC_H_INGRESS_HANDLE, uplink.ifindex, name),
-            tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname),
+            tc.create_redirect(uplink.ifindex, self.parent_on(uplink), tap.ifindex, uplink.ifname),
         ]
         replies = self.route.change(*requests)
         for reply in replies:
@@ -214,6 +215,18 @@ class _Setup:
         """The `ingress` or clsact qdisc that was on the uplink before we came."""
         there = (qdisc for qdisc in self.found.qdiscs if qdisc.ifindex == uplink.ifindex and qdisc.parent == uapi.TC_H_INGRESS)
         return next(there, None)
+
+    def parent_on(self, uplink: Link) -> int:
+        """What to hang the uplink's redirect under.
+
+        Beside other filters, under the parent that these were made with: the kernel lists all filters of a qdisc under the
+        parent of the latest one (tc_new_tfilter(), net/sched/cls_api.c), and the others are to look as before.
+        """
+        present = self.ingress_of(uplink)
+        parents = [filter.parent for hook in self.found.hooks if hook.incoming for filter in hook.filters]
+        if present is not None and present.kind == "clsact":
+            return uapi.TC_H_INGRESS_HANDLE | uapi.TC_H_MIN_INGRESS
+        return parents[0] if parents else uapi.TC_H_INGRESS_HANDLE
 
     def disconnect(self, tap: Link, uplink: Link, error: BaseException) -> None:
         """Take what `connect` did off the uplink; what is on the TAP goes with it. A failure is told beside the first error."""

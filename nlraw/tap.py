@@ -71,9 +71,9 @@ def _set_id(fd: int, request: int, number: int, step: str, name: str) -> None:
     _call(lambda: fcntl.ioctl(fd, request, argument), step, name, _OWN)
 
 
-def persist(fd: int, name: str) -> None:
-    """Let the TAP outlive its descriptors."""
-    _call(lambda: fcntl.ioctl(fd, uapi.TUNSETPERSIST, 1), "persist TAP", name, {})
+def persist(fd: int, name: str, on: bool = True) -> None:
+    """Let the TAP outlive its descriptors, or not."""
+    _call(lambda: fcntl.ioctl(fd, uapi.TUNSETPERSIST, int(on)), "persist TAP", name, {})
 
 
 def _call(function: "Callable[[], T]", step: str, object: str, remedies: "dict[int, str]") -> "T":

@@ -11,7 +11,7 @@ from .exchange import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional
+    from typing import Dict, Iterable, List, Optional
 
 _FIXED = uapi.tcmsg.size
 
@@ -139,12 +139,16 @@ class Action:
         self.redirect: Optional[int] = None
         self.control: Optional[int] = None
         self.eaction: Optional[int] = None
-        parms = None
         if self.kind == "mirred":
-            parms = wire.spans(data, fields.get(uapi.TCA_ACT_OPTIONS)).get(uapi.TCA_MIRRED_PARMS)
+            self._read_mirred(data, wire.spans(data, fields.get(uapi.TCA_ACT_OPTIONS)))
+
+    def _read_mirred(self, data: bytes, options: "Dict[int, wire.Span]") -> None:
+        parms = options.get(uapi.TCA_MIRRED_PARMS)
         if parms is not None:
             _, _, self.control, _, _, self.eaction, ifindex = wire.fixed(uapi.tc_mirred, data, parms)
-            if self.eaction in (uapi.TCA_EGRESS_REDIR, uapi.TCA_INGRESS_REDIR):
+            # one to a shared block (Linux 6.8 and newer) has ifindex 0 too, and is alive
+            redirects = self.eaction in (uapi.TCA_EGRESS_REDIR, uapi.TCA_INGRESS_REDIR)
+            if redirects and uapi.TCA_MIRRED_BLOCKID not in options:
                 self.redirect = ifindex
 
 

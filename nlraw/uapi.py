@@ -173,6 +173,7 @@ tc_u32_key = Struct("=IIii")  # mask, val, off, offmask
 
 # linux/tc_act/tc_mirred.h
 TCA_MIRRED_PARMS = 2
+TCA_MIRRED_BLOCKID = 4
 TCA_EGRESS_REDIR = 1
 TCA_INGRESS_REDIR = 3
 
