@@ -100,7 +100,9 @@ def _each_namespace(options: "Options", act: "Callable[[Optional[str], str, str]
     match, uplink = _interface(options, "match", orphans.MATCH), _interface(options, "uplink", orphans.UPLINK)
     reports: List[Report] = []
     statuses = set()
-    names: List[Optional[str]] = list(options.get("netns", [])) or [None]
+    names: List[Optional[str]] = [None]
+    if "netns" in options:
+        names = [_text(name) for name in options["netns"]]
     for name in names:
         try:
             report, status = act(name, match, uplink), DONE
@@ -111,10 +113,11 @@ def _each_namespace(options: "Options", act: "Callable[[Optional[str], str, str]
             complain(_told(error, report.netns))
         reports.append(report)
         statuses.add(status)
-        if "json" not in options:
-            say(in_text(report))
+    # only now: what cannot be written must not keep the others from being cleaned up
     if "json" in options:
         say(in_json(reports if len(reports) > 1 else reports[0]))
+    else:
+        say("\n".join(map(in_text, reports)))
     return next(status for status in (FAILED, IN_USE, DONE) if status in statuses)
 
 
@@ -180,11 +183,10 @@ def _progress() -> "Callable[[str, int, int], None]":
         now = time.monotonic()
         if done == total and shown:
             shown.clear()
-            sys.stderr.write("\r\x1b[K")
+            _hint("\r\x1b[K")
         elif done < total and now > (shown[-1] + 0.1 if shown else begin):
             shown[:] = [now]
-            sys.stderr.write("\r\x1b[Knlraw: %s %d of %d namespaces" % (doing, done, total))
-        sys.stderr.flush()
+            _hint("\r\x1b[Knlraw: %s %d of %d namespaces" % (doing, done, total))
 
     return tell
 
@@ -326,12 +328,16 @@ def parse(name: str, arguments: "Sequence[str]") -> "Options":
 
 
 def _first(options: "Options", name: str) -> "Optional[str]":
-    return options[name][0] if name in options else None
+    return _text(options[name][0]) if name in options else None
 
 
 def _interface(options: "Options", name: str, default: str) -> str:
-    """The value of an option that speaks of interface names: bytes, whatever the locale takes them for."""
-    return os.fsencode(options[name][0]).decode("utf-8", "surrogateescape") if name in options else default
+    return _text(options[name][0]) if name in options else default
+
+
+def _text(argument: str) -> str:
+    """The bytes of an argument, whatever the locale took them for, as UTF-8; those that are none as lone surrogates."""
+    return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 
 def _number(options: "Options", name: str) -> "Optional[int]":
@@ -379,17 +385,14 @@ def _run(arguments: "Sequence[str]") -> int:
 
 
 def escape(text: str) -> str:
-    """Text that a terminal takes for nothing but text: what is not printable, and backslashes, as escape sequences."""
-    return "".join(char if char.isprintable() and char != "\\" else _escaped(char) for char in text)
+    """Text that any terminal takes for nothing but text: printable ASCII, all other bytes as ``\\xNN``, a backslash doubled."""
+    return "".join(char if " " <= char <= "~" and char != "\\" else _escaped(char) for char in text)
 
 
 def _escaped(char: str) -> str:
-    code = ord(char)
-    if char == "\\":
-        return "\\\\"
-    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as a lone surrogate
-        return "\\x%02x" % (code - 0xDC00)
-    return "\\x%02x" % code if code < 0x80 else "\\u%04x" % code if code < 0x10000 else "\\U%08x" % code
+    byte = "\udc80" <= char <= "\udcff"  # one that is no UTF-8; other lone surrogates come from no file or device
+    data = char.encode("utf-8", "surrogateescape" if byte else "surrogatepass")
+    return "\\\\" if char == "\\" else "".join("\\x%02x" % number for number in data)
 
 
 _OUTCOMES = {
@@ -397,14 +400,16 @@ _OUTCOMES = {
     "cleaned": "cleaned",
     "would-clean": "would clean",
     "in-use": "in use, nothing to be changed",
-    "skipped": "skipped, this uplink is not there",
+    "skipped": "skipped, there is no uplink",
     "failed": "failed",
 }
 
 
 def in_text(report: "Report") -> str:
     """A report for people: a line on the namespace, then one for each TAP and each TC object."""
-    uplink = " (uplink %s)" % escape(report.uplink) if report.uplink is not None else ""
+    uplink = "" if report.uplink is None else " %s" if report.outcome == "skipped" else " (uplink %s)"
+    if uplink:
+        uplink %= escape(report.uplink or "")
     rows = []
     for tap in report.taps:
         verdict = tap.verdict + (" (fresh)" if tap.fresh else "") + (", deleted" if tap.deleted else "")
@@ -470,8 +475,7 @@ def say(text: str, end: str = "\n") -> None:
     if sys.stdout is None:
         raise _Unwritten("stdout is closed")
     try:
-        encoding = sys.stdout.encoding or "ascii"
-        sys.stdout.write((text + end).encode(encoding, "backslashreplace").decode(encoding))
+        sys.stdout.write(text + end)
         sys.stdout.flush()
     except OSError as error:
         sys.stdout = open(os.devnull, "w")  # or the interpreter tries again when it ends
@@ -479,7 +483,14 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def complain(text: str) -> None:
-    """Print anything but a result on stderr."""
+    """Print anything but a result on stderr. Where that fails nobody listens, and the work goes on."""
+    _hint("nlraw: " + escape(text) + "\n")
+
+
+def _hint(text: str) -> None:
     if sys.stderr is not None:
-        encoding = sys.stderr.encoding or "ascii"
-        sys.stderr.write(("nlraw: " + escape(text) + "\n").encode(encoding, "backslashreplace").decode(encoding))
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            sys.stderr = open(os.devnull, "w")

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _FIXED = uapi.ifinfomsg.size
 _unpack = uapi.ifinfomsg.unpack_from
 
+_NAMED = sum(bit for bit, _ in uapi.IFF_NAMES)
+
 
 class Link:
     """One network device. Attributes are parsed when they are first asked for; one that is absent is None.
@@ -19,7 +21,7 @@ class Link:
     An attribute too short for its type raises `Malformed` when it is read, a bad layout when the first one is.
     """
 
-    __slots__ = ("ifindex", "flags", "_data", "_start", "_end", "_spans", "_info")
+    __slots__ = ("ifindex", "flags", "_data", "_start", "_end", "_spans", "_info", "_tun")
 
     def __init__(self, message: wire.Message) -> None:
         self._data = message.data
@@ -30,6 +32,7 @@ class Link:
         _, _, self.ifindex, self.flags, _ = _unpack(message.data, message.start)
         self._spans: Optional[Dict[int, wire.Span]] = None
         self._info: Optional[Dict[int, wire.Span]] = None
+        self._tun: Optional[Tun] = None
 
     def _span(self, type: int) -> "Optional[wire.Span]":
         if self._spans is None:
@@ -91,9 +94,9 @@ class Link:
 
     def tun(self) -> "Optional[Tun]":
         """The TUN driver's facts, or None for another driver's device."""
-        if self.kind != "tun":
-            return None
-        return Tun(self._data, wire.spans(self._data, self._linkinfo().get(uapi.IFLA_INFO_DATA)))
+        if self._tun is None and self.kind == "tun":
+            self._tun = Tun(self._data, wire.spans(self._data, self._linkinfo().get(uapi.IFLA_INFO_DATA)))
+        return self._tun
 
     def __repr__(self) -> str:
         return "Link(%d: %r, kind=%r, flags=%#x)" % (self.ifindex, self.ifname, self.kind, self.flags)
@@ -116,7 +119,7 @@ class Tun:
 def flag_names(flags: int) -> "Tuple[str, ...]":
     """The flags of a link in iproute2's names and order; bits without a name as one hexadecimal number."""
     names = [name for bit, name in uapi.IFF_NAMES if flags & bit]
-    rest = flags & ~sum(bit for bit, _ in uapi.IFF_NAMES)
+    rest = flags & ~_NAMED
     return tuple(names + ["%#x" % rest] if rest else names)
 
 

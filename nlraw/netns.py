@@ -18,7 +18,7 @@ from .errors import BadNamespace, Error, Invalid, Refused
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Callable, List, Optional, Protocol, Type, TypeVar, Union
+    from typing import Any, Callable, List, Optional, Protocol, Type, TypeVar, Union
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -37,25 +37,44 @@ DIRECTORIES = NAMED + ("/run/docker/netns", "/var/run/docker/netns")
 
 
 def describe(netns: "NetnsArgument") -> str:
-    """The path by which a namespace is opened and reports speak of it; "current" for None. Opens nothing."""
+    """The path by which a namespace is opened and reports speak of it; "current" for None. Opens nothing.
+
+    Text stands for its UTF-8 bytes, a lone surrogate for a byte that is none, whatever the locale.
+    """
     if netns is None:
         return "current"
     if isinstance(netns, int):
         return "/proc/%d/ns/net" % netns
     if isinstance(netns, str):
-        if "\0" in netns:
-            raise BadNamespace("a NUL byte stands in the name", OPEN, repr(netns))
         if netns.isdecimal():
-            return "/proc/%d/ns/net" % int(netns)
+            return "/proc/%s/ns/net" % netns
         if "/" in netns:
             return netns
         candidates = [directory + "/" + netns for directory in NAMED]
-        return next((path for path in candidates if os.path.exists(path)), candidates[0])
+        return next((path for path in candidates if os.access(_encode(path), os.F_OK)), candidates[0])
     if hasattr(netns, "fileno"):
-        return "/proc/self/fd/%d" % netns.fileno()
+        return "/proc/self/fd/%d" % _fileno(netns)
     if hasattr(netns, "__fspath__"):
-        return os.fsdecode(os.fspath(netns))
+        path = os.fspath(netns)
+        return path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
     raise Invalid("a namespace is a PID, a path, a name or a descriptor, not %r" % (netns,))
+
+
+def _fileno(file: "Any") -> int:
+    try:
+        return int(file.fileno())
+    except (OSError, ValueError) as error:  # closed, or no file behind it
+        raise BadNamespace(str(error), OPEN, repr(file)) from error
+
+
+def _encode(path: str) -> bytes:
+    try:
+        data = path.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = b"\0"
+    if b"\0" in data:
+        raise BadNamespace("this cannot be a path", OPEN, repr(path))
+    return data
 
 
 class Namespace:
@@ -125,9 +144,9 @@ class Namespace:
 def _open(path: str, netns: "NetnsArgument") -> int:
     try:
         if netns is not None and not isinstance(netns, (int, str)) and hasattr(netns, "fileno"):
-            return os.dup(netns.fileno())  # not inherited by a child, like all of Python's
+            return os.dup(_fileno(netns))  # not inherited by a child, like all of Python's
         # O_NONBLOCK: a FIFO of that name must not make us wait
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return os.open(_encode(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError as error:
         words = os.strerror(errno.ENOENT)
         if isinstance(netns, (int, str)) and str(netns).isdecimal():
@@ -137,8 +156,6 @@ def _open(path: str, netns: "NetnsArgument") -> int:
         raise Refused(errno.ENOENT, words, OPEN, path) from error
     except OSError as error:
         raise _refused(error, OPEN, path) from error
-    except ValueError as error:  # a character that the locale has no bytes for
-        raise BadNamespace(str(error), OPEN, path) from error
 
 
 def _check(fd: int, path: str) -> None:

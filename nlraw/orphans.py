@@ -82,20 +82,27 @@ def is_fresh(link: Link) -> bool:
 
 def matches(pattern: str, name: str) -> bool:
     """Whether the whole name fits a pattern of literal characters, ``*`` (any number) and ``?`` (just one)."""
-    at, star, resume, mark = 0, -1, 0, 0
-    while at < len(name):
-        if mark < len(pattern) and pattern[mark] == "*":
-            star, resume = mark, at
-            mark += 1
-        elif mark < len(pattern) and pattern[mark] in ("?", name[at]):
-            at += 1
-            mark += 1
-        elif star >= 0:  # let the last star take one character more
-            resume += 1
-            at, mark = resume, star + 1
-        else:
+    head, *middle = pattern.split("*")
+    if not middle:
+        return _fits(head, name)
+    tail = middle.pop()
+    end = len(name) - len(tail)
+    if end < len(head) or not _fits(head, name[: len(head)]) or not _fits(tail, name[end:]):
+        return False
+    at = len(head)
+    for part in middle:  # each at the first place where it fits leaves most to the others
+        places = (place for place in range(at, end - len(part) + 1) if _fits(part, name[place : place + len(part)]))
+        place = next(places, -1)
+        if place < 0:
             return False
-    return not pattern[mark:].strip("*")
+        at = place + len(part)
+    return True
+
+
+def _fits(part: str, text: str) -> bool:
+    if "?" not in part:
+        return part == text
+    return len(part) == len(text) and all(mark in ("?", char) for mark, char in zip(part, text))
 
 
 # ---------------------------------------------------------------- plan

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     R = TypeVar("R", bound="Record")
 
 
+_set = object.__setattr__
+
+
 class Record:
     """A small immutable value with named fields, its ``__slots__``.
 
@@ -19,10 +22,10 @@ class Record:
     __slots__: "Tuple[str, ...]" = ()
 
     def __init__(self, **fields: "object") -> None:
-        if set(fields) != set(self.__slots__):
+        if len(fields) != len(self.__slots__):
             raise TypeError("%s takes %s" % (type(self).__name__, ", ".join(self.__slots__)))
         for name, value in fields.items():
-            object.__setattr__(self, name, value)
+            _set(self, name, value)  # an AttributeError, where it is none of the slots
 
     def __setattr__(self, name: str, value: "object") -> None:
         raise AttributeError("%s is immutable" % type(self).__name__)

@@ -110,7 +110,10 @@ def play(own_user_namespace: bool = False) -> "Iterator[Step]":
         yield Step(step="kernel features", ok=None, seconds=0.0, seen=story.features(), remedy=None)
 
 
-_USERNS = "run it as root, or allow user namespaces (user.max_user_namespaces, kernel.unprivileged_userns_clone)"
+_USERNS = (
+    "run it as root, or allow user and network namespaces (the sysctls user.max_user_namespaces, "
+    "user.max_net_namespaces and kernel.unprivileged_userns_clone)"
+)
 _REPORT = "this is no lack of the host's: please report it, with this output"
 
 
@@ -198,7 +201,12 @@ class _Story:
     def hold(self) -> "Seen":
         fd = tap.attach(self.namespace, _TAP)
         try:
-            self.holder = subprocess.Popen([_python(), "-I", "-S", "-c", _HOLDER], pass_fds=(fd,), stdin=subprocess.DEVNULL)
+            self.holder = subprocess.Popen(
+                [_python(), "-I", "-S", "-c", _HOLDER],
+                pass_fds=(fd,),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt from the terminal is for us alone
+            )
         finally:
             os.close(fd)
         self.stack.callback(self.end_holder)
@@ -267,9 +275,9 @@ class _Story:
         told = orphans.as_tap(found)
         if told.verdict != verdict:
             raise _Failed("the verdict is %s, not %s" % (told.verdict, verdict))
-        return (
-            "%s is %s: %s; operstate %s, %s" % (_TAP, verdict, orphans.evidence(found), told.operstate, ",".join(told.flags)),
-        )
+        word = "an orphan" if verdict == orphans.ORPHAN else "in use"
+        facts = "%s; operstate %s, %s" % (orphans.evidence(found), told.operstate, ",".join(told.flags))
+        return ("%s is %s: %s" % (_TAP, word, facts),)
 
     def qdiscs(self) -> "List[tc.Qdisc]":
         return tc.qdiscs(self.route.query(tc.dump_qdiscs())[0].answer())

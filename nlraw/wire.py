@@ -19,7 +19,7 @@ from .errors import Malformed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterator, Optional, Tuple
+    from typing import Dict, Iterator, List, Optional, Tuple
 
     Span = Tuple[int, int]
 
@@ -79,18 +79,20 @@ def messages(datagram: bytes) -> "Iterator[Message]":
         at += align(length)
 
 
-def attributes(data: bytes, start: int, end: int) -> "Iterator[Tuple[int, int, int]]":
-    """Walk a row of attributes: ``(type, start, end)`` of each value, the type without its flag bits."""
+def attributes(data: bytes, start: int, end: int) -> "List[Tuple[int, Span]]":
+    """A row of attributes in their order: the type of each, without its flag bits, and the span of its value."""
+    found = []
     at = start
     while at < end:
-        if end - at < _ATTRIBUTE:
+        if end - at < 4:  # the size of nlattr
             raise Malformed("%d bytes where an attribute header of %d belongs" % (end - at, _ATTRIBUTE), at)
         length, type = _unpack_attribute(data, at)
         stop = at + length
-        if length < _ATTRIBUTE or stop > end:
+        if length < 4 or stop > end:
             raise Malformed("attribute length %d with %d bytes left" % (length, end - at), at)
-        yield type & 0x3FFF, at + 4, stop  # NLA_TYPE_MASK; the size of nlattr
-        at = (stop + 3) & ~3
+        found.append((type & 0x3FFF, (at + 4, stop)))  # NLA_TYPE_MASK
+        at = stop + 3 & ~3  # align(), without the call
+    return found
 
 
 def spans(data: bytes, span: "Optional[Span]") -> "Dict[int, Span]":
@@ -100,7 +102,7 @@ def spans(data: bytes, span: "Optional[Span]") -> "Dict[int, Span]":
     """
     if span is None:
         return {}
-    return {type: (start, end) for type, start, end in attributes(data, span[0], span[1])}
+    return dict(attributes(data, span[0], span[1]))
 
 
 def fixed(layout: Struct, data: bytes, span: "Span") -> "Tuple[int, ...]":
@@ -165,7 +167,7 @@ def message(type: int, flags: int, sequence: int, payload: bytes, port: int = 0)
 
 def path(data: bytes, start: int, end: int, offset: int) -> "Tuple[int, ...]":
     """The types on the way down to the attribute whose header stands at ``offset``; empty if there is none."""
-    for type, value, stop in attributes(data, start, end):
+    for type, (value, stop) in attributes(data, start, end):
         if offset == value - _ATTRIBUTE:
             return (type,)
         if value <= offset < stop:
