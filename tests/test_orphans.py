@@ -1,0 +1,771 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nlraw.orphans: which links are orphans, what goes with them, and above all what is never touched.
+
+The namespaces are made up (`build.Namespace`): they answer datagrams with datagrams. Against the kernel it is tried in
+test_live_*.py.
+"""
+
+import copy
+import errno
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import build
+import golden
+from build import a_filter, a_link, a_qdisc
+from nlraw import link, orphans, tc, uapi
+from nlraw.errors import Interrupted, Invalid, Lost, Refused, TapInUse
+from nlraw.orphans import IN_USE, ORPHAN, Hook, Target
+
+INGRESS = uapi.TC_H_INGRESS_HANDLE
+CLSACT_IN = INGRESS | uapi.TC_H_MIN_INGRESS
+CLSACT_OUT = INGRESS | uapi.TC_H_MIN_EGRESS
+
+# ---------------------------------------------------------------- judge
+
+
+JUDGED = {
+    "tap-fresh": ORPHAN,
+    "tap-held-up": IN_USE,
+    "tap-held-down": IN_USE,
+    "tap-released-up": ORPHAN,
+    "tap-released-down": ORPHAN,
+    "tap-just-released": ORPHAN,  # whatever RUNNING says
+    "tap-just-attached": IN_USE,  # whatever RUNNING says
+    "tap-queues-attached": IN_USE,
+    "tap-queues-half-detached": IN_USE,
+    "tap-queues-detached": IN_USE,
+    "tap-queues-released": ORPHAN,
+    "tun-mode": None,
+    "veth": None,
+    "bridge": None,
+    "macvtap": None,
+}
+
+
+def captured(name):
+    (found,) = link.links(golden.messages(name))
+    return found
+
+
+@golden.needs_little_endian
+@pytest.mark.parametrize("name", sorted(JUDGED))
+def test_the_verdict_on_a_captured_link(name):
+    assert orphans.judge(captured(name)) == JUDGED[name]
+
+
+@golden.needs_little_endian
+@pytest.mark.parametrize("name", sorted(JUDGED))
+def test_only_the_orphan_that_was_never_opened_again_is_fresh(name):
+    assert orphans.is_fresh(captured(name)) is (name == "tap-fresh")
+
+
+UP, RUNNING, LOWER_UP = uapi.IFF_UP, uapi.IFF_RUNNING, uapi.IFF_LOWER_UP
+OPER_DOWN, OPER_UP = 2, uapi.IF_OPER_UP
+
+
+@pytest.mark.parametrize(
+    "facts, verdict",
+    [
+        ({"carrier": 1}, IN_USE),
+        ({"carrier": 1, "flags": 0}, IN_USE),
+        ({"carrier": 0}, ORPHAN),
+        ({"carrier": 0, "flags": 0}, ORPHAN),
+        ({"carrier": 0, "flags": UP | RUNNING | LOWER_UP, "operstate": OPER_UP}, ORPHAN),
+        ({"carrier": 0, "queues": 1}, IN_USE),
+        ({"carrier": 0, "disabled_queues": 1}, IN_USE),
+        ({"carrier": 0, "queues": 0, "disabled_queues": 0}, ORPHAN),
+        ({"carrier": None, "flags": UP}, ORPHAN),
+        ({"carrier": None, "flags": UP, "operstate": OPER_DOWN}, ORPHAN),
+        ({"carrier": None, "flags": UP | RUNNING}, IN_USE),
+        ({"carrier": None, "flags": UP | LOWER_UP}, IN_USE),
+        ({"carrier": None, "flags": UP, "operstate": OPER_UP}, IN_USE),
+        ({"carrier": None, "flags": 0}, IN_USE),
+        ({"carrier": None, "flags": UP, "queues": 1}, IN_USE),
+        ({"carrier": 0, "mode": uapi.IFF_TUN}, None),
+        ({"carrier": 0, "mode": None}, None),
+        ({"carrier": 0, "kind": "veth"}, None),
+        ({"carrier": 0, "kind": None}, None),
+        ({"carrier": 0, "kind": ""}, None),
+    ],
+)
+def test_the_verdict_by_its_evidence(facts, verdict):
+    assert orphans.judge(build.as_link(build.link_payload(**facts))) == verdict
+
+
+@pytest.mark.parametrize("count, carrier, fresh", [(0, 0, True), (None, 0, True), (1, 0, False), (0, 1, False)])
+def test_fresh_is_an_orphan_whose_carrier_never_came_on(count, carrier, fresh):
+    assert orphans.is_fresh(build.as_link(build.link_payload(up_count=count, carrier=carrier))) is fresh
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        ({"carrier": 1}, "carrier on"),
+        ({"carrier": 0, "queues": 1, "disabled_queues": 2}, "carrier off, 1 queues attached, 2 detached"),
+        ({"carrier": None, "flags": 0}, "no carrier to read, down"),
+    ],
+)
+def test_the_evidence_is_told_in_words(facts, words):
+    assert orphans.evidence(build.as_link(build.link_payload(**facts))) == words
+
+
+# ---------------------------------------------------------------- matches
+
+
+@pytest.mark.parametrize(
+    "pattern, name",
+    [
+        ("tap*_urunc", "tap0_urunc"),
+        ("tap*_urunc", "tap_urunc"),
+        ("tap*_urunc", "tap_urunc_urunc"),
+        ("tap?", "tap0"),
+        ("*", ""),
+        ("**", "x"),
+        ("", ""),
+        ("a*b*c", "a-b-b-c"),
+        ("*a", "aaa"),
+        ("t[0]", "t[0]"),
+        ("t.p", "t.p"),
+        ("*\udcff", "tap\udcff"),
+    ],
+)
+def test_names_that_fit(pattern, name):
+    assert orphans.matches(pattern, name)
+
+
+@pytest.mark.parametrize(
+    "pattern, name",
+    [
+        ("tap*_urunc", "tap0_urunc2"),
+        ("tap*_urunc", "xtap0_urunc"),
+        ("tap*_urunc", "tap0"),
+        ("tap*_urunc", "TAP0_urunc"),
+        ("tap?", "tap"),
+        ("tap?", "tap10"),
+        ("", "x"),
+        ("t[0]", "t0"),
+        ("t.p", "tap"),
+        ("a*b", "a\nc"),
+    ],
+)
+def test_names_that_do_not_fit(pattern, name):
+    assert not orphans.matches(pattern, name)
+
+
+def matches_by_definition(pattern, name):
+    if not pattern:
+        return not name
+    if pattern[0] == "*":
+        return any(matches_by_definition(pattern[1:], name[skip:]) for skip in range(len(name) + 1))
+    return bool(name) and pattern[0] in ("?", name[0]) and matches_by_definition(pattern[1:], name[1:])
+
+
+@build.patient
+@given(st.text("ab*?", max_size=7), st.text("ab*?", max_size=7))
+def test_a_name_fits_if_the_definition_says_so(pattern, name):
+    assert orphans.matches(pattern, name) == matches_by_definition(pattern, name)
+
+
+def test_a_pattern_of_many_stars_is_no_burden():
+    assert not orphans.matches("*a" * 500, "a" * 499 + "b" * 500)
+
+
+# ---------------------------------------------------------------- is_dead
+
+
+@golden.needs_little_endian
+@pytest.mark.parametrize(
+    "name, dead",
+    [
+        ("filters-redirect-dead", [False, False, True]),
+        ("filters-redirect", [False, False, False]),
+        ("filters-redirect-own", [False, False, False]),
+        ("filters-redirect-block", [False, False, False]),  # its ifindex is 0, but it sends to the devices of a block
+        ("filters-siblings", [False, False, False, True]),
+        ("filters-foreign", [False] * 6),
+        ("filters-mirror-dead", [False] * 3),
+        ("filters-bpf", [False] * 2),
+        ("filters-root-table", [False] * 5),
+    ],
+)
+def test_of_captured_filters_only_a_redirect_of_all_to_nowhere_is_dead(name, dead):
+    (reply,) = golden.play(name, tc.dump_filters(2, INGRESS, "eth0"))
+    assert [orphans.is_dead(filter) for filter in tc.filters(reply.answer())] == dead
+
+
+@pytest.mark.parametrize(
+    "kind, actions, dead",
+    [
+        ("u32", [build.mirred(0)], True),
+        ("matchall", [build.mirred(0)], True),
+        ("flower", [build.mirred(0)], False),
+        ("bpf", [build.mirred(0)], False),
+        ("matchall", [build.mirred(4)], False),
+        ("matchall", [build.mirred(0), build.mirred(0)], False),
+        ("matchall", [build.action("gact"), build.mirred(0)], False),
+        ("matchall", [build.mirred(0, uapi.TCA_INGRESS_REDIR)], False),
+        ("matchall", [build.mirred(0, 2)], False),
+        ("matchall", [build.mirred(0, control=3)], False),
+        ("matchall", [build.mirred(0, block=22)], False),
+        ("matchall", [], False),
+    ],
+)
+def test_dead_is_only_what_has_the_shape_of_ours(kind, actions, dead):
+    options = [build.actions(kind, *actions)] + ([build.selector(0)] if kind == "u32" else [])
+    assert orphans.is_dead(build.as_filter(build.filter_payload(2, kind, *options))) is dead
+
+
+# ---------------------------------------------------------------- plan
+
+
+TAP = build.as_link(build.link_payload(4, "tap0_urunc"))
+OTHER_TAP = build.as_link(build.link_payload(5, "tap1_urunc"))
+ETH0 = build.as_link(build.link_payload(2, "eth0", kind="veth"))
+INGRESS_QDISC = build.as_qdisc(build.qdisc_payload(2, "ingress"))
+CLSACT_QDISC = build.as_qdisc(build.qdisc_payload(2, "clsact"))
+
+
+def filters(*payloads):
+    return [build.as_filter(payload) for payload in payloads]
+
+
+def redirect(target, kind="matchall", **header):
+    return build.redirect_payload(2, kind, target, **header)
+
+
+def bare(kind="matchall", **header):
+    return build.filter_payload(2, kind, handle=0, **header)
+
+
+def table(**header):
+    return build.filter_payload(2, "u32", build.ROOT_TABLE, **header)
+
+
+def planned(*payloads, taps=(TAP,), qdisc=INGRESS_QDISC, parent=INGRESS, qdiscs=(), uplink=ETH0):
+    """The steps, each as in "delete u32 filter eth0"."""
+    hooks = [Hook(qdisc, parent, filters(*payloads))]
+    return ["%s %s" % (step.request.step, step.request.object) for step in orphans.plan(uplink, taps, qdiscs, hooks)]
+
+
+def test_filters_go_first_then_the_ingress_qdisc_then_of_each_orphan_its_qdiscs_and_the_link():
+    qdiscs = [build.as_qdisc(build.qdisc_payload(ifindex, "ingress")) for ifindex in (4, 5)]
+    assert planned(bare("u32"), table(), redirect(4, "u32"), redirect(5, priority=7), taps=[TAP, OTHER_TAP], qdiscs=qdiscs) == [
+        "delete u32 filter eth0",
+        "delete u32 priority 49152 eth0",
+        "delete matchall filter eth0",
+        "delete ingress qdisc eth0",
+        "delete ingress qdisc tap0_urunc",
+        "delete link tap0_urunc",
+        "delete ingress qdisc tap1_urunc",
+        "delete link tap1_urunc",
+    ]
+
+
+def test_nothing_is_planned_for_nothing():
+    assert planned(taps=()) == []
+    assert planned(redirect(9), taps=()) == []
+
+
+def test_a_filter_that_redirects_elsewhere_stays_and_so_does_its_qdisc():
+    assert planned(redirect(4), redirect(9, handle=2)) == ["delete matchall filter eth0", "delete link tap0_urunc"]
+
+
+def test_an_ingress_qdisc_that_is_empty_beside_an_orphan_goes():
+    assert planned() == ["delete ingress qdisc eth0", "delete link tap0_urunc"]
+
+
+def test_a_bare_priority_or_a_root_table_leaves_an_ingress_qdisc_empty():
+    assert planned(bare("u32"), table()) == ["delete ingress qdisc eth0", "delete link tap0_urunc"]
+
+
+@pytest.mark.parametrize(
+    "others", [[bare("bpf"), build.filter_payload(2, "bpf", handle=1)], [table(), table(handle=2)], [bare()]]
+)
+def test_whatever_may_be_somebodys_keeps_an_ingress_qdisc(others):
+    assert "delete ingress qdisc eth0" not in planned(redirect(4, "u32", priority=7), *others)
+
+
+def test_clsact_is_never_deleted():
+    assert planned(redirect(4), qdisc=CLSACT_QDISC, parent=CLSACT_IN) == ["delete matchall filter eth0", "delete link tap0_urunc"]
+
+
+def test_a_dead_redirect_goes_with_or_without_an_orphan_and_takes_its_emptied_qdisc():
+    assert planned(redirect(0), taps=()) == ["delete matchall filter eth0", "delete ingress qdisc eth0"]
+    assert planned(redirect(0), taps=(), qdisc=CLSACT_QDISC, parent=CLSACT_IN) == ["delete matchall filter eth0"]
+
+
+def test_a_dead_redirect_of_what_goes_out_is_nobodys_of_ours():
+    assert planned(redirect(0), taps=(), qdisc=CLSACT_QDISC, parent=CLSACT_OUT) == []
+
+
+def test_the_priority_goes_too_where_a_u32_filter_leaves_its_root_table_and_not_where_a_sibling_stays():
+    assert planned(table(), redirect(4, "u32"))[:2] == ["delete u32 filter eth0", "delete u32 priority 49152 eth0"]
+    assert planned(table(), redirect(4, "u32"), redirect(9, "u32", handle=2))[:2] == [
+        "delete u32 filter eth0",
+        "delete link tap0_urunc",
+    ]
+
+
+def test_priorities_of_other_chains_and_numbers_are_told_apart():
+    steps = planned(
+        redirect(4, "u32", chain=3, priority=7), redirect(9, "u32", priority=7), redirect(9, "u32", chain=3, priority=8)
+    )
+    assert steps == ["delete u32 filter eth0", "delete u32 priority 7 eth0", "delete link tap0_urunc"]
+
+
+def test_of_an_orphans_qdiscs_only_the_uppermost_are_deleted_and_none_of_the_kernels_own():
+    rows = [
+        (4, "noqueue", 0, uapi.TC_H_ROOT),
+        (4, "htb", 0x10000, uapi.TC_H_ROOT),
+        (4, "sfq", 0x20000, 0x10001),
+        (5, "htb", 0x10000, uapi.TC_H_ROOT),
+    ]
+    qdiscs = [build.as_qdisc(build.qdisc_payload(*row)) for row in rows]
+    assert planned(qdiscs=qdiscs, uplink=None) == ["delete htb qdisc tap0_urunc", "delete link tap0_urunc"]
+
+
+def test_without_an_uplink_no_filter_is_planned():
+    assert planned(redirect(4), uplink=None) == ["delete link tap0_urunc"]
+
+
+# ---------------------------------------------------------------- remove, in a made-up namespace
+
+
+def pod(*taps, kind="u32"):
+    """A pod: the uplink with a redirect to each TAP, and each TAP with one back."""
+    made = build.Namespace([a_link(1, "lo", kind=None), a_link(2, "eth0", kind="veth"), a_link(3, "peer0", kind="veth")])
+    made.links += taps
+    made.qdiscs = [a_qdisc(2, "noqueue", 0, uapi.TC_H_ROOT)] + [
+        a_qdisc(each.ifindex, "ingress") for each in [made.links[1]] + list(taps)
+    ]
+    for number, tap in enumerate(taps):
+        made.filters.append(a_filter(2, kind, tap.ifindex, handle=number + 1))
+        made.filters.append(a_filter(tap.ifindex, kind, 2))
+    return made
+
+
+def tap(ifindex=4, name="tap0_urunc", **facts):
+    return a_link(ifindex, name, **facts)
+
+
+def state(made):
+    return repr(made)
+
+
+def removed(made, match="tap*_urunc", uplink="eth0", dry_run=False, **target):
+    return orphans.remove(made, Target(match, uplink, **target), dry_run)
+
+
+def names(made):
+    return [each.name for each in made.links]
+
+
+def test_an_orphan_goes_with_its_redirect_and_the_emptied_ingress_qdisc():
+    made = pod(tap())
+    report = removed(made)
+    assert names(made) == ["lo", "eth0", "peer0"]
+    assert made.filters == [] and [each.kind for each in made.qdiscs] == ["noqueue"]
+    assert (report.outcome, report.netns, report.uplink, report.error) == ("cleaned", made.path, "eth0", None)
+    assert [(each.ifname, each.deleted) for each in report.taps] == [("tap0_urunc", True)]
+    assert [(each.dev, each.object, each.kind) for each in report.tc_removed] == [
+        ("eth0", "filter", "u32"),
+        ("eth0", "qdisc", "ingress"),
+        ("tap0_urunc", "qdisc", "ingress"),
+    ]
+
+
+def test_the_changes_are_one_datagram():
+    made = pod(tap())
+    seen = []
+    made.before = lambda requests: seen.append([request.type for request in requests])
+    removed(made)
+    assert [uapi.RTM_DELTFILTER, uapi.RTM_DELTFILTER, uapi.RTM_DELQDISC, uapi.RTM_DELQDISC, uapi.RTM_DELLINK] in seen
+    assert sum(any(type in (uapi.RTM_DELLINK, uapi.RTM_DELQDISC, uapi.RTM_DELTFILTER) for type in types) for types in seen) == 1
+
+
+def test_run_twice_the_second_run_finds_nothing():
+    made = pod(tap())
+    removed(made)
+    made.changes.clear()
+    assert removed(made).outcome == "clean"
+    assert made.changes == []
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_many_orphans_go_at_once(count):
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(count)])
+    report = removed(made)
+    assert names(made) == ["lo", "eth0", "peer0"]
+    assert made.changes.count(uapi.RTM_DELLINK) == 1
+    assert len(report.taps) == count and all(each.deleted for each in report.taps)
+
+
+def test_one_that_is_in_use_stops_everything():
+    made = pod(tap(), tap(5, "tap1_urunc", carrier=1))
+    before = state(made)
+    with pytest.raises(TapInUse) as caught:
+        removed(made)
+    assert state(made) == before and made.changes == []
+    assert caught.value.object == "tap1_urunc"
+    assert caught.value.report.outcome == "in-use" and caught.value.report.error is caught.value
+    assert [(each.ifname, each.verdict, each.deleted) for each in caught.value.report.taps] == [
+        ("tap0_urunc", "orphan", False),
+        ("tap1_urunc", "in-use", False),
+    ]
+
+
+def test_without_the_uplink_nothing_is_touched():
+    made = pod(tap())
+    before = state(made)
+    report = removed(made, uplink="eth7")
+    assert (report.outcome, report.uplink, state(made), made.changes) == ("skipped", "eth7", before, [])
+    assert [each.ifname for each in report.taps] == ["tap0_urunc"]
+
+
+def test_an_uplink_found_by_an_alternative_name_is_somebody_elses():
+    made = pod(tap())
+    made.links[2].facts["altname"] = "eth7"
+    assert removed(made, uplink="eth7").outcome == "skipped"
+    assert made.changes == []
+
+
+def test_with_the_uplink_none_the_links_go_and_no_tc_state_of_others():
+    made = pod(tap())
+    report = removed(made, uplink="none")
+    assert report.outcome == "cleaned" and report.uplink is None
+    assert names(made) == ["lo", "eth0", "peer0"]
+    assert [each.targets for each in made.filters] == [[0]]
+
+
+def test_an_uplink_that_matches_the_pattern_is_no_candidate():
+    made = pod(tap())
+    made.links[1].name = "tap9_urunc"
+    made.links[1].facts = {"kind": "tun", "carrier": 0}
+    removed(made, uplink="tap9_urunc")
+    assert names(made) == ["lo", "tap9_urunc", "peer0"]
+
+
+def test_a_name_given_for_a_setup_counts_as_matching():
+    made = pod(tap(4, "vm0"))
+    assert removed(made, tap="vm0").outcome == "cleaned"
+    assert "vm0" not in names(made)
+
+
+def test_a_dry_run_changes_nothing_and_tells_what_would_go():
+    made = pod(tap())
+    before = state(made)
+    report = removed(made, dry_run=True)
+    assert (report.outcome, state(made), made.changes) == ("would-clean", before, [])
+    assert len(report.tc_removed) == 3 and not report.taps[0].deleted
+
+
+def test_a_fresh_orphan_is_spared_where_that_is_asked_for():
+    made = pod(tap(up_count=0), tap(5, "tap1_urunc", up_count=1))
+    report = removed(made, spare_fresh=True)
+    assert names(made) == ["lo", "eth0", "peer0", "tap0_urunc"]
+    told = sorted((each.ifname, each.fresh, each.deleted) for each in report.taps)
+    assert told == [("tap0_urunc", True, False), ("tap1_urunc", False, True)]
+    assert [each.targets for each in made.filters] == [[4], [2]]
+
+
+def test_a_dead_redirect_alone_is_removed():
+    made = pod()
+    made.filters = [a_filter(2, "u32", 0)]
+    assert removed(made, dry_run=True).outcome == "would-clean"
+    assert removed(made).outcome == "cleaned"
+    assert made.filters == [] and [each.kind for each in made.qdiscs] == ["noqueue"]
+
+
+def test_an_empty_ingress_qdisc_without_an_orphan_is_left_alone():
+    made = pod()
+    assert removed(made).outcome == "clean"
+    assert [each.kind for each in made.qdiscs] == ["noqueue", "ingress"]
+
+
+def test_a_shared_block_is_foreign():
+    made = pod(tap())
+    made.qdiscs[1].blocks = {"ingress_block": 7}
+    removed(made)
+    assert [(each.ifindex, each.kind) for each in made.qdiscs] == [(2, "noqueue"), (2, "ingress")]
+    assert [each.targets for each in made.filters] == [[0]]
+
+
+# ---------------------------------------------------------------- things that happen meanwhile
+
+
+def meanwhile(type, event):
+    """Call ``event`` ahead of the first answer to a request of that type that is no dump."""
+    fired = []
+
+    def before(requests):
+        if not fired and any(
+            request.type == type and not request.dumps and request.step != "look up link" for request in requests
+        ):
+            fired.append(True)
+            event()
+
+    return before
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_tap_that_comes_into_use_before_the_second_look_stops_everything(count):
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(count)])
+    second_look = uapi.RTM_GETLINK if count == 1 else uapi.RTM_SETLINK
+    made.before = meanwhile(second_look, lambda: made.links[-1].facts.update(carrier=1))
+    with pytest.raises(TapInUse):
+        removed(made)
+    assert len(made.links) == 3 + count
+    assert not set(made.changes) - {uapi.RTM_SETLINK}
+    assert {each.group for each in made.links} == {0}
+
+
+@pytest.mark.parametrize("change", [{"name": "vm0"}, {"ifindex": 9}])
+def test_a_tap_that_is_renamed_or_replaced_before_the_second_look_is_looked_at_again(change):
+    made = pod(tap())
+    victim = made.links[-1]
+    made.before = meanwhile(uapi.RTM_GETLINK, lambda: victim.__dict__.update(change))
+    report = removed(made)
+    assert ("vm0" in names(made)) is ("name" in change)
+    assert [each.ifindex for each in report.taps if each.deleted] == ([] if "name" in change else [9])
+
+
+def test_what_is_gone_when_it_is_to_be_deleted_is_success():
+    made = pod(tap())
+    made.before = meanwhile(uapi.RTM_DELLINK, lambda: made.delete_link(made.links[-1]))
+    report = removed(made)
+    assert report.outcome == "cleaned" and report.taps[0].deleted
+
+
+def test_a_refusal_tells_what_was_not_done_and_the_report_what_was():
+    made = pod(tap())
+    made.refuse = {uapi.RTM_DELLINK: errno.EPERM}
+    with pytest.raises(Refused) as caught:
+        removed(made)
+    assert caught.value.errno == errno.EPERM
+    assert "not done: delete link tap0_urunc" in str(caught.value)
+    assert caught.value.report.outcome == "failed"
+    assert len(caught.value.report.tc_removed) == 3 and not caught.value.report.taps[0].deleted
+
+
+def test_a_refusal_that_passes_is_tried_again():
+    made = pod(tap())
+    made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
+    made.before = lambda requests: made.refuse.clear() if made.changes.count(uapi.RTM_DELLINK) == 2 else None
+    assert removed(made).outcome == "cleaned"
+    assert names(made) == ["lo", "eth0", "peer0"]
+
+
+def test_a_refusal_that_does_not_pass_ends_in_failure():
+    made = pod(tap())
+    made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
+    with pytest.raises((Refused, Interrupted)):
+        removed(made)
+    assert names(made) == ["lo", "eth0", "peer0", "tap0_urunc"]
+
+
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("carried_out", [True, False])
+def test_a_lost_answer_is_settled_by_looking_again(count, carried_out):
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(count)])
+    change, lost = made.change, []
+
+    def losing(*requests):
+        if any(request.type == uapi.RTM_DELLINK for request in requests) and not lost:
+            lost.append(True)
+            if carried_out:
+                change(*requests)
+            raise Lost(errno.ENOBUFS, "")
+        return change(*requests)
+
+    made.change = losing
+    report = removed(made)
+    assert report.outcome == "cleaned" and names(made) == ["lo", "eth0", "peer0"]
+    assert len(report.taps) == count and all(each.deleted for each in report.taps)
+
+
+def test_a_namespace_that_changes_each_time_is_given_up():
+    made = pod(tap())
+    victim = made.links[-1]
+
+    def before(requests):
+        if requests[0].step == "read link":
+            victim.ifindex += 1
+
+    made.before = before
+    with pytest.raises(Interrupted):
+        removed(made)
+    assert made.changes == []
+
+
+# ---------------------------------------------------------------- targets
+
+
+def test_a_pattern_must_be_one_and_an_uplink_be_a_name():
+    for match, uplink in (("", "eth0"), ("tap*", ""), ("tap*", "a" * 16), ("tap*", "a/b")):
+        with pytest.raises(Invalid):
+            Target(match, uplink)
+
+
+# ---------------------------------------------------------------- any namespace
+
+
+def but(draw, facts, **others):
+    """Those facts, with up to two of them changed for one of the others that there are."""
+    for name in draw(st.lists(st.sampled_from(sorted(others)), max_size=2)):
+        facts[name] = draw(st.sampled_from(others[name]))
+    return facts
+
+
+@st.composite
+def tap_like(draw, ifindex):
+    """An orphan, or what is nearly one."""
+    name = draw(st.sampled_from(["tap0_urunc", "tap1_urunc"]))
+    flags = draw(st.sampled_from([UP, UP, 0]))
+    facts = but(
+        draw,
+        {"name": name, "kind": "tun", "mode": uapi.IFF_TAP, "carrier": 0, "flags": flags, "up_count": 1},
+        name=["tap0", "eth1", "xtap0_urunc", "tap0_urunc2", "tap_urunc"],
+        kind=["veth", "macvtap", None],
+        mode=[uapi.IFF_TUN, None],
+        carrier=[1, None, None],
+        flags=[UP | RUNNING, UP | LOWER_UP],
+        queues=[0, 1],
+        disabled_queues=[0, 1],
+        up_count=[0, None],
+    )
+    return a_link(ifindex, facts.pop("name"), **facts)
+
+
+HTB = 0x10000
+
+
+@st.composite
+def any_filter(draw, ifindex, parent, handle):
+    """A redirect of ours, to something or nothing, or what is nearly one."""
+    target = draw(st.sampled_from([0, 0, 4, 4, 5, 6, 3]))
+    facts = but(
+        draw,
+        {"kind": draw(st.sampled_from(["u32", "matchall"])), "targets": [target], "chain": draw(st.sampled_from([0, 0, 1]))},
+        kind=["flower", "bpf", "cgroup"],
+        targets=[[], [0, 0], [3, target], [target, 3]],
+        priority=[2],
+        protocol=[0x0800],
+        mask=[0xFF],
+        eaction=[2, 2, 3],
+        control=[3],
+    )
+    # the kernel has one classifier and one protocol to a priority
+    apart = 10 * ["u32", "matchall", "flower", "bpf", "cgroup"].index(facts["kind"]) + facts.get("protocol", 0)
+    facts["priority"] = facts.get("priority", 1) + apart
+    return a_filter(ifindex, facts.pop("kind"), *facts.pop("targets"), parent=parent, handle=handle, **facts)
+
+
+@st.composite
+def namespaces(draw):
+    """An uplink at 2 (mostly), a veth at 3, links of all sorts at 4 to 6, and TC state on any of them."""
+    uplink = draw(st.sampled_from(["eth0", "eth0", "eth0", "eth0", "gone0"]))
+    links = [a_link(2, uplink, kind="veth"), a_link(3, "peer0", kind="veth")]
+    links += [draw(tap_like(ifindex)) for ifindex in range(4, 4 + draw(st.integers(0, 3)))]
+    qdiscs, hooks = [], []
+    for each in links:
+        kind = draw(st.sampled_from([None, "ingress", "clsact", "clsact"]))
+        if kind is not None:
+            blocks = {"ingress_block": 7} if draw(st.integers(0, 5)) == 0 else {}
+            qdiscs.append(a_qdisc(each.ifindex, kind, **blocks))
+            hooks += [(each.ifindex, parent) for parent in ([INGRESS] if kind == "ingress" else [CLSACT_IN, CLSACT_OUT])]
+        if draw(st.integers(0, 3)) == 0:
+            qdiscs.append(a_qdisc(each.ifindex, "htb", HTB, uapi.TC_H_ROOT))
+            hooks.append((each.ifindex, HTB))
+    filters = []
+    for number in range(draw(st.integers(0, 6)) if hooks else 0):
+        ifindex, parent = draw(st.sampled_from([hook for hook in hooks if hook[0] == 2] or hooks))
+        filters.append(draw(any_filter(ifindex, parent, number + 1)))
+        if filters[-1].kind == "u32" and draw(st.booleans()):  # its hash table; two in a priority are more than a root table
+            twin = copy.deepcopy(filters[-1])
+            twin.__dict__.update(table=True, handle=number + 101, targets=[])
+            filters.append(twin)
+    return build.Namespace(links, qdiscs, filters)
+
+
+def is_ours(each):
+    """Whether a link is a TAP that matches, by the contract's words."""
+    name = each.name
+    return (
+        each.facts.get("kind") == "tun"
+        and each.facts.get("mode") == uapi.IFF_TAP
+        and name.startswith("tap")
+        and name.endswith("_urunc")
+        and len(name) >= len("tap_urunc")
+    )
+
+
+def is_used(each):
+    """Whether a TAP is in use, by the contract's words."""
+    facts = each.facts
+    if facts["carrier"] or facts.get("queues") or facts.get("disabled_queues"):
+        return True
+    return facts["carrier"] is None and facts["flags"] != UP
+
+
+def goes(each, doomed, qdiscs):
+    """Whether a filter goes when the links of those ifindexes do, by the contract's words."""
+    if each.ifindex in doomed:
+        return True
+    shared = any((one.ifindex, one.kind) == (2, "ingress") and one.blocks for one in qdiscs) or any(
+        (one.ifindex, one.kind, each.parent) == (2, "clsact", CLSACT_IN) and one.blocks for one in qdiscs
+    )
+    if each.ifindex != 2 or each.table or (shared and each.parent in (INGRESS, CLSACT_IN)):
+        return False
+    if each.kind != "cgroup" and each.eaction in (1, 3) and set(each.targets) & doomed:
+        return True
+    all_frames = each.protocol == 3 and (each.kind == "matchall" or (each.kind == "u32" and each.mask == 0))
+    swallows = each.targets == [0] and (each.eaction, each.control) == (1, 4)
+    return all_frames and swallows and each.parent in (INGRESS, CLSACT_IN)
+
+
+def priority(each):
+    return each.ifindex, each.parent, each.chain, each.priority, each.protocol, each.kind
+
+
+@settings(build.patient, max_examples=300)
+@given(namespaces(), st.booleans())
+def test_whatever_a_namespace_holds_only_orphans_and_what_is_theirs_goes(made, spare_fresh):
+    before = copy.deepcopy(made)
+    candidates = [each for each in before.links if is_ours(each)]
+    uplink_there = before.links[0].name == "eth0"
+    try:
+        report = removed(made, spare_fresh=spare_fresh)
+    except TapInUse:
+        assert uplink_there and any(is_used(each) for each in candidates)
+        assert state(made) == state(before) and made.changes == []
+        return
+    if not uplink_there:
+        assert report.outcome == "skipped"
+        assert state(made) == state(before) and made.changes == []
+        return
+    assert not any(is_used(each) for each in candidates)
+
+    doomed = {each.ifindex for each in candidates if not (spare_fresh and not each.facts["up_count"])}
+    gone = {each.handle for each in before.filters if goes(each, doomed, before.qdiscs)}
+    if not doomed and not gone:
+        assert report.outcome == "clean" and made.changes == []
+    assert [repr(each) for each in made.links] == [repr(each) for each in before.links if each.ifindex not in doomed]
+
+    left = {each.handle for each in made.filters}
+    assert not gone & left
+    tables = [priority(each) for each in before.filters if each.table]
+    for each in before.filters:
+        if each.handle not in left and each.handle not in gone:  # only a root table of which nothing hangs any more
+            assert each.table and tables.count(priority(each)) == 1
+            assert all(one.table or one.handle in gone for one in before.filters if priority(one) == priority(each))
+
+    kept = [repr(each) for each in made.qdiscs]
+    for each in before.qdiscs:
+        assert (repr(each) in kept) or each.ifindex in doomed or (each.ifindex, each.kind, each.blocks) == (2, "ingress", {})
+
+    made.changes.clear()
+    assert removed(made, spare_fresh=spare_fresh).outcome == "clean"
+    assert made.changes == []
