@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures of the live tests: network namespaces that a test gets for itself and that end with it."""
+
+import pytest
+
+import pods
+
+
+@pytest.fixture
+def make_pod():
+    """Make pods as `pods.Pod` does; all are gone at the end of the test. Skips where none can be made."""
+    reason = pods.missing()
+    if reason is not None:
+        pytest.skip("needs a network namespace of its own: " + reason)
+    made = []
+
+    def make(*arguments, **options):
+        made.append(pods.Pod(*arguments, **options))
+        return made[-1]
+
+    yield make
+    for pod in reversed(made):
+        pod.close()
+
+
+@pytest.fixture
+def pod(make_pod):
+    """A pod with an uplink and no TAP."""
+    return make_pod()

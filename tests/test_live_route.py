@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The socket against the kernel and against intruders: spoofed, missing, truncated and overrun answers, and signals."""
+
+import errno
+import signal
+import socket
+import struct
+import threading
+import time
+
+import pytest
+
+import nlraw
+import nlraw.route
+import pods
+from nlraw import link, uapi, wire
+from nlraw.netns import Namespace
+from nlraw.route import Route
+
+
+def add_orphans(pod, number):
+    """Many TAPs that nobody holds, in one batch."""
+    pod.batch(*["tuntap add dev tap%d_urunc mode tap" % each for each in range(number)])
+    return ["tap%d_urunc" % each for each in range(number)]
+
+
+@pytest.fixture
+def route(pod):
+    with Namespace(pod.path) as namespace, Route(namespace, silence=0.5) as route:
+        yield route
+
+
+def open_socket(pod, protocol):
+    """A netlink socket in the namespace. Root may send to anybody's port."""
+    return pod.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol))
+
+
+@pytest.fixture
+def intruder(pod):
+    with open_socket(pod, socket.NETLINK_ROUTE) as intruder:
+        yield intruder
+
+
+def refusal(route):
+    """A message that refuses the next request of a route, as the kernel would word it."""
+    header = uapi.nlmsghdr.pack(uapi.nlmsghdr.size, uapi.RTM_GETLINK, 0, route._sequence, route._port)
+    return wire.message(uapi.NLMSG_ERROR, 0, route._sequence, struct.pack("=i", -errno.EPERM) + header, route._port)
+
+
+# ---------------------------------------------------------------- intruders
+
+
+def test_an_answer_that_is_not_the_kernels_is_ignored(route, intruder):
+    route.query(link.find("eth0"))
+    for _ in range(3):
+        intruder.sendto(refusal(route), (route._port, 0))
+        (reply,) = route.query(link.find("eth0"))
+        assert link.only(reply).ifname == "eth0"
+
+
+def test_garbage_from_another_process_is_ignored(route, intruder):
+    route.query(link.find("eth0"))
+    intruder.sendto(b"\xff" * 300, (route._port, 0))
+    intruder.sendto(b"\0" * 70000, (route._port, 0))  # larger than the buffer
+    (reply,) = route.query(link.find("eth0"))
+    assert link.only(reply).ifname == "eth0"
+
+
+def test_a_late_answer_to_an_earlier_request_is_skipped(route):
+    route.query(link.find("eth0"))
+    request = link.find("peer0")
+    late = wire.message(request.type, request.flags, route._sequence - 1, request.payload)
+    route._socket.send(late)  # its answer waits in the queue when the next question is asked
+    (reply,) = route.query(link.find("eth0"))
+    assert link.only(reply).ifname == "eth0"
+
+
+# ---------------------------------------------------------------- silence
+
+
+def listen_to(monkeypatch, silent):
+    monkeypatch.setattr(nlraw.route, "_open", lambda *_: (silent, 1))
+
+
+def lost_after(route):
+    started = time.monotonic()
+    with pytest.raises(nlraw.Lost) as caught:
+        route.query(link.find("eth0"))
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert (caught.value.step, caught.value.object) == ("look up link", "eth0")
+    return time.monotonic() - started
+
+
+def test_a_silent_peer_is_given_up_at_the_deadline(route, monkeypatch):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        listen_to(monkeypatch, ours)
+        assert 0.4 < lost_after(route) < 2
+
+
+class Mute:
+    """A netlink socket whose requests go nowhere."""
+
+    def __init__(self, real):
+        self._real = real
+
+    def send(self, datagram):
+        return len(datagram)
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+
+def test_chatter_of_others_does_not_put_the_deadline_off(route, pod, monkeypatch):
+    with open_socket(pod, socket.NETLINK_USERSOCK) as ours, open_socket(pod, socket.NETLINK_USERSOCK) as theirs:
+        ours.bind((0, 0))
+        listen_to(monkeypatch, Mute(ours))
+
+        def chatter():
+            for _ in range(300):
+                theirs.sendto(wire.message(uapi.NLMSG_NOOP, 0, 0, b""), ours.getsockname())
+                if ended.wait(0.01):
+                    break
+
+        ended = threading.Event()
+        thread = threading.Thread(target=chatter)
+        thread.start()
+        try:
+            assert 0.4 < lost_after(route) < 2
+        finally:
+            ended.set()
+            thread.join()
+
+
+def test_a_route_works_again_after_silence(route, monkeypatch):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        listen_to(monkeypatch, ours)
+        lost_after(route)
+    monkeypatch.undo()
+    (reply,) = route.query(link.find("eth0"))
+    assert link.only(reply).ifname == "eth0"
+
+
+# ---------------------------------------------------------------- small buffers
+
+
+@pytest.fixture
+def tiny_receive_buffer(monkeypatch):
+    """Sockets whose receive buffer is the smallest that the kernel grants: most answers overrun it."""
+    opened = []
+    real = nlraw.route._open
+
+    def tiny(*arguments):
+        fresh, port = real(*arguments)
+        fresh.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        opened.append(port)
+        return fresh, port
+
+    monkeypatch.setattr(nlraw.route, "_open", tiny)
+    return opened
+
+
+def test_scan_and_cleanup_are_right_with_a_tiny_receive_buffer(pod, tiny_receive_buffer):
+    before = pod.state()
+    expected = add_orphans(pod, 40)
+    pod.add_ingress("eth0")
+    pod.redirect("eth0", "tap7_urunc")
+    assert [tap.ifname for tap in nlraw.scan(netns=pod.path)] == expected
+    report = nlraw.cleanup(netns=pod.path)
+    assert report.outcome == "cleaned"
+    assert [(tap.ifname, tap.deleted) for tap in report.taps] == [(name, True) for name in expected]
+    assert [gone.kind for gone in report.tc_removed] == ["u32", "ingress"]
+    assert pod.state() == before
+    assert len(tiny_receive_buffer) > 2, "nothing overran"
+
+
+def test_more_changes_than_fit_a_receive_buffer_travel_in_several_datagrams(route, pod):
+    expected = add_orphans(pod, 300)
+    replies = route.query(*[link.find(name) for name in expected])
+    assert [link.only(reply).ifname for reply in replies] == expected
+
+
+def test_a_datagram_that_does_not_fit_is_asked_for_again_with_more_room(route, pod):
+    expected = add_orphans(pod, 40)
+    route._buffer = 512
+    (reply,) = route.query(link.dump("tun"))
+    assert [found.ifname for found in link.links(reply.answer())] == expected
+    assert route._buffer > 512
+
+
+def test_scan_and_cleanup_are_right_with_a_small_buffer(pod, monkeypatch):
+    monkeypatch.setattr(nlraw.route, "BUFFER", 512)
+    before = pod.state()
+    pod.add_orphan()
+    assert [tap.verdict for tap in nlraw.scan(netns=pod.path)] == ["orphan"]
+    assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+    assert pod.state() == before
+
+
+# ---------------------------------------------------------------- signals
+
+
+def test_signals_every_millisecond_disturb_nothing(pod):
+    pod.add_tap(redirect=False)
+    rung = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    try:
+        for _ in range(200):
+            assert [tap.ifname for tap in nlraw.scan(netns=pod.path)] == [pods.TAP]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert rung
+
+
+# ---------------------------------------------------------------- what the kernel refuses
+
+
+def test_a_refusal_leads_with_the_kernels_words(route):
+    (reply,) = route.change(link.delete(1, "lo"))
+    assert reply.error.errno == errno.EOPNOTSUPP
+    assert str(reply.error).startswith("delete link lo: ")
+
+
+def test_one_refusal_does_not_stop_the_others(route, pod):
+    first, second = add_orphans(pod, 2)
+    indexes = {name: found["ifindex"] for name, found in pod.links().items()}
+    replies = route.change(link.delete(indexes[first], first), link.delete(9999, "missing"), link.delete(indexes[second], second))
+    assert [reply.error and reply.error.errno for reply in replies] == [None, errno.ENODEV, None]
+    assert first not in pod.links() and second not in pod.links()
+
+
+def test_a_route_is_closed_after_a_failure_and_opens_another_socket(route, monkeypatch):
+    route.query(link.find("eth0"))
+    first = route._socket
+    first.close()
+    with pytest.raises(nlraw.Refused) as caught:
+        route.query(link.find("eth0"))
+    assert caught.value.errno == errno.EBADF
+    route.query(link.find("eth0"))
+    assert route._socket is not first
