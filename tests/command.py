@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line as its users meet it: real processes, with their streams as a shell sets them."""
+
+import collections
+import os
+import subprocess
+import sys
+import uuid
+
+import nlraw as package
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(package.__file__)))
+MODULE = (sys.executable, "-m", "nlraw")
+
+# What is waited for is over in less than a second; one that takes this many hangs.
+PATIENCE = 60
+
+Done = collections.namedtuple("Done", "status out err")
+
+
+def environment(**more):
+    """That of a process which is to import the nlraw under test, and in which no PYTHONUNBUFFERED or the like hides a fault."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return dict(plain, PYTHONPATH=ROOT, **more)
+
+
+def nlraw(*arguments, argv=MODULE, streams="", stdout=subprocess.PIPE, env=()):
+    """Run a command line to its end; ``streams`` are redirections in the shell's words. It never ends in a traceback."""
+    argv = list(argv) + list(arguments)
+    if streams:
+        argv = ["sh", "-c", 'exec "$0" "$@" ' + streams] + argv
+    # in no directory that holds another copy
+    options = {"stdout": stdout, "stderr": subprocess.PIPE, "cwd": "/", "env": environment(**dict(env)), "timeout": PATIENCE}
+    done = subprocess.run(argv, **options)
+    err = done.stderr.decode("utf-8")
+    assert "Traceback" not in err and "Exception ignored" not in err, err
+    return Done(done.returncode, (done.stdout or b"").decode("utf-8"), err)
+
+
+class Marked:
+    """A mark in the environment by which a process and all its descendants are known."""
+
+    def __init__(self):
+        self.value = uuid.uuid4().hex
+        self.env = {"NLRAW_TEST_MARK": self.value}
+
+    def alive(self):
+        """The processes that carry it, this one aside."""
+        return [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid() and self._marks(pid)]
+
+    def _marks(self, pid):
+        try:
+            with open("/proc/%s/environ" % pid, "rb") as file:
+                return self.value.encode() in file.read()
+        except OSError:  # it has ended
+            return False
