@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """RTM_*ADDR and RTM_*ROUTE: the requests, and what replies tell of addresses and default routes (rtnetlink(7))."""
 
+from struct import Struct
+
 from . import uapi, wire
 from .exchange import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterable, List, Optional
+
+_IPV4 = Struct("=4B")
 
 AF_INET = 2
 AF_INET6 = 10
@@ -114,4 +118,4 @@ def create_address(ifindex: int, address: bytes, prefixlen: int, dev: str) -> Re
 
 
 def _dotted(data: bytes, span: "wire.Span") -> str:
-    return ".".join(str(byte) for byte in data[span[0] : span[1]])
+    return "%d.%d.%d.%d" % wire.fixed(_IPV4, data, span)

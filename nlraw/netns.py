@@ -118,6 +118,8 @@ class Namespace:
 
         For a thread of one's own, which may go on to enter another, and ends some day.
         """
+        if self.fileno() < 0:
+            raise Refused(errno.EBADF, "it is closed, or the current one", "enter namespace", self.path)
         _call("setns", "enter namespace", self.path, self.fileno(), uapi.CLONE_NEWNET)
         here = Namespace()
         here.path = self.path

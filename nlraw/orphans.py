@@ -55,7 +55,7 @@ def judge(link: Link) -> "Optional[str]":
     tun = link.tun()
     if tun is None or tun.type != uapi.IFF_TAP:
         return None
-    if link.carrier or tun.queues or tun.disabled_queues:  # a detached queue has a holder, but no carrier
+    if link.carrier or tun.queues or tun.disabled_queues:  # a queue has a holder, attached or not, whatever the carrier
         return IN_USE
     if link.carrier is None:
         running = link.flags & (uapi.IFF_RUNNING | uapi.IFF_LOWER_UP) or link.operstate == uapi.IF_OPER_UP
@@ -152,8 +152,7 @@ def plan(
     """
     steps: List[Step] = []
     if uplink is not None:
-        for hook in hooks:
-            steps += unhook(hook, uplink.ifname, {orphan.ifindex for orphan in orphans})
+        steps += unhook(hooks, uplink.ifname, {orphan.ifindex for orphan in orphans})
     for orphan in orphans:
         steps += [
             Step(tc.delete_qdisc(qdisc, orphan.ifname), TcObject(dev=orphan.ifname, object="qdisc", kind=qdisc.kind))
@@ -170,20 +169,39 @@ def plan(
     return steps
 
 
-def unhook(hook: Hook, dev: str, orphans: "set[int]") -> "List[Step]":
-    """Of one hook: the redirects to orphans, the dead ones of our own shape, and the `ingress` qdisc if that leaves it empty."""
+def unhook(hooks: "Sequence[Hook]", dev: str, orphans: "set[int]") -> "List[Step]":
+    """Of the uplink: redirects to orphans, dead ones of our own shape, and the `ingress` qdisc if that leaves it empty.
+
+    The two sides of a clsact share the tables of u32 where they use the same priority, and either lists what is in both
+    (tc_u_common, net/sched/cls_u32.c). Whose a filter is cannot be told then: one that redirects to an orphan goes, once; a
+    dead one may be the other side's and stays; the priority goes only if all that is in it goes.
+    """
     steps: List[Step] = []
-    empty = True
-    for priority in _priorities(hook.filters):
-        doomed = [filter for filter in priority if _redirects(filter, orphans) or (hook.incoming and is_dead(filter))]
-        for filter in doomed:
-            steps.append(Step(tc.delete_filter(filter, hook.parent, dev), TcObject(dev=dev, object="filter", kind=filter.kind)))
-        if not _is_vacant(priority, doomed):
-            empty = False
-        elif doomed and priority[0].kind == "u32":  # its root table may outlive the last filter
-            steps.append(Step(tc.delete_priority(priority[0], hook.parent, dev)))
-    if empty and hook.qdisc.kind == "ingress" and (steps or orphans):
-        steps.append(Step(tc.delete_qdisc(hook.qdisc, dev), TcObject(dev=dev, object="qdisc", kind="ingress")))
+    sent = set()
+    for hook in hooks:
+        twins = {
+            (filter.priority, filter.handle)
+            for other in hooks
+            for filter in other.filters
+            if other is not hook and other.qdisc is hook.qdisc and filter.kind == "u32" and not filter.bare
+        }
+        empty = True
+        for priority in _priorities(hook.filters):
+            shared = priority[0].kind == "u32" and any((filter.priority, filter.handle) in twins for filter in priority)
+            doomed = [
+                filter for filter in priority if _redirects(filter, orphans) or (hook.incoming and not shared and is_dead(filter))
+            ]
+            for filter in doomed:
+                if not (shared and (filter.priority, filter.handle) in sent):
+                    sent.add((filter.priority, filter.handle))
+                    gone = TcObject(dev=dev, object="filter", kind=filter.kind)
+                    steps.append(Step(tc.delete_filter(filter, hook.parent, dev), gone))
+            if not _is_vacant(priority, doomed, roots=2 if shared else 1):
+                empty = False
+            elif doomed and priority[0].kind == "u32":  # its root table may outlive the last filter
+                steps.append(Step(tc.delete_priority(priority[0], hook.parent, dev)))
+        if empty and hook.qdisc.kind == "ingress" and (steps or orphans):
+            steps.append(Step(tc.delete_qdisc(hook.qdisc, dev), TcObject(dev=dev, object="qdisc", kind="ingress")))
     return steps
 
 
@@ -212,11 +230,11 @@ def _priorities(filters: "Iterable[tc.Filter]") -> "List[List[tc.Filter]]":
     return list(groups.values())
 
 
-def _is_vacant(priority: "Sequence[tc.Filter]", doomed: "Sequence[tc.Filter]") -> bool:
-    """Whether a priority holds nothing but the doomed. A u32 root table is nobody's; a second table is somebody's."""
+def _is_vacant(priority: "Sequence[tc.Filter]", doomed: "Sequence[tc.Filter]", roots: int) -> bool:
+    """Whether a priority holds nothing but the doomed. Its u32 root tables are nobody's; one more table is somebody's."""
     tables = [filter for filter in priority if filter.table]
     others = [filter for filter in priority if not filter.table and not filter.bare and filter not in doomed]
-    return not others and len(tables) <= 1 and bool(tables or doomed)
+    return not others and len(tables) <= roots and bool(tables or doomed)
 
 
 # ---------------------------------------------------------------- remove
@@ -390,7 +408,7 @@ class Cleanup:
         gets its former group back.
         """
         for _ in range(ROUNDS):
-            group = int.from_bytes(os.urandom(4), "big") | 1  # never 0, where every link is at first
+            group = int.from_bytes(os.urandom(4), "big") >> 1 | 1  # never 0, where every link is at first
             done = False
             try:
                 self.set_groups([(orphan, group) for orphan in orphans])

@@ -25,8 +25,9 @@ from .tap import create, persist, set_owner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Tuple
+    from typing import Callable, Optional, Tuple
 
+    from .exchange import Request
     from .netns import NetnsArgument
 
 
@@ -69,6 +70,10 @@ def setup(
             cleanup = error.report or orphans.failure(path, target, error)
             error.report = _failure(path, cleanup, error)
         raise
+
+
+# Where the kernel begins to pick priorities, downwards (tcf_auto_prio(), net/sched/cls_api.c).
+_FIRST_PRIORITY = 0xC000
 
 
 class _Wanted:
@@ -163,8 +168,7 @@ class _Setup:
             ahead = self.connect(tap, uplink, mtu)
             persist(fd, name)
         except BaseException as error:
-            persist(fd, name, False)
-            self.disconnect(tap, uplink, error)
+            _undo(error, lambda: persist(fd, name, False), lambda: self.disconnect(tap, uplink))
             raise
         local = next((found for found in addresses if found.ifindex == uplink.ifindex), None)
         route = next((found for found in routes if found.ifindex == uplink.ifindex), None)
@@ -196,7 +200,7 @@ class _Setup:
         requests += [
             tc.create_ingress(tap.ifindex, name),
             tc.create_redirect(tap.ifindex, uapi.TC_H_INGRESS_HANDLE, uplink.ifindex, name),
-            tc.create_redirect(uplink.ifindex, self.parent_on(uplink), tap.ifindex, uplink.ifname),
+            self.redirect(tap, uplink),
         ]
         replies = self.route.change(*requests)
         for reply in replies:
@@ -216,36 +220,47 @@ class _Setup:
         there = (qdisc for qdisc in self.found.qdiscs if qdisc.ifindex == uplink.ifindex and qdisc.parent == uapi.TC_H_INGRESS)
         return next(there, None)
 
-    def parent_on(self, uplink: Link) -> int:
-        """What to hang the uplink's redirect under.
+    def redirect(self, tap: Link, uplink: Link) -> "Request":
+        """The uplink's redirect, hung where it leaves others as they look.
 
-        Beside other filters, under the parent that these were made with: the kernel lists all filters of a qdisc under the
-        parent of the latest one (tc_new_tfilter(), net/sched/cls_api.c), and the others are to look as before.
+        In an `ingress` under the parent that the others were made with, for the kernel lists all filters of a qdisc under that
+        of the latest (tc_new_tfilter(), net/sched/cls_api.c). In a clsact with a priority that neither side uses, for the two
+        share the tables of one (see `orphans.unhook`). Else the kernel picks the priority.
         """
         present = self.ingress_of(uplink)
-        parents = [filter.parent for hook in self.found.hooks if hook.incoming for filter in hook.filters]
+        others = [filter for hook in self.found.hooks if hook.qdisc is present for filter in hook.filters]
+        parent, priority = uapi.TC_H_INGRESS_HANDLE, 0
         if present is not None and present.kind == "clsact":
-            return uapi.TC_H_INGRESS_HANDLE | uapi.TC_H_MIN_INGRESS
-        return parents[0] if parents else uapi.TC_H_INGRESS_HANDLE
+            parent |= uapi.TC_H_MIN_INGRESS
+            used = {filter.priority for filter in others}
+            priority = next(number for number in range(_FIRST_PRIORITY, 0, -1) if number not in used)
+        elif others:
+            parent = others[0].parent
+        return tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname, priority)
 
-    def disconnect(self, tap: Link, uplink: Link, error: BaseException) -> None:
-        """Take what `connect` did off the uplink; what is on the TAP goes with it. A failure is told beside the first error."""
+    def disconnect(self, tap: Link, uplink: Link) -> None:
+        """Take what `connect` did off the uplink; what is on the TAP goes with it."""
+        (reply,) = self.route.query(tc.dump_qdiscs())
+        hooks = orphans.hooks(self.route, uplink, tc.qdiscs(reply.answer()))
+        kept = self.ingress_of(uplink) is not None  # it was there before us
+        steps = [
+            step
+            for step in orphans.unhook(hooks, uplink.ifname, {tap.ifindex})
+            if not (kept and step.removes is not None and step.removes.object == "qdisc")
+        ]
+        for reply in self.route.change(*[step.request for step in steps]):
+            if not orphans.is_gone(reply.error):
+                reply.answer()
+
+
+def _undo(error: BaseException, *steps: "Callable[[], None]") -> None:
+    """Take each step back, whatever becomes of the others, and tell a failure beside the first error."""
+    for step in steps:
         try:
-            (reply,) = self.route.query(tc.dump_qdiscs())
-            steps = [
-                step
-                for hook in orphans.hooks(self.route, uplink, tc.qdiscs(reply.answer()))
-                for step in orphans.unhook(hook, uplink.ifname, {tap.ifindex})
-            ]
-            if self.ingress_of(uplink) is not None:  # not ours to remove
-                steps = [step for step in steps if step.removes is None or step.removes.object != "qdisc"]
-            for reply in self.route.change(*[step.request for step in steps]):
-                if not orphans.is_gone(reply.error):
-                    reply.answer()
+            step()
         except Error as failure:
-            if not isinstance(error, Error):
-                raise
-            error.message += "; then the undo failed: %s" % failure
+            if isinstance(error, Error):  # an interrupt has no words to add to
+                error.message += "; then the undo failed: %s" % failure
 
 
 # What the kernel refuses with ENOENT where it lacks a feature: the step, and the feature.

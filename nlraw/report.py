@@ -3,7 +3,7 @@
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Tuple, TypeVar
+    from typing import Dict, Optional, Tuple, Type, TypeVar
 
     from .errors import Error
 
@@ -33,12 +33,15 @@ class Record:
     def __delattr__(self, name: str) -> None:
         raise AttributeError("%s is immutable" % type(self).__name__)
 
-    def fields(self) -> "dict[str, object]":
+    def fields(self) -> "Dict[str, object]":
         return {name: getattr(self, name) for name in self.__slots__}
 
     def replace(self: "R", **changes: "object") -> "R":
         """The same with some fields changed."""
         return type(self)(**dict(self.fields(), **changes))
+
+    def __reduce__(self) -> "Tuple[object, ...]":
+        return _restored, (type(self), self.fields())
 
     def __eq__(self, other: "object") -> bool:
         return type(self) is type(other) and isinstance(other, Record) and self.fields() == other.fields()
@@ -48,6 +51,10 @@ class Record:
 
     def __repr__(self) -> str:
         return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % field for field in self.fields().items()))
+
+
+def _restored(kind: "Type[R]", fields: "Dict[str, object]") -> "R":
+    return kind(**fields)
 
 
 class Tap(Record):

@@ -246,11 +246,11 @@ def create_ingress(ifindex: int, dev: str) -> Request:
     )
 
 
-def create_redirect(ifindex: int, parent: int, target: int, dev: str) -> Request:
+def create_redirect(ifindex: int, parent: int, target: int, dev: str, priority: int = 0) -> Request:
     """Send every frame that comes in on a device out of another: u32 match-all, mirred egress redirect, stolen.
 
-    The kernel picks the priority, ahead of others that it picked and behind those below 32768 that somebody chose
-    (tcf_auto_prio(), net/sched/cls_api.c), and tells it in its reply (NLM_F_ECHO).
+    For a priority of 0 the kernel picks one, ahead of others that it picked and behind those below 32768 that somebody
+    chose (tcf_auto_prio(), net/sched/cls_api.c), and tells it in its reply (NLM_F_ECHO).
     """
     mirred = wire.nested(
         1,  # the first action of the row
@@ -273,5 +273,5 @@ def create_redirect(ifindex: int, parent: int, target: int, dev: str) -> Request
         wire.attribute_string(uapi.TCA_KIND, "u32") + options,
         ifindex=ifindex,
         parent=parent,
-        info=wire.network_u16(uapi.ETH_P_ALL),
+        info=priority << 16 | wire.network_u16(uapi.ETH_P_ALL),
     )

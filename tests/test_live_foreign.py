@@ -94,9 +94,22 @@ def test_a_foreign_filter_of_the_same_priority_on_the_other_side_of_a_clsact_sta
     before = pod.state()
     pod.add_orphan(redirect=False)
     pod.redirect("eth0", pods.TAP, "ingress", "pref", "5")
-    removed = clean(pod)
-    assert pod.state() == before
-    assert removed == ["eth0 filter u32"]
+    assert clean(pod) == ["eth0 filter u32"]
+    after = pod.state()
+    # our root table stays, for nothing tells it from the other side's; nothing of theirs goes
+    left = after["tc"]["eth0", "ingress"]
+    assert "mirred" not in left and left.count("pref 5 u32 chain 0 \n") == 1
+    assert "match 00000016/0000ffff at 20" in after["tc"]["eth0", "egress"]
+    assert dict(after, tc=None) == dict(before, tc=None)
+
+
+def test_a_setup_keeps_out_of_the_priorities_of_the_other_side_of_a_clsact(pod):
+    add(pod, "qdisc add dev eth0 clsact", "filter add dev eth0 egress protocol all %s %s" % (SSH, TO_CLASS))
+    before = pod.state()
+    for _ in range(3):
+        nlraw.setup(netns=pod.path)
+        assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+        assert pod.state() == before
 
 
 # ---------------------------------------------------------------- ingress
