@@ -72,8 +72,8 @@ def setup(
         raise
 
 
-# Where the kernel begins to pick priorities, downwards (tcf_auto_prio(), net/sched/cls_api.c).
-_FIRST_PRIORITY = 0xC000
+# From where down to where the kernel picks priorities (tcf_auto_prio(), net/sched/cls_api.c).
+_FIRST_PRIORITY, _LAST_PRIORITY = 0xC000, 0x8000
 
 
 class _Wanted:
@@ -225,7 +225,7 @@ class _Setup:
 
         In an `ingress` under the parent that the others were made with, for the kernel lists all filters of a qdisc under that
         of the latest (tc_new_tfilter(), net/sched/cls_api.c). In a clsact with a priority that neither side uses, for the two
-        share the tables of one (see `orphans.unhook`). Else the kernel picks the priority.
+        share the tables of one (see `orphans.unhook`); ahead of others all the same. Else the kernel picks the priority.
         """
         present = self.ingress_of(uplink)
         others = [filter for hook in self.found.hooks if hook.qdisc is present for filter in hook.filters]
@@ -233,7 +233,8 @@ class _Setup:
         if present is not None and present.kind == "clsact":
             parent |= uapi.TC_H_MIN_INGRESS
             used = {filter.priority for filter in others}
-            priority = next(number for number in range(_FIRST_PRIORITY, 0, -1) if number not in used)
+            lowest = min((number for number in used if number >= _LAST_PRIORITY), default=_FIRST_PRIORITY + 1)
+            priority = next(number for number in range(lowest - 1, 0, -1) if number not in used)
         elif others:
             parent = others[0].parent
         return tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname, priority)

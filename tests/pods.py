@@ -164,8 +164,10 @@ class Pod:
     def redirect(self, dev, target, *place):
         """A u32 match-all filter that redirects everything; ``place`` is where it stands, `ingress` if left out."""
         self.tc(
-            *("filter add dev %s %s protocol all u32 match u32 0 0 action mirred egress redirect dev %s"
-              % (dev, " ".join(place) or "ingress", target)).split()
+            *(
+                "filter add dev %s %s protocol all u32 match u32 0 0 action mirred egress redirect dev %s"
+                % (dev, " ".join(place) or "ingress", target)
+            ).split()
         )
 
     def hold(self, tap=TAP, multi_queue=False):

@@ -18,7 +18,6 @@ import nlraw.route
 import pods
 from nlraw.route import Route
 
-
 # The second look at one orphan or two, and at many, which are deleted as a group.
 SECOND_LOOK = "read link"
 SECOND_LOOK_AT_MANY = "list links of every kind"
@@ -344,7 +343,10 @@ def test_cleanups_at_once_in_processes_all_succeed(pod, rivals, number):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CLEANUP, pod.path],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True, env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+            env=environment,
         )
         for _ in range(rivals)
     ]
@@ -379,7 +381,7 @@ def crowded(pod, tmp_path):
     lines += ["tuntap add dev other%d mode tap" % number for number in range(20)]
     lines += ["link set other%d group 77" % number for number in range(20)]
     batch.write_text("\n".join(lines) + "\n")
-    loop = 'while [ ! -e %s ]; do ip -n %s -batch %s && ip -n %s link del group 77; done' % (stop, pod.name, batch, pod.name)
+    loop = "while [ ! -e %s ]; do ip -n %s -batch %s && ip -n %s link del group 77; done" % (stop, pod.name, batch, pod.name)
     crowd = subprocess.Popen(["sh", "-c", loop])
     yield pod
     stop.write_text("")

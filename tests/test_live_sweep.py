@@ -1,0 +1,743 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sweeps of a made-up node: directories with namespaces in them, by the library and by the command line."""
+
+import contextlib
+import ctypes
+import errno
+import json
+import os
+import pty
+import resource
+import select
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import command
+import nlraw
+import nlraw.netns
+import nlraw.orphans
+import nlraw.sweep
+import pods
+from nlraw import link, tap
+from nlraw.route import Route
+
+MS_BIND = 4096
+MNT_DETACH = 2
+
+
+class Node:
+    """A directory of namespaces, made and pinned as a container runtime does it."""
+
+    def __init__(self, directory):
+        self.directory = str(directory)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def pin(self, name, source):
+        """Bind-mount a namespace onto a file of the directory; return the file's path."""
+        path = self.path(name)
+        open(path, "w").close()
+        if self._libc.mount(os.fsencode(source), os.fsencode(path), None, MS_BIND, None) != 0:
+            raise OSError(ctypes.get_errno(), "mount")
+        return path
+
+    def unpin(self, path):
+        if self._libc.umount2(os.fsencode(path), MNT_DETACH) != 0:
+            raise OSError(ctypes.get_errno(), "umount")
+
+    def add(self, name, orphans=1, fresh=False, uplink="eth0"):
+        """Make a namespace with an uplink and orphans; return its path."""
+        with nlraw.netns.create() as namespace:
+            with Route(namespace) as route:
+                route.change(link.create_veth(uplink, "peer0"))[0].answer()
+            for number in range(orphans):
+                add_orphan(namespace, "tap%d_urunc" % number, fresh)
+            return self.pin(name, "/proc/self/fd/%d" % namespace.fileno())
+
+    def add_many(self, count, **options):
+        return [self.add("pod%d" % number, **options) for number in range(count)]
+
+    def close(self):
+        for name in os.listdir(self.directory):
+            with contextlib.suppress(OSError):
+                self.unpin(self.path(name))
+
+
+def add_orphan(namespace, name, fresh):
+    fd = tap.create(namespace, name)
+    tap.persist(fd, name)
+    os.close(fd)
+    if not fresh:
+        os.close(tap.attach(namespace, name))
+
+
+@pytest.fixture
+def node(make_pod, tmp_path):
+    """A node of its own for a test; ``make_pod`` is there to skip where no namespace can be made."""
+    directory = tmp_path / "netns"
+    directory.mkdir()
+    made = Node(directory)
+    yield made
+    made.close()
+
+
+def sweep(node, **options):
+    return nlraw.sweep(dirs=[node.directory], **options)
+
+
+def outcomes(swept):
+    return {os.path.basename(report.netns): report.outcome for report in swept.namespaces}
+
+
+def totals(**counted):
+    """`Totals` that are 0 but for these."""
+    return nlraw.Totals(**dict(dict.fromkeys(nlraw.Totals.__slots__, 0), **counted))
+
+
+def taps(path):
+    return [each.ifname for each in nlraw.scan(netns=path)]
+
+
+def here():
+    found = os.stat("/proc/thread-self/ns/net")
+    return found.st_dev, found.st_ino
+
+
+# ---------------------------------------------------------------- what is removed
+
+
+def test_every_namespace_with_orphans_is_cleaned_up(node):
+    paths = node.add_many(5)
+    node.add("empty", orphans=0)
+    swept = sweep(node)
+    assert outcomes(swept) == dict({"pod%d" % number: "cleaned" for number in range(5)}, empty="clean")
+    assert swept.totals == totals(namespaces=6, orphans=5, deleted=5)
+    assert [taps(path) for path in paths] == [[]] * 5
+
+
+def test_whole_pods_are_left_as_if_no_orphan_had_been_in_them(node, make_pod):
+    before = []
+    for number in range(3):
+        pod = make_pod()
+        before.append((pod, pod.state()))
+        for each in range(2 * number + 1):
+            pod.add_orphan("tap%d_urunc" % each)
+        os.symlink(pod.path, node.path("pod%d" % number))
+    swept = sweep(node)
+    assert swept.totals == totals(namespaces=3, orphans=9, deleted=9)
+    assert len(swept.namespaces[0].tc_removed) == 3
+    for pod, state in before:
+        assert pod.state() == state
+
+
+def test_the_second_sweep_finds_nothing(node):
+    node.add_many(3, orphans=2)
+    sweep(node)
+    assert sweep(node).totals == totals(namespaces=3)
+
+
+def test_a_dry_run_tells_what_would_go_and_changes_nothing(node):
+    path = node.add("pod", orphans=2)
+    swept = sweep(node, dry_run=True)
+    assert outcomes(swept) == {"pod": "would-clean"}
+    assert swept.totals == totals(namespaces=1, orphans=2)
+    assert len(taps(path)) == 2
+
+
+def test_a_namespace_without_the_uplink_is_skipped(node):
+    path = node.add("pod", uplink="eth1")
+    swept = sweep(node)
+    assert outcomes(swept) == {"pod": "skipped"}
+    assert swept.totals == totals(namespaces=1, orphans=1, skipped=1)
+    assert len(taps(path)) == 1
+    assert sweep(node, uplink="eth1").totals.deleted == 1
+
+
+def test_only_what_matches_is_removed(node):
+    path = node.add("pod", orphans=3)
+    assert sweep(node, match="tap1*").totals == totals(namespaces=1, orphans=1, deleted=1)
+    assert taps(path) == ["tap0_urunc", "tap2_urunc"]
+
+
+def test_a_dead_redirect_alone_is_removed(node, pod):
+    pod.add_orphan()
+    pod.ip("link", "del", pods.TAP)
+    os.symlink(pod.path, node.path("pod"))
+    assert outcomes(sweep(node)) == {"pod": "cleaned"}
+    assert pod.filters("eth0") == []
+
+
+def test_a_namespace_with_a_tap_in_use_is_left_alone_and_no_error(node, pod):
+    pod.add_orphan("tap0_urunc")
+    pod.add_tap("tap1_urunc")
+    pod.hold("tap1_urunc")
+    before = pod.state()
+    os.symlink(pod.path, node.path("busy"))
+    node.add("idle")
+    swept = sweep(node)
+    assert outcomes(swept) == {"busy": "in-use", "idle": "cleaned"}
+    assert swept.totals == totals(namespaces=2, orphans=2, deleted=1, in_use=1)
+    assert [report.error for report in swept.namespaces] == [None, None]
+    assert pod.state() == before
+
+
+def test_a_tap_attached_after_the_look_is_in_use_and_no_error(node, pod, monkeypatch):
+    pod.add_orphan()
+    os.symlink(pod.path, node.path("pod"))
+    real = nlraw.orphans.remove
+
+    def attach_first(route, target, dry_run=False):
+        if not dry_run:
+            pod.hold()
+        return real(route, target, dry_run)
+
+    monkeypatch.setattr(nlraw.orphans, "remove", attach_first)
+    swept = sweep(node)
+    assert outcomes(swept) == {"pod": "in-use"}
+    assert swept.totals == totals(namespaces=1, in_use=1)
+    assert swept.namespaces[0].error is None
+    assert pods.TAP in pod.links()
+
+
+# ---------------------------------------------------------------- fresh ones
+
+
+def test_a_fresh_orphan_is_spared_and_alone_it_leaves_the_namespace_clean(node):
+    path = node.add("pod", fresh=True)
+    swept = sweep(node)
+    assert outcomes(swept) == {"pod": "clean"}
+    assert [(each.fresh, each.deleted) for each in swept.namespaces[0].taps] == [(True, False)]
+    assert swept.totals == totals(namespaces=1, orphans=1, spared=1)
+    assert len(taps(path)) == 1
+
+
+def test_one_that_was_attached_to_once_goes_beside_a_fresh_one(node):
+    path = node.add("pod", orphans=1)
+    with nlraw.netns.Namespace(path) as namespace:
+        add_orphan(namespace, "tap1_urunc", fresh=True)
+    swept = sweep(node)
+    assert outcomes(swept) == {"pod": "cleaned"}
+    assert swept.totals == totals(namespaces=1, orphans=2, deleted=1, spared=1)
+    assert taps(path) == ["tap1_urunc"]
+
+
+def test_fresh_ones_go_too_where_that_is_asked_for(node):
+    path = node.add("pod", orphans=4, fresh=True)
+    assert sweep(node, include_fresh=True).totals == totals(namespaces=1, orphans=4, deleted=4)
+    assert taps(path) == []
+
+
+def test_many_fresh_orphans_are_never_marked(node, monkeypatch):
+    node.add("pod", orphans=4, fresh=True)
+    monkeypatch.setattr(nlraw.orphans.Cleanup, "set_groups", lambda *_: pytest.fail("something was marked"))
+    assert sweep(node).totals.spared == 4
+
+
+# ---------------------------------------------------------------- what is visited
+
+
+def test_a_namespace_of_several_names_is_visited_once(node, tmp_path):
+    path = node.add("pod")
+    node.pin("bound", path)
+    os.symlink(path, node.path("linked"))
+    other = tmp_path / "other"
+    other.mkdir()
+    os.symlink(path, str(other / "elsewhere"))
+    swept = nlraw.sweep(dirs=[str(other), node.directory, node.directory])
+    assert swept.totals == totals(namespaces=1, orphans=1, deleted=1)
+    assert [report.netns for report in swept.namespaces] == [str(other / "elsewhere")]
+
+
+def test_entries_that_are_no_network_namespaces_are_ignored(node):
+    node.add("pod")
+    open(node.path("file"), "w").close()
+    os.mkfifo(node.path("fifo"))
+    os.mkdir(node.path("directory"))
+    os.symlink("/nonexistent", node.path("dangling"))
+    os.symlink("/dev/null", node.path("device"))
+    os.symlink("/proc/self/ns/mnt", node.path("mount-namespace"))
+    os.symlink("/proc/self/ns/uts", node.path("uts-namespace"))
+    assert outcomes(sweep(node)) == {"pod": "cleaned"}
+
+
+@pytest.mark.parametrize("target", ["loop", "file/below"])
+def test_a_link_that_leads_nowhere_is_ignored(node, target):
+    open(node.path("file"), "w").close()
+    os.symlink(node.path(target), node.path("loop"))
+    assert sweep(node).totals == totals()
+
+
+def test_an_empty_directory_is_no_error(node):
+    swept = sweep(node)
+    assert (swept.namespaces, swept.totals) == ((), totals())
+
+
+def test_the_default_directories_need_not_be_there(node, monkeypatch):
+    node.add("pod")
+    monkeypatch.setattr(nlraw.netns, "DIRECTORIES", ("/nonexistent/netns", node.directory))
+    assert nlraw.sweep().totals.deleted == 1
+
+
+def test_directories_may_be_path_objects(node, tmp_path):
+    node.add("pod")
+    assert nlraw.sweep(dirs=[tmp_path / "netns"]).totals.deleted == 1
+
+
+def test_one_path_is_not_taken_for_a_list_of_directories(node):
+    with pytest.raises(nlraw.Invalid):
+        nlraw.sweep(dirs=node.directory)
+
+
+def test_the_callers_namespace_stays_the_same(node):
+    node.add_many(3)
+    before = here()
+    sweep(node, jobs=2)
+    assert here() == before
+
+
+@pytest.fixture
+def unnamed(pod):
+    """A process in a namespace that has no name, with an orphan in it that no other namespace of the machine has: its PID and the orphan."""
+    child = pod.child()
+    name = "tap%s" % pod.name[-8:]
+    pod.add_orphan(name, redirect=False)
+    yield child.pid, name
+
+
+def test_the_namespace_of_a_process_is_found_without_a_name(unnamed):
+    pid, name = unnamed
+    swept = nlraw.sweep(proc=True, match=name, dry_run=True)
+    assert swept.totals.orphans == 1
+    (report,) = [report for report in swept.namespaces if report.taps]
+    assert report.outcome == "would-clean"
+    assert os.stat(report.netns).st_ino == os.stat("/proc/%d/ns/net" % pid).st_ino
+
+
+def test_each_namespace_of_all_processes_is_visited_once(unnamed):
+    swept = nlraw.sweep(proc=True, match=unnamed[1], dry_run=True)
+    assert all(report.netns.startswith("/proc/") for report in swept.namespaces)
+    found = [os.stat(report.netns).st_ino for report in swept.namespaces if os.path.exists(report.netns)]
+    assert len(found) == len(set(found))
+
+
+def test_processes_are_looked_at_beside_directories_if_both_are_given(node, unnamed):
+    pid, name = unnamed
+    namespace = nlraw.netns.Namespace(node.add("pod", orphans=0))
+    with namespace:
+        add_orphan(namespace, name, fresh=False)
+    assert nlraw.sweep(dirs=[node.directory], proc=True, match=name, dry_run=True).totals.orphans == 2
+
+
+# ---------------------------------------------------------------- what fails, what vanishes
+
+
+@pytest.fixture
+def fail_in(monkeypatch):
+    """Have the removing fail in the namespaces of these paths."""
+
+    def begin(*paths, error=None):
+        real = nlraw.orphans.remove
+
+        def fail(route, target, dry_run=False):
+            if not dry_run and route.path in paths:
+                raise error or nlraw.Refused(errno.EBUSY, "", "delete link", "tap0_urunc")
+            return real(route, target, dry_run)
+
+        monkeypatch.setattr(nlraw.orphans, "remove", fail)
+
+    return begin
+
+
+def test_one_namespace_that_fails_is_reported_and_the_others_go_on(node, fail_in):
+    paths = node.add_many(5)
+    fail_in(paths[2])
+    swept = sweep(node, jobs=2)
+    assert swept.totals == totals(namespaces=5, orphans=4, deleted=4, failed=1)
+    (failed,) = [report for report in swept.namespaces if report.error is not None]
+    assert (failed.netns, failed.outcome, failed.error.errno) == (paths[2], "failed", errno.EBUSY)
+    assert [len(taps(path)) for path in paths] == [0, 0, 1, 0, 0]
+
+
+def test_a_refusal_of_the_kernel_keeps_what_was_seen_in_the_report(node, monkeypatch):
+    path = node.add("pod")
+    real = Route.change
+
+    def refuse(self, *requests):
+        replies = real(self, *[each for each in requests if each.step != "delete link"])
+        for each in requests[len(replies) :]:
+            replies.append(nlraw.exchange.Reply(each))
+            replies[-1].error = nlraw.Refused(errno.EPERM, "not today", each.step, each.object)
+        return replies
+
+    monkeypatch.setattr(Route, "change", refuse)
+    (report,) = sweep(node).namespaces
+    assert (report.outcome, report.error.errno, report.error.step) == ("failed", errno.EPERM, "delete link")
+    assert [(each.ifname, each.deleted) for each in report.taps] == [("tap0_urunc", False)]
+    assert len(taps(path)) == 1
+
+
+def test_a_namespace_that_may_not_be_entered_is_reported_and_the_others_go_on(node):
+    node.add("foreign")
+    os.symlink("/proc/self/ns/net", node.path("own"))
+    argv = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-m", "nlraw"]
+    done = command.nlraw("sweep", "-j", "--uplink", "none", "--dir", node.directory, argv=argv)
+    if done.err.startswith("unshare"):
+        pytest.skip("no user namespace can be made here: " + done.err)
+    assert done.status == 1
+    reports = {os.path.basename(report["netns"]): report for report in json.loads(done.out)["namespaces"]}
+    assert {name: report["outcome"] for name, report in reports.items()} == {"foreign": "failed", "own": "clean"}
+    assert (reports["foreign"]["error"]["step"], reports["foreign"]["error"]["errno"]) == ("enter namespace", "EPERM")
+    assert done.err.count("\n") == 1 and node.path("foreign") in done.err
+
+
+def test_a_namespace_that_vanishes_before_the_look_is_no_error(node, monkeypatch):
+    node.add("left")
+    gone = node.add("gone")
+    vanish_before(monkeypatch, "_look_at_all", lambda: (node.unpin(gone), os.unlink(gone)))
+    assert outcomes(sweep(node)) == {"left": "cleaned"}
+
+
+def test_a_namespace_of_which_the_file_is_left_vanishes_without_an_error(node, monkeypatch):
+    node.add("left")
+    gone = node.add("gone")
+    vanish_before(monkeypatch, "_look_at_all", lambda: node.unpin(gone))
+    assert outcomes(sweep(node)) == {"left": "cleaned"}
+
+
+def test_a_namespace_that_vanishes_between_the_look_and_the_removing_is_no_error(node, monkeypatch):
+    node.add("left")
+    gone = node.add("gone")
+    vanish_before(monkeypatch, "_remove", lambda: (node.unpin(gone), os.unlink(gone)))
+    swept = sweep(node)
+    assert outcomes(swept) == {"left": "cleaned"}
+    assert swept.totals == totals(namespaces=1, orphans=1, deleted=1)
+
+
+def vanish_before(monkeypatch, phase, event):
+    real = getattr(nlraw.sweep, phase)
+    monkeypatch.setattr(nlraw.sweep, phase, lambda *arguments: (event(), real(*arguments))[1])
+
+
+def test_namespaces_that_vanish_all_the_while_are_no_errors(node):
+    paths = node.add_many(150)
+    remover = threading.Thread(target=lambda: [node.unpin(path) for path in paths[::-3]])
+    remover.start()
+    swept = sweep(node, jobs=4)
+    remover.join()
+    assert swept.totals.failed == 0
+    assert 100 <= swept.totals.namespaces <= 150
+    assert {report.outcome for report in swept.namespaces} == {"cleaned"}
+
+
+def test_a_process_that_ends_meanwhile_is_no_error(unnamed, monkeypatch):
+    real = os.listdir
+
+    def listdir(path):
+        return real(path) + (["999999999"] if path == "/proc" else [])
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    assert nlraw.sweep(proc=True, match=unnamed[1], dry_run=True).totals.failed == 0
+
+
+@pytest.mark.parametrize("directory, number", [("/nonexistent", errno.ENOENT), ("file", errno.ENOTDIR)])
+def test_a_directory_that_cannot_be_read_is_an_error(node, directory, number):
+    open(node.path("file"), "w").close()
+    with pytest.raises(nlraw.Refused) as caught:
+        nlraw.sweep(dirs=[node.directory, node.path(directory)])
+    assert (caught.value.errno, caught.value.object) == (number, node.path(directory))
+    assert caught.value.step == "list namespaces in"
+
+
+# ---------------------------------------------------------------- how many at a time
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 500])
+def test_any_number_of_jobs_does_the_same(node, jobs):
+    node.add_many(8)
+    assert sweep(node, jobs=jobs).totals == totals(namespaces=8, orphans=8, deleted=8)
+
+
+@pytest.mark.parametrize("jobs", [0, -1])
+def test_no_job_at_all_is_refused(node, jobs):
+    path = node.add("pod")
+    with pytest.raises(nlraw.Invalid):
+        sweep(node, jobs=jobs)
+    assert len(taps(path)) == 1
+
+
+@pytest.mark.parametrize("jobs, expected", [(1, 1), (3, 3), (500, 6)])
+def test_as_many_namespaces_are_cleaned_up_at_a_time_as_there_are_jobs(node, monkeypatch, jobs, expected):
+    node.add_many(6)
+    real, busy, most = nlraw.orphans.remove, [], []
+
+    def remove(route, target, dry_run=False):
+        if dry_run:
+            return real(route, target, dry_run)
+        busy.append(route)
+        time.sleep(0.05)
+        most.append(len(busy))
+        busy.pop()
+        return real(route, target)
+
+    monkeypatch.setattr(nlraw.orphans, "remove", remove)
+    assert sweep(node, jobs=jobs).totals.deleted == 6
+    assert max(most) == expected
+
+
+def test_removing_in_parallel_takes_less_than_one_after_the_other(node):
+    def measured(jobs):
+        node.close()
+        node.add_many(48)
+        begin = time.monotonic()
+        assert sweep(node, jobs=jobs).totals.deleted == 48
+        return time.monotonic() - begin
+
+    assert measured(48) < measured(1) / 2
+
+
+@pytest.mark.parametrize("most", [2, 3, 10])
+def test_where_only_a_few_threads_can_be_started_all_is_done_all_the_same(node, monkeypatch, most):
+    node.add_many(12)
+    lock, alive = threading.Lock(), []
+    real = nlraw.netns.start
+
+    def start(function):
+        with lock:
+            if len(alive) >= most - 1:
+                raise nlraw.Refused(errno.EAGAIN, "no thread could be started", "enter namespace")
+            alive.append(function)
+        wait = real(function)
+
+        def wait_and_count():
+            try:
+                return wait()
+            finally:
+                alive.remove(function)
+
+        return wait_and_count
+
+    monkeypatch.setattr(nlraw.netns, "start", start)
+    assert sweep(node).totals == totals(namespaces=12, orphans=12, deleted=12)
+
+
+# ---------------------------------------------------------------- many
+
+# Sweeps as a process of its own, which may open no more files than it is told, and prints the totals and the most descriptors and threads.
+MEASURE = """
+import json, os, resource, sys, threading, time
+sys.path.insert(0, sys.argv[1])
+limit = int(sys.argv[3])
+if limit:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+import nlraw
+peak, over = [0, 0], []
+
+def watch():
+    tasks = "/proc/self/task"
+    while not over:
+        for place, directory in enumerate(("/proc/self/fd", tasks)):
+            try:
+                peak[place] = max(peak[place], len(os.listdir(directory)))
+            except OSError:  # no descriptor is left to look with
+                peak[place] = max(peak[place], limit)
+        time.sleep(0.0005)
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+swept = nlraw.sweep(dirs=[sys.argv[2]])
+over.append(True)
+watcher.join()
+errors = sorted({str(report.error) for report in swept.namespaces if report.error})
+print(json.dumps(dict(totals=swept.totals.fields(), errors=errors[:3], files=peak[0], threads=peak[1])))
+"""
+
+
+def measure(node, limit=0):
+    argv = [sys.executable, "-S", "-c", MEASURE, command.ROOT, node.directory, str(limit)]
+    return json.loads(pods.run(*argv, timeout=60))
+
+
+@pytest.mark.parametrize("limit", [256, 40])
+def test_a_limit_of_descriptors_is_survived(node, limit):
+    node.add_many(100)
+    told = measure(node, limit)
+    assert told["errors"] == []
+    assert told["totals"] == totals(namespaces=100, orphans=100, deleted=100).fields()
+
+
+def test_a_thousand_namespaces_are_swept_with_bounded_descriptors_and_threads(node):
+    node.add_many(200)
+    for number in range(800):
+        with nlraw.netns.create() as namespace:
+            node.pin("empty%d" % number, "/proc/self/fd/%d" % namespace.fileno())
+    told = measure(node)
+    assert told["errors"] == []
+    assert told["totals"] == totals(namespaces=1000, orphans=200, deleted=200, skipped=800).fields()
+    assert told["files"] <= 2 * nlraw.sweep.JOBS + 16
+    assert told["threads"] <= nlraw.sweep.JOBS + 2
+
+
+def test_no_descriptor_is_left_open(node):
+    node.add_many(10)
+    sweep(node)
+    before = os.listdir("/proc/self/fd")
+    node.add_many(0)
+    sweep(node)
+    assert os.listdir("/proc/self/fd") == before
+
+
+# ---------------------------------------------------------------- the command line
+
+
+def test_the_command_line_prints_the_document_of_the_design(node):
+    node.add("pod0", orphans=2)
+    done = command.nlraw("sweep", "--dir", node.directory, "-j")
+    assert (done.status, done.err) == (0, "")
+    document = json.loads(done.out)
+    assert list(document) == ["namespaces", "totals"]
+    assert list(document["totals"]) == ["namespaces", "orphans", "deleted", "spared", "in_use", "skipped", "failed"]
+    assert document["totals"] == totals(namespaces=1, orphans=2, deleted=2).fields()
+    (report,) = document["namespaces"]
+    assert list(report) == ["netns", "uplink", "outcome", "taps", "tc_removed", "error"]
+    assert (report["netns"], report["uplink"], report["outcome"]) == (node.path("pod0"), "eth0", "cleaned")
+    keys = ["ifname", "ifindex", "verdict", "fresh", "carrier", "operstate", "flags", "deleted"]
+    assert [list(each) for each in report["taps"]] == [keys] * 2
+
+
+def test_the_command_line_says_in_text_what_was_done_and_the_sums(node):
+    path = node.add("pod0")
+    node.add("quiet", orphans=0)
+    done = command.nlraw("sweep", "--dir", node.directory)
+    assert (done.status, done.err) == (0, "")
+    first, tap_line, last = done.out.splitlines()
+    assert first == "%s: cleaned (uplink eth0)" % path
+    assert tap_line.split()[:3] == ["tap0_urunc", "orphan,", "deleted"]
+    assert last == "2 namespaces, 1 orphans, 1 deleted, 0 spared, 0 in use, 0 skipped, 0 failed"
+
+
+def test_a_dry_run_of_the_command_line_changes_nothing(node):
+    path = node.add("pod")
+    done = command.nlraw("sweep", "--dir", node.directory, "-N")
+    assert done.status == 0 and "would clean" in done.out
+    assert len(taps(path)) == 1
+
+
+def test_in_use_is_exit_0(node, pod):
+    pod.add_tap()
+    pod.hold()
+    os.symlink(pod.path, node.path("pod"))
+    done = command.nlraw("sweep", "--dir", node.directory)
+    assert (done.status, done.err) == (0, "")
+    assert "in use, nothing to be changed" in done.out and "1 in use" in done.out
+
+
+@pytest.mark.parametrize("option, left", [((), 2), (("--include-fresh",), 0)])
+def test_fresh_orphans_go_by_option(node, option, left):
+    path = node.add("pod", orphans=2, fresh=True)
+    done = command.nlraw("sweep", "--dir", node.directory, "-j", *option)
+    assert done.status == 0
+    assert json.loads(done.out)["totals"]["spared"] == left
+    assert len(taps(path)) == left
+
+
+def test_directories_may_be_several(node, tmp_path):
+    node.add("pod")
+    (tmp_path / "other").mkdir()
+    done = command.nlraw("sweep", "-j", "--dir", str(tmp_path / "other"), "--dir=" + node.directory, "--jobs", "3")
+    assert json.loads(done.out)["totals"]["deleted"] == 1
+
+
+def test_a_directory_that_is_missing_is_exit_1_with_its_name(node):
+    missing = node.path("missing")
+    done = command.nlraw("sweep", "--dir", missing)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "nlraw: list namespaces in %s: No such file or directory\n" % missing
+
+
+def test_a_directory_that_may_not_be_read_is_exit_1_with_its_name(node):
+    node.add("pod")
+    os.chmod(node.directory, 0)
+    argv = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", sys.executable, "-m", "nlraw"]
+    done = command.nlraw("sweep", "--dir", node.directory, argv=argv)
+    os.chmod(node.directory, 0o755)
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "nlraw: list namespaces in %s: Permission denied\n" % node.directory
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "many", "1.5", ""])
+def test_a_number_of_jobs_that_is_none_is_exit_2(node, jobs):
+    path = node.add("pod")
+    done = command.nlraw("sweep", "--dir", node.directory, "--jobs", jobs)
+    assert (done.status, done.out) == (2, "")
+    assert len(taps(path)) == 1
+
+
+def test_the_namespaces_of_all_processes_by_option(unnamed):
+    done = command.nlraw("sweep", "--proc", "-N", "-j", "-m", unnamed[1])
+    assert json.loads(done.out)["totals"]["orphans"] == 1
+
+
+# ---------------------------------------------------------------- progress
+
+
+def on_terminal(*arguments):
+    """Run the command line with a terminal for its stderr; return its status and what the terminal got."""
+    master, slave = pty.openpty()
+    argv = list(command.MODULE) + list(arguments)
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=slave, cwd="/", env=command.environment())
+    os.close(slave)
+    got = b""
+    with contextlib.suppress(OSError):  # EIO when the other end has closed
+        while select.select([master], [], [], command.PATIENCE)[0]:
+            more = os.read(master, 4096)
+            if not more:
+                break
+            got += more
+    os.close(master)
+    return process.wait(), got.decode()
+
+
+def slow(node, seconds):
+    """Make a sweep of the node take longer: somebody else has the port by which cleanups of a namespace take turns."""
+    import socket
+
+    namespace = nlraw.netns.Namespace(node.add("held"))
+    rival = namespace.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
+    rival.bind((nlraw.route.PORT, 0))
+    threading.Timer(seconds, rival.close).start()
+
+
+def test_on_a_terminal_a_long_run_shows_its_progress_and_takes_it_away(node):
+    slow(node, 2)
+    for number in range(3):
+        node.add("pod%d" % number)
+    status, shown = on_terminal("sweep", "--dir", node.directory, "--jobs", "1")
+    assert status == 0
+    assert "\r\x1b[Knlraw: cleaned up 1 of 4 namespaces" in shown or "nlraw: cleaned up" in shown
+    assert shown.endswith("\r\x1b[K")
+
+
+def test_on_a_terminal_a_short_run_is_silent(node):
+    node.add("pod")
+    assert on_terminal("sweep", "--dir", node.directory) == (0, "")
+
+
+def test_without_a_terminal_a_long_run_is_silent(node):
+    slow(node, 2)
+    node.add("pod")
+    done = command.nlraw("sweep", "--dir", node.directory, "--jobs", "1")
+    assert (done.status, done.err) == (0, "")
+
+
+def test_the_library_tells_its_progress_to_whoever_asks(node):
+    node.add_many(3)
+    told = []
+    sweep(node, jobs=1, progress=lambda *progress: told.append(progress))
+    assert told[:4] == [("looked at", number, 3) for number in range(4)]
+    assert told[4:] == [("cleaned up", number, 3) for number in (1, 2, 3)]
