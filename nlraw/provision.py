@@ -52,6 +52,8 @@ def setup(
     if uplink == "none":
         raise Invalid("a setup needs an uplink", "check uplink", uplink)
     link.check_name(tap)
+    if "%" in tap:  # the kernel would put a number in its place
+        raise Invalid("this cannot be the name of a new interface", "check name", tap)
     for number in (owner, group):
         if number is not None and not 0 <= number < 0xFFFFFFFF:
             raise Invalid("this can be no user or group", "check ID", str(number))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Namespaces at a time. Each takes a thread and two descriptors; twice as many gain nothing.
 JOBS = 64
 
+# What says that a path leads to nothing, or no longer does.
+_NOTHING = (errno.ENOENT, errno.ESRCH, errno.ENOTDIR, errno.ELOOP)
+
 # What says that there are too many at a time: they are done one by one in the end.
 _CROWDED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
@@ -110,10 +113,9 @@ def _distinct(paths: "Iterable[str]") -> "Iterator[str]":
     for path in paths:
         try:
             found = os.stat(path)
-        except (FileNotFoundError, ProcessLookupError):  # it vanished meanwhile
-            continue
-        except OSError:  # whatever it is, opening it will tell
-            yield path
+        except OSError as error:
+            if error.errno not in _NOTHING:  # whatever it is, opening it will tell
+                yield path
             continue
         identity = (found.st_dev, found.st_ino)
         if stat.S_ISREG(found.st_mode) and identity not in seen:
@@ -180,7 +182,7 @@ def _inside(path: str, target: Target, act: "Callable[[Route, Target], Report]",
     except BadNamespace:
         return None
     except Error as error:
-        if error.step == netns.OPEN and error.errno in (errno.ENOENT, errno.ESRCH):
+        if error.step == netns.OPEN and error.errno in _NOTHING:
             return None
         report = error.report
         if not isinstance(report, Report):
