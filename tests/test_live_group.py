@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many orphans of one namespace, which the kernel deletes as a group: that it is they and nobody else, whatever happens meanwhile.
+"""Many orphans of one namespace, which the kernel deletes as a group: they and nobody else, whatever happens meanwhile.
 
-The moment is picked by looking at each datagram before it is sent; what happens in it is real. tests/test_group_model.py tries more
-moments than there can be tried here, against a model of the kernel.
+The moment is picked by looking at each datagram before it is sent; what happens in it is real. test_group_model.py tries
+more moments than can be tried here, against a model of the kernel.
 """
 
 import errno
@@ -199,9 +199,8 @@ def test_one_that_comes_into_use_is_kept_and_all_get_their_groups_back(pod, watc
     before, former, holders, dues = pod.state(), groups(pod), [], list(range(moment + 1))
 
     def attach(requests):
-        if (is_mark(requests) or is_proof(requests)) and dues:
-            if dues.pop() == 0:
-                holders.append(pod.hold(tap))
+        if (is_mark(requests) or is_proof(requests)) and dues and dues.pop() == 0:
+            holders.append(pod.hold(tap))
 
     watch.before = attach
     with pytest.raises(nlraw.TapInUse) as caught:
@@ -425,8 +424,8 @@ def killed_before(call, pod):
 
 # ---------------------------------------------------------------- all at once
 
-# What runs beside the cleanups, in one role or another, until its time is up. It says how many turns it took, which devices vanished under
-# its hands and when (between when it had changed them and when it missed them), and which it left behind, and since when.
+# What runs beside the cleanups, in one role or another, until its time is up. It says how many turns it took; when devices
+# vanished under its hands: after it had changed them, and before it missed them; and which it left behind, and since when.
 DISTURB = """
 import fcntl, json, os, random, socket, struct, sys, time
 sys.path.insert(0, sys.argv[1])
