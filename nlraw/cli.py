@@ -129,6 +129,8 @@ def setup(options: "Options") -> int:
     """`nlraw setup`."""
     from . import provision
 
+    if sys.stdout is None:  # what a VMM is configured with has nowhere to go
+        raise _Unwritten("stdout is closed; nothing was done")
     try:
         made = provision.setup(
             netns=_first(options, "netns"),
@@ -145,8 +147,8 @@ def setup(options: "Options") -> int:
             raise
         made, status = error.report, IN_USE if isinstance(error, TapInUse) else FAILED
         complain(_told(error, made.netns))
-    for found in made.ahead:
-        complain("a foreign %s %s on %s sees packets before the redirect does" % (found.kind, found.object, found.dev))
+    for found in dict.fromkeys(made.ahead):
+        complain("%s: a foreign %s filter on %s sees packets before the redirect does" % (made.netns, found.kind, found.dev))
     say(in_json(made) if "json" in options else setup_in_text(made))
     return status
 
@@ -343,7 +345,7 @@ def _text(argument: str) -> str:
 def _number(options: "Options", name: str) -> "Optional[int]":
     if name not in options:
         return None
-    if not options[name][0].isdecimal():
+    if not options[name][0].isdecimal() or len(options[name][0]) > 10:
         raise Invalid("a number is needed", "check --%s" % name, options[name][0])
     return int(options[name][0])
 
@@ -412,7 +414,9 @@ def in_text(report: "Report") -> str:
         uplink %= escape(report.uplink or "")
     rows = []
     for tap in report.taps:
-        verdict = tap.verdict + (" (fresh)" if tap.fresh else "") + (", deleted" if tap.deleted else "")
+        spared = tap.fresh and report.outcome in ("clean", "cleaned")
+        fate = ", deleted" if tap.deleted else ", spared" if spared else ""
+        verdict = tap.verdict + (" (fresh)" if tap.fresh else "") + fate
         carrier = "unknown" if tap.carrier is None else "on" if tap.carrier else "off"
         facts = "ifindex %d, carrier %s, operstate %s, %s" % (tap.ifindex, carrier, tap.operstate, ",".join(tap.flags))
         rows.append((escape(tap.ifname), verdict, facts))
@@ -435,10 +439,10 @@ def setup_in_text(made: Setup) -> str:
     lines = ["%s: %s" % (escape(made.netns), made.outcome)]
     if made.cleanup is not None and made.cleanup.outcome != "clean":
         lines += ["  before that: " + line for line in in_text(made.cleanup).splitlines()]
-    for device in (made.tap, made.uplink):
+    for role, device in (("TAP", made.tap), ("uplink", made.uplink)):
         if device is not None:
-            facts = device.fields().items()
-            lines.append("  " + ", ".join("%s %s" % (name, escape(str(value))) for name, value in facts if value is not None))
+            facts = ["%s %s" % (name, escape(str(value))) for name, value in device.fields().items() if value is not None]
+            lines.append("  %-6s  %s" % (role, ", ".join(facts)))
     return "\n".join(lines)
 
 

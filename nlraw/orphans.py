@@ -263,36 +263,31 @@ class Target:
 
 def look(route: Route, target: Target, *more: "Request") -> "Tuple[Optional[Link], List[Link], List[Reply]]":
     """The uplink, None where there is none; the matching TAPs; and replies to further questions. All is asked for in
-    one datagram, if the uplink has a name."""
-    requests = [link.dump("tun")]
+    one datagram, behind the default routes where they have to tell the uplink."""
+    requests = []
     if target.uplink == "auto":
-        ifindex = _default_route(route)
-        if ifindex is not None:
-            requests.insert(0, link.get(ifindex, "of the default route"))
+        requests = [link.get(ifindex, "of the default route") for ifindex in _default_routes(route)]
     elif target.uplink != "none":
-        requests.insert(0, link.find(target.uplink))
-    replies = route.query(*(requests + list(more)))
-    *found, listed = replies[: len(requests)]
-    uplink = None
-    if found and not is_gone(found[0].error):
-        uplink = link.only(found[0])
-        if target.uplink not in ("auto", uplink.ifname):  # found by an alternative name: somebody else's device
-            uplink = None
-    taps = [
-        tap
-        for tap in link.links(listed.answer())
-        if judge(tap) is not None and target.fits(tap.ifname) and (uplink is None or tap.ifindex != uplink.ifindex)
-    ]
-    return uplink, taps, replies[len(requests) :]
+        requests = [link.find(target.uplink)]
+    replies = route.query(*(requests + [link.dump("tun")] + list(more)))
+    named, listed, told = replies[: len(requests)], replies[len(requests)], replies[len(requests) + 1 :]
+    matching = [tap for tap in link.links(listed.answer()) if judge(tap) is not None and target.fits(tap.ifname)]
+    found = [link.only(reply) for reply in named if not is_gone(reply.error)]
+    if target.uplink == "auto":  # an orphan may have a default route too
+        found = [device for device in found if device.ifindex not in {tap.ifindex for tap in matching}]
+    else:  # one found by an alternative name is somebody else's device
+        found = [device for device in found if device.ifname == target.uplink]
+    uplink = found[0] if found else None
+    return uplink, [tap for tap in matching if uplink is None or tap.ifindex != uplink.ifindex], told
 
 
-def _default_route(route: Route) -> "Optional[int]":
+def _default_routes(route: Route) -> "List[int]":
+    """The devices of the default routes, best first: by IPv4, then by IPv6."""
+    ifindexes: List[int] = []
     for family in (inet.AF_INET, inet.AF_INET6):
         (reply,) = route.query(inet.dump_routes(family))
-        routes = inet.default_routes(reply.answer())
-        if routes:
-            return routes[0].ifindex
-    return None
+        ifindexes += [found.ifindex for found in inet.default_routes(reply.answer())]
+    return list(dict.fromkeys(ifindexes))
 
 
 def hooks(route: Route, uplink: Link, qdiscs: "Iterable[tc.Qdisc]") -> "List[Hook]":

@@ -97,7 +97,7 @@ def _parse(address: str) -> "Tuple[bytes, int]":
         packed = inet_pton(inet.AF_INET6 if ":" in head else inet.AF_INET, head)
     except (OSError, ValueError):
         packed = b""
-    if not packed or not tail.isdecimal() or int(tail) > 8 * len(packed):
+    if not packed or not (tail.isdecimal() and len(tail) <= 3) or int(tail) > 8 * len(packed):
         raise Invalid("this is no address with a prefix length, such as 10.9.8.1/24", "check address", address)
     if not any(packed):  # taken by the kernel without a word, and dropped (__inet_insert_ifa(), net/ipv4/devinet.c)
         raise Invalid("no device can have this address", "check address", address)
@@ -124,7 +124,8 @@ class _Setup:
             if cleanup.outcome == "cleaned":
                 self.found.look()
             if self.found.uplink is None:
-                words = "there is no such uplink: this is no pod's namespace, or it is not ready"
+                missing = "default route" if self.found.target.uplink == "auto" else "such uplink"
+                words = "there is no %s: this is no pod's namespace, or it is not ready" % missing
                 raise Refused(errno.ENODEV, words, "look up link", self.found.name or self.found.target.uplink)
             if cleanup.outcome == "cleaned":
                 self.found.look_at_hooks()

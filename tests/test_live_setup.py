@@ -242,8 +242,8 @@ def test_text_tells_the_same(pod):
     assert (told.status, told.err) == (0, "")
     assert told.out.splitlines() == [
         pod.path + ": created",
-        "  ifname tap0_urunc, ifindex %d, address %s, mtu 1500" % (links[TAP]["ifindex"], links[TAP]["address"]),
-        "  ifname eth0, ifindex %d, address %s, mtu 1500, local 10.9.8.2, prefixlen 24, gateway 10.9.8.1"
+        "  TAP     ifname tap0_urunc, ifindex %d, address %s, mtu 1500" % (links[TAP]["ifindex"], links[TAP]["address"]),
+        "  uplink  ifname eth0, ifindex %d, address %s, mtu 1500, local 10.9.8.2, prefixlen 24, gateway 10.9.8.1"
         % (links["eth0"]["ifindex"], links["eth0"]["address"]),
     ]
 
@@ -507,7 +507,7 @@ def test_a_foreign_filter_ahead_of_the_redirect_is_told(pod, qdisc):
     foreign(pod, "qdisc add dev eth0 " + qdisc, "filter add dev eth0 ingress pref 7 protocol ip " + SSH)
     told = setups.setup("-n", pod.path, "-j")
     assert told.status == 0
-    assert told.err == "nlraw: a foreign u32 filter on eth0 sees packets before the redirect does\n"
+    assert told.err == "nlraw: %s: a foreign u32 filter on eth0 sees packets before the redirect does\n" % pod.path
     assert "ahead" not in told.document
     made = create(pod)
     assert [(found.dev, found.object, found.kind) for found in made.ahead] == [("eth0", "filter", "u32")]

@@ -140,3 +140,16 @@ def test_the_uplink_itself_is_never_listed(pod):
 def test_what_cannot_be_a_name_is_refused_before_anything_is_read(pod, uplink):
     with pytest.raises(nlraw.Invalid):
         nlraw.cleanup(netns=pod.path, uplink=uplink)
+
+
+def test_auto_does_not_take_an_orphan_for_the_uplink(pod):
+    pod.add_orphan()
+    pod.batch(
+        "route del default",
+        "address add 10.7.7.1/24 dev tap0_urunc",
+        "route add default via 10.7.7.2 dev tap0_urunc",
+        "route add default via 10.9.8.1 dev eth0 metric 100",
+    )
+    report = nlraw.cleanup(netns=pod.path, uplink="auto")
+    assert (report.outcome, report.uplink) == ("cleaned", "eth0")
+    assert "tap0_urunc" not in pod.links()
