@@ -400,25 +400,20 @@ class Cleanup:
 
         The orphans are marked with a random group, and a list of *all* links must show right before the delete that the group
         holds them, each still an orphan, and nothing else. Until that is proven nothing else is changed; where it is not, each
-        gets its former group back.
+        gets its former group back, and the next look takes another number.
         """
-        for _ in range(ROUNDS):
-            group = int.from_bytes(os.urandom(4), "big") >> 1 | 1  # never 0, where every link is at first
-            done = False
-            try:
-                self.set_groups([(orphan, group) for orphan in orphans])
-                members = self.members(group)
-                proven = {(member.ifindex, member.ifname, judge(member)) for member in members} == {
-                    (orphan.ifindex, orphan.ifname, ORPHAN) for orphan in orphans
-                }
-                done = proven and self.send(plan(self.uplink, orphans, self.qdiscs, self.hooks, group))
-            finally:
-                if not done:
-                    self.restore_groups(orphans, group)
-            strangers = {member.ifindex for member in members} - {orphan.ifindex for orphan in orphans}
-            if not strangers:  # else somebody uses that very number: take another
-                return done
-        return False
+        group = int.from_bytes(os.urandom(4), "big") >> 1 | 1  # never 0, where every link is at first
+        done = False
+        try:
+            self.set_groups([(orphan, group) for orphan in orphans])
+            proven = {(member.ifindex, member.ifname, judge(member)) for member in self.members(group)} == {
+                (orphan.ifindex, orphan.ifname, ORPHAN) for orphan in orphans
+            }
+            done = proven and self.send(plan(self.uplink, orphans, self.qdiscs, self.hooks, group))
+        finally:
+            if not done:
+                self.restore_groups(orphans, group)
+        return done
 
     def restore_groups(self, orphans: "Sequence[Link]", group: int) -> None:
         """Give each of the orphans that is still in the group its former group back."""

@@ -139,6 +139,7 @@ def _remove(reports: "Dict[str, Report]", target: Target, jobs: int, tell: "Prog
     """Clean up where that would do something, ``jobs`` namespaces at a time, and replace their reports."""
     waiting = [path for path, report in reports.items() if report.outcome == "would-clean"][::-1]
     late: List[str] = []
+    finished: List[str] = []
     total = len(waiting)
 
     def work(waiting: "List[str]", late: "Optional[List[str]]") -> None:
@@ -150,7 +151,9 @@ def _remove(reports: "Dict[str, Report]", target: Target, jobs: int, tell: "Prog
                 late.append(path)
             else:
                 reports[path] = report
-            tell("cleaned up", total - len(waiting), total)
+            finished.append(path)
+            if len(finished) < total:  # the last word is for who waits for all
+                tell("cleaned up", len(finished), total)
 
     threads: List[Callable[[], None]] = []
     while len(threads) < min(jobs, total):
@@ -163,6 +166,7 @@ def _remove(reports: "Dict[str, Report]", target: Target, jobs: int, tell: "Prog
     late += waiting  # all of it, if there can be no thread beside this one now
     if late:
         netns.start(lambda: work(late, None))()
+    tell("cleaned up", total, total)
 
 
 def _taken(waiting: "List[str]") -> "Iterator[str]":

@@ -331,13 +331,16 @@ def test_an_id_that_the_user_namespace_does_not_have(option):
 NO_UPLINK = "there is no such uplink: this is no pod's namespace, or it is not ready"
 
 
-@pytest.mark.parametrize("uplink", ["eth0", "auto"])
-def test_without_an_uplink_nothing_is_touched(make_pod, uplink):
+NO_ROUTE = NO_UPLINK.replace("such uplink", "default route")
+
+
+@pytest.mark.parametrize("uplink, words", [("eth0", NO_UPLINK), ("auto", NO_ROUTE)])
+def test_without_an_uplink_nothing_is_touched(make_pod, uplink, words):
     pod = make_pod(uplink=None)
     pod.add_orphan(redirect=False)
-    refused(pod, "look up link %s: %s" % (uplink, NO_UPLINK), errno.ENODEV, uplink=uplink)
+    refused(pod, "look up link %s: %s" % (uplink, words), errno.ENODEV, uplink=uplink)
     told = setups.setup("-n", pod.path, "-u", uplink, "-j")
-    assert (told.status, told.err) == (1, "nlraw: %s: look up link %s: %s\n" % (pod.path, uplink, NO_UPLINK))
+    assert (told.status, told.err) == (1, "nlraw: %s: look up link %s: %s\n" % (pod.path, uplink, words))
     assert told.document["cleanup"]["outcome"] == "skipped"
 
 
