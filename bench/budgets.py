@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What nlraw promises: ratios of two rows measured in the same run, and a few limits that stand by themselves.
+
+`--check` grants each its room, a factor: where two figures are measured in turn on a busy machine the ratio still moves,
+where something is counted it does not.
+"""
+
+from statistics import median
+
+from . import lab
+from .coldstart import BARE
+from .namespaces import IN_SEQUENCE
+from .timing import quartiles
+
+SCRIPT = "ip/tc script"
+
+# Room for what is timed: a process and its children, many calls in turn, one long run.
+PROCESS, CALLS, ONCE, EXACT = 1.25, 1.2, 1.3, 1.0
+
+
+class Budget:
+    """``ours`` and ``theirs`` are the keys of rows, (bench, what, size, who). One of the limits is given:
+
+    ``at_most``: ours is at most so many times theirs, or at most so much where there is no theirs;
+    ``faster``: theirs is at least so many times ours.
+    """
+
+    def __init__(self, text, ours, theirs=None, at_most=None, faster=None, room=CALLS):
+        self.text = text
+        self.ours = ours
+        self.theirs = theirs
+        self.at_most = at_most
+        self.faster = faster
+        self.room = room
+
+    def judge(self, rows):
+        """What came of it in a run, as a dictionary; None if a row is missing."""
+        ours, theirs = rows.get(self.ours), rows.get(self.theirs)
+        if ours is None or (theirs is None and self.theirs is not None):
+            return None
+        values = ours.samples
+        if theirs is not None:
+            pairs = zip(ours.samples, theirs.samples)
+            values = [b / a if self.faster else a / b for a, b in pairs]
+        value, (low, high) = median(values), quartiles(values)
+        return {
+            "what": self.text,
+            "value": value,
+            "low": low,
+            "high": high,
+            "unit": "x" if theirs is not None else ours.unit,
+            "limit": self.faster or self.at_most,
+            "at least": self.faster is not None,
+            "kept": value >= self.faster if self.faster else value <= self.at_most,
+            "kept with room": value * self.room >= self.faster if self.faster else value <= self.at_most * self.room,
+        }
+
+
+BUDGETS = (
+    Budget(
+        "list the TAPs among 1,004 links, into objects; C floor of the same request",
+        ("dump", "taps", 1004, lab.NLRAW),
+        ("dump", "taps, floor", 1004, lab.FLOOR),
+        at_most=1.3,
+    ),
+    Budget(
+        "scan of that namespace, socket opened and closed; C floor of the list alone",
+        ("dump", "scan", 1004, lab.NLRAW),
+        ("dump", "taps, floor", 1004, lab.FLOOR),
+        at_most=2,
+    ),
+    Budget(
+        "list all 1,004 links, into objects; Go, vishvananda/netlink",
+        ("dump", "all", 1004, lab.NLRAW),
+        ("dump", "all", 1004, lab.GO),
+        at_most=1,
+    ),
+    Budget(
+        "build and parse a message; pyroute2",
+        ("codec", "build and parse", 1, lab.NLRAW),
+        ("codec", "build and parse", 1, lab.PYROUTE2),
+        faster=30,
+    ),
+    Budget(
+        "cleanup of one orphan, less the link delete",
+        ("cleanup", "library, less the link delete", 1, lab.NLRAW),
+        at_most=1e-3,
+        room=ONCE,
+    ),
+    Budget(
+        "remove 500 orphans of one namespace; one delete after another",
+        ("orphans", "remove", 500, lab.NLRAW),
+        ("orphans", "remove", 500, lab.FLOOR),
+        faster=50,
+        room=ONCE,
+    ),
+    Budget(
+        "remove the orphan of each of 64 namespaces; one cleanup after another",
+        ("namespaces", "remove", 64, lab.NLRAW),
+        ("namespaces", "remove", 64, IN_SEQUENCE),
+        faster=15,
+        room=ONCE,
+    ),
+    Budget(
+        "scan of one more namespace in a sweep",
+        ("namespaces", "look, one more", 64, lab.NLRAW),
+        at_most=100e-6,
+        room=ONCE,
+    ),
+    Budget(
+        "process with nothing to do, -I -S; bare interpreter",
+        ("coldstart", "cleanup", 0, lab.NLRAW),
+        ("coldstart", "start", 0, BARE),
+        at_most=1.7,
+        room=PROCESS,
+    ),
+    Budget(
+        "process that removes one orphan; ip/tc script",
+        ("cleanup", "process", 1, lab.NLRAW),
+        ("cleanup", "process", 1, SCRIPT),
+        at_most=1,
+        room=PROCESS,
+    ),
+    Budget(
+        "process that removes one orphan; pyroute2 script",
+        ("cleanup", "process", 1, lab.NLRAW),
+        ("cleanup", "process", 1, lab.PYROUTE2),
+        faster=5,
+        room=PROCESS,
+    ),
+    Budget(
+        "memory above the bare interpreter",
+        ("memory", "peak above the bare interpreter", 1, lab.NLRAW),
+        at_most=4096,
+        room=EXACT,
+    ),
+    # What is counted is held where it stands: one more has to be meant.
+    Budget("system calls of a scan", ("system calls", "scan", 1, lab.NLRAW), at_most=10, room=EXACT),
+    Budget(
+        "system calls of a cleanup with nothing to do",
+        ("system calls", "cleanup, nothing to do", 1, lab.NLRAW),
+        at_most=26,
+        room=EXACT,
+    ),
+    Budget(
+        "system calls of a cleanup of one orphan",
+        ("system calls", "cleanup, one orphan", 1, lab.NLRAW),
+        at_most=40,
+        room=EXACT,
+    ),
+    Budget(
+        "instructions of a process with nothing to do; bare interpreter",
+        ("instructions", "cleanup, nothing to do", 0, lab.NLRAW),
+        ("instructions", "start", 0, BARE),
+        at_most=2.1,
+        room=EXACT,
+    ),
+    Budget(
+        "instructions to build and parse a message; pyroute2",
+        ("instructions", "build and parse", 1, lab.NLRAW),
+        ("instructions", "build and parse", 1, lab.PYROUTE2),
+        faster=11,  # 11.9 to 12.3, as the interpreter was built
+        room=EXACT,
+    ),
+)
+
+
+def judged(rows):
+    """The budgets that the rows of a run say something about, judged."""
+    by_key = {row.key: row for row in rows}
+    found = [budget.judge(by_key) for budget in BUDGETS]
+    return [one for one in found if one is not None]
+
+
+def keys_of(texts):
+    """The keys of the rows that the budgets with these texts are about."""
+    return {budget.ours for budget in BUDGETS if budget.text in texts}

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does it cost to remove what one killed VM left?
+
+    process                        a process that does it, from its start to its end
+    library                        the call, in a process that stands ready
+    library, less the link delete  the same without the time in which the kernel deletes the link
+
+The kernel deletes a link in some 15 ms, nearly all of which it waits for its RCU.
+"""
+
+from . import lab
+from .timing import Row, in_turn
+
+# The task of each that stands ready.
+TASKS = {lab.NLRAW: "cleanup", lab.GO: "cleanup", lab.MNL: "cleanup", lab.PYROUTE2: "cleanup"}
+
+
+def measure(laboratory):
+    turns, seconds = (9, 15) if laboratory.quick else (51, 120)
+    with laboratory.world() as world:
+        world.uplink()
+        whole = {who: _process(world, who, argv) for who, argv in laboratory.cleanups().items()}
+        workers = {who: laboratory.worker(who, world) for who in TASKS if who in laboratory.peers}
+        try:
+            ready = {who: _library(world, who, worker, TASKS[who]) for who, worker in workers.items()}
+            ready["split"] = _library(world, lab.NLRAW, workers[lab.NLRAW], "cleanup-split")
+            samples = in_turn(whole, turns, seconds)
+            told = in_turn(ready, turns, seconds)
+        finally:
+            for worker in workers.values():
+                worker.close()
+    rows = [Row("cleanup", "process", 1, who, taken) for who, taken in samples.items()]
+    split = told.pop("split")
+    for who, answers in told.items():
+        rows.append(Row("cleanup", "library", 1, who, [answer["seconds"] for answer in answers]))
+        if who == lab.NLRAW:
+            answers = split
+        if "deleting" in answers[0]:
+            less = [answer["seconds"] - answer["deleting"] / 1e9 for answer in answers]
+            rows.append(Row("cleanup", "library, less the link delete", 1, who, less))
+    return rows
+
+
+def _process(world, who, argv):
+    def turn():
+        world.orphan()
+        seconds = lab.spawn_well(argv, world)
+        world.check_clean(who)
+        return seconds
+
+    return turn
+
+
+def _library(world, who, worker, task):
+    def turn():
+        world.orphan()
+        told = worker.do(task, removed=1)
+        world.check_clean(who)
+        return told
+
+    return turn

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does a process cost in which there is nothing to do? It starts, looks at a pod's namespace without an orphan, and ends.
+
+All Pythons are the same interpreter, outside of any virtual environment, with bytecode caches:
+
+    start                  python3 -I -S -c pass
+    cleanup                python3 -I -S -c "...; from nlraw.cli import main; main()" cleanup, started in the namespace
+    ... with site          both without -S: the module `site`, which every Python has that is started without flags
+"""
+
+import shutil
+
+from . import lab
+from .timing import Row, in_turn
+
+BARE = "bare interpreter"
+
+
+def commands(laboratory, world):
+    """What is started in the world, by (what, who)."""
+    found = {
+        ("start", BARE): lab.ISOLATED + ["-c", "pass"],
+        ("cleanup", lab.NLRAW): laboratory.nlraw("cleanup"),
+        ("cleanup of another namespace", lab.NLRAW): laboratory.nlraw("cleanup", "-n", world.path),
+        ("start, with site", BARE): [lab.PYTHON, "-I", "-c", "pass"],
+        ("cleanup, with site", lab.NLRAW): [lab.PYTHON, "-I"] + laboratory.nlraw("cleanup")[len(lab.ISOLATED) :],
+        ("import", lab.NLRAW): lab.ISOLATED + ["-c", "import sys; sys.path.insert(0, %r); import nlraw" % laboratory.copy],
+    }
+    if lab.PYROUTE2 in laboratory.peers:
+        place = laboratory.peers[lab.PYROUTE2][-2]
+        found["import", lab.PYROUTE2] = lab.ISOLATED + ["-c", "import sys; sys.path.insert(0, %r); import pyroute2" % place]
+    if shutil.which("ip"):
+        found["list TAPs", lab.IPROUTE2] = [shutil.which("ip"), "-j", "link", "show", "type", "tun"]
+    return found
+
+
+def measure(laboratory):
+    with laboratory.world() as world:
+        world.uplink()
+        starts = {name: _start(argv, world) for name, argv in commands(laboratory, world).items()}
+        samples = in_turn(starts, *((21, 20) if laboratory.quick else (201, 120)))
+    return [Row("coldstart", what, 0, who, taken) for (what, who), taken in samples.items()]
+
+
+def _start(argv, world):
+    lab.spawn_well(argv, world)  # the first one writes bytecode caches
+    return lambda: lab.spawn_well(argv, world)

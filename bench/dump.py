@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does it cost to list the links of a namespace, or to find the TAPs among them, as the links grow?
+
+    taps         the TAPs into objects, found by the kernel where the peer can ask for that
+    scan         socket opened, TAPs found and judged, socket closed; nlraw also looks up the uplink
+    all          every link into an object
+    all, read    the same, and six values of each link read: nlraw parses when it is asked
+    ..., floor   the kernel's answers to the same requests received and counted, nothing else
+
+iproute2's figures are those of whole processes.
+"""
+
+import json
+import shutil
+
+from . import lab
+from .timing import Row, in_turn, repeats
+from .worlds import NotDone
+
+TAPS = 3
+SIZES = (10, 100, 1004, 5000)
+QUICK_SIZES = (10, 1004)
+
+# Who can do what, and the name of the task.
+TASKS = {
+    "taps, floor": {lab.FLOOR: "taps"},
+    "taps": {lab.NLRAW: "taps", lab.MNL: "taps", lab.GO: "taps", lab.PYROUTE2: "taps"},
+    "scan, floor": {lab.FLOOR: "scan"},
+    "scan": {lab.NLRAW: "scan", lab.MNL: "scan", lab.GO: "scan", lab.PYROUTE2: "scan"},
+    "scan of another namespace": {lab.NLRAW: "scan-other"},
+    "all, floor": {lab.FLOOR: "dump"},
+    "all": {lab.NLRAW: "dump", lab.GO: "dump", lab.MNL: "dump", lab.PYROUTE2: "dump"},
+    "all, read": {lab.NLRAW: "read"},
+}
+COMMANDS = {"all": ["ip", "-j", "link"], "taps": ["ip", "-j", "link", "show", "type", "tun"]}
+
+
+def measure(laboratory):
+    rows = []
+    for size in QUICK_SIZES if laboratory.quick else SIZES:
+        with laboratory.world() as world:
+            world.uplink()
+            world.taps(TAPS)
+            world.fill(size)
+            rows += _in_world(laboratory, world, size)
+    return rows
+
+
+def _in_world(laboratory, world, size):
+    everything, taps = world.expected(), world.expected("tun")
+    workers, contenders = {}, {}
+    try:
+        for what, tasks in TASKS.items():
+            for who, task in tasks.items():
+                if who not in laboratory.peers:
+                    continue
+                if who not in workers:
+                    workers[who] = laboratory.worker(who, world)
+                expected = everything if what.startswith("all") else taps
+                contenders[what, who] = _turn(workers[who], task, expected)
+        if shutil.which("ip"):
+            for what, command in COMMANDS.items():
+                links = (everything if what == "all" else taps)["links"]
+                contenders[what, lab.IPROUTE2] = _process(world, [shutil.which(command[0])] + command[1:], links)
+        samples = in_turn(contenders, *((21, 15) if laboratory.quick else (51, 90)))
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return [Row("dump", what, size, who, taken) for (what, who), taken in samples.items()]
+
+
+def _turn(worker, task, expected):
+    """A function that does the task often enough for a turn, checks what came of it, and returns the seconds of one."""
+
+    def once():
+        return worker.do(task, 1, **expected)["seconds"]
+
+    once()
+    count = repeats(once())
+    summed = {name: value * count for name, value in expected.items()}
+
+    def turn():
+        once()  # warms the caches
+        return worker.do(task, count, **summed)["seconds"] / count
+
+    return turn
+
+
+def _process(world, argv, links):
+    """The same of a process that lists so many links in JSON."""
+    output = world.path + ".json"
+
+    def turn():
+        seconds = lab.spawn_well(argv, world, output)
+        with open(output) as file:
+            listed = sum("ifindex" in found for found in json.load(file))  # iproute2 lists what it leaves out as {}
+        if listed != links:
+            raise NotDone("%s listed %d links and not %d" % (" ".join(argv), listed, links))
+        return seconds
+
+    return turn

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does it cost to clean up many namespaces, one orphan in each? And to find that there is nothing to do?
+
+    remove    all the orphans
+    look      where there is none
+
+`nlraw.sweep` removes many at a time; its peers, and `nlraw.cleanup` called in a row, one after the other.
+"""
+
+from . import lab
+from .timing import Row, in_turn
+
+SIZES = (1, 4, 16, 64, 256, 1000)
+QUICK_SIZES = (1, 64)
+
+# From so many a full run gives each of those who take them one after the other a turn alone.
+MANY = 256
+
+IN_SEQUENCE = "nlraw, one after the other"
+
+
+def measure(laboratory):
+    sizes = QUICK_SIZES if laboratory.quick else SIZES
+    rows, worlds = [], []
+    home = laboratory.world()
+    tasks = {lab.NLRAW: (lab.NLRAW, "sweep"), IN_SEQUENCE: (lab.NLRAW, "in-sequence")}
+    tasks.update((who, (who, "sweep")) for who in (lab.GO, lab.MNL, lab.PYROUTE2) if who in laboratory.peers)
+    workers = {who: laboratory.worker(peer, home) for who, (peer, _) in tasks.items()}
+    try:
+        for size in sizes:
+            while len(worlds) < size:
+                worlds.append(laboratory.world())
+                worlds[-1].uplink()
+            directory = laboratory.directory_of(worlds)
+            rows += _look(workers[lab.NLRAW], directory, size, laboratory.directory_of(worlds[:1]))
+            contenders = {who: _turn(worlds, directory, who, workers[who], tasks[who][1]) for who in tasks}
+            turns = 5 if size < MANY and not laboratory.quick else 2 if size < MANY else 1
+            samples = in_turn(contenders, turns, 300)
+            rows += [Row("namespaces", "remove", size, who, taken) for who, taken in samples.items()]
+    finally:
+        for worker in workers.values():
+            worker.close()
+        for world in worlds + [home]:
+            world.close()
+    return rows
+
+
+def _look(worker, directory, size, directory_of_one):
+    """What it costs to look, and what each namespace adds to the first."""
+
+    def look(directory, namespaces):
+        return worker.do("sweep-dry", directory, namespaces=namespaces, removed=0)["seconds"]
+
+    samples = in_turn({"one": lambda: look(directory_of_one, 1), "many": lambda: look(directory, size)}, 21, 60)
+    rows = [Row("namespaces", "look", size, lab.NLRAW, samples["many"])]
+    if size > 1:
+        added = [(many - one) / (size - 1) for one, many in zip(samples["one"], samples["many"])]
+        rows.append(Row("namespaces", "look, one more", size, lab.NLRAW, added))
+    return rows
+
+
+def _turn(worlds, directory, who, worker, task):
+    def turn():
+        for world in worlds:
+            world.orphan()
+        seconds = worker.do(task, directory, removed=len(worlds), namespaces=len(worlds))["seconds"]
+        for world in worlds:
+            world.check_clean(who)
+        return seconds
+
+    return turn

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// The floor: what a request costs when nothing is done with the answer but counting it. A raw socket, no library.
+//
+// Reads "TASK COUNT" from stdin a line, does the task so many times, and answers with one JSON object a line.
+//   dump    all links
+//   taps    those of kind "tun"
+//   scan    what a scan asks: a socket opened, one link by its name and those of kind "tun", the socket closed
+//   delete  those of kind "tun", each deleted before the next
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+static int fd;
+static unsigned sequence;
+static char buffer[1 << 16];
+
+static struct {
+    struct nlmsghdr header;
+    struct ifinfomsg info;
+    struct rtattr linkinfo, kind;
+    char tun[4];
+} request;
+
+struct tally {
+    long links, ifindexes;
+    int last[4096]; // the ifindexes of the last dump
+};
+
+static long now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static void ask(int type, int flags, size_t size, int ifindex)
+{
+    request.header = (struct nlmsghdr){size, type, NLM_F_REQUEST | flags, ++sequence, 0};
+    request.info = (struct ifinfomsg){.ifi_index = ifindex};
+    if (send(fd, &request, size, 0) < 0)
+        fail("send");
+}
+
+// Receive up to DONE, or the ACK.
+static void receive(struct tally *tally)
+{
+    for (int at = 0;;) {
+        ssize_t size = recv(fd, buffer, sizeof buffer, MSG_TRUNC);
+        if (size < 0 || size > (ssize_t)sizeof buffer)
+            fail("recv");
+        unsigned left = size;
+        for (struct nlmsghdr *h = (void *)buffer; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
+            if (h->nlmsg_type == NLMSG_DONE)
+                return;
+            if (h->nlmsg_type == NLMSG_ERROR) {
+                if (((struct nlmsgerr *)NLMSG_DATA(h))->error)
+                    fail("refused");
+                return;
+            }
+            int ifindex = ((struct ifinfomsg *)NLMSG_DATA(h))->ifi_index;
+            tally->links++;
+            tally->ifindexes += ifindex;
+            if (at < 4096)
+                tally->last[at++] = ifindex;
+        }
+    }
+}
+
+static void dump(int filtered, struct tally *tally)
+{
+    size_t size = filtered ? sizeof request : NLMSG_LENGTH(sizeof(struct ifinfomsg));
+    request.linkinfo = (struct rtattr){sizeof(struct rtattr) * 2 + 4, IFLA_LINKINFO | NLA_F_NESTED};
+    request.kind = (struct rtattr){sizeof(struct rtattr) + 3, IFLA_INFO_KIND};
+    memcpy(request.tun, "tun", 4);
+    ask(RTM_GETLINK, NLM_F_DUMP, size, 0);
+    receive(tally);
+}
+
+static void open_socket(void)
+{
+    fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&(struct sockaddr_nl){.nl_family = AF_NETLINK}, sizeof(struct sockaddr_nl)))
+        fail("socket");
+}
+
+static void scan(struct tally *tally)
+{
+    close(fd);
+    open_socket();
+    struct {
+        struct nlmsghdr header;
+        struct ifinfomsg info;
+        struct rtattr name;
+        char eth0[8];
+    } uplink = {{sizeof uplink, RTM_GETLINK, NLM_F_REQUEST, ++sequence, 0}, {0}, {sizeof(struct rtattr) + 5, IFLA_IFNAME}, "eth0"};
+    if (send(fd, &uplink, sizeof uplink, 0) < 0 || recv(fd, buffer, sizeof buffer, 0) < 0)
+        fail("scan");
+    dump(1, tally);
+}
+
+int main(void)
+{
+    char task[32];
+    int count;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    open_socket();
+    while (scanf("%31s %d", task, &count) == 2) {
+        struct tally tally = {0}, ignored = {0};
+        long begun = now();
+        if (strcmp(task, "delete") == 0) {
+            dump(1, &tally);
+            begun = now();
+            for (int at = 0; at < tally.links; at++) {
+                ask(RTM_DELLINK, NLM_F_ACK, NLMSG_LENGTH(sizeof(struct ifinfomsg)), tally.last[at]);
+                receive(&ignored);
+            }
+        } else {
+            for (int run = 0; run < count; run++)
+                strcmp(task, "scan") == 0 ? scan(&tally) : dump(strcmp(task, "taps") == 0, &tally);
+        }
+        printf("{\"ns\": %ld, \"links\": %ld, \"ifindexes\": %ld}\n", now() - begun, tally.links, tally.ifindexes);
+    }
+}

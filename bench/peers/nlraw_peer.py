@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nlraw itself, as a peer. Arguments: the directories to import it and the rest of this folder from."""
+
+import os
+import sys
+import time
+
+sys.path[:0] = sys.argv[1:]
+
+from serve import serve, tally, timed
+
+import nlraw
+from nlraw import link, netns, route
+
+# So a process enters its own namespace as it would any other: through a thread and setns().
+OWN = "/proc/self/ns/net"
+
+
+class SplitSocket(route.Socket):
+    """Sends the deletion of links by itself, and knows how long the kernel took over it."""
+
+    __slots__ = ()
+    deleting = 0
+
+    def send(self, datagram):
+        at = 0
+        while at < len(datagram):
+            length, kind = int.from_bytes(datagram[at : at + 4], sys.byteorder), datagram[at + 4]
+            if kind == nlraw.uapi.RTM_DELLINK:
+                break
+            at += (length + 3) & ~3
+        if at:
+            super().send(datagram[:at])
+        begun = time.perf_counter_ns()
+        if at < len(datagram):
+            super().send(datagram[at:])
+            SplitSocket.deleting += time.perf_counter_ns() - begun
+        return len(datagram)
+
+
+def links(count, request, parse=link.links):
+    """Ask on an open socket, get `Link` objects."""
+    with netns.Namespace() as namespace, route.Route(namespace) as asked:
+        lists, ns = timed(count, lambda: parse(asked.query(request)[0].answer()))
+    return tally([[(found.ifindex, found.ifname) for found in one] for one in lists], ns)
+
+
+def read(messages):
+    """`Link` objects, with what the other peers parse read of each: a Link parses when it is asked."""
+    found = link.links(messages)
+    for one in found:
+        one.ifname, one.kind, one.mtu, one.address, one.operstate, one.carrier
+    return found
+
+
+def scan(count, **where):
+    lists, ns = timed(count, lambda: nlraw.scan(**where))
+    orphans = [[(tap.ifindex, tap.ifname) for tap in taps if tap.verdict == "orphan"] for taps in lists]
+    return tally(orphans, ns)
+
+
+def cleanup(count):
+    begun = time.perf_counter_ns()
+    report = nlraw.cleanup(OWN)
+    return {"ns": time.perf_counter_ns() - begun, "removed": sum(tap.deleted for tap in report.taps)}
+
+
+def sweep(directory, dry_run=False):
+    totals = nlraw.sweep(dirs=[directory], include_fresh=True, dry_run=dry_run).totals
+    return {"removed": totals.deleted, "namespaces": totals.namespaces}
+
+
+def in_sequence(directory):
+    """What a sweep does, one namespace after the other."""
+    reports = [nlraw.cleanup(os.path.join(directory, name)) for name in os.listdir(directory)]
+    return {"removed": sum(tap.deleted for report in reports for tap in report.taps), "namespaces": len(reports)}
+
+
+def cleanup_split(count):
+    """`cleanup` with the deletion of the link apart: ``ns`` is what is left without it."""
+    plain, route.Socket, SplitSocket.deleting = route.Socket, SplitSocket, 0
+    try:
+        told = cleanup(count)
+    finally:
+        route.Socket = plain
+    told["deleting"] = SplitSocket.deleting
+    return told
+
+
+if __name__ == "__main__":
+    serve(
+        {
+            "dump": lambda count: links(count, link.dump()),
+            "read": lambda count: links(count, link.dump(), read),
+            "taps": lambda count: links(count, link.dump("tun")),
+            "scan": scan,
+            "scan-other": lambda count: scan(count, netns=OWN),
+            "cleanup": cleanup,
+            "cleanup-split": cleanup_split,
+            "sweep": sweep,
+            "sweep-dry": lambda directory: sweep(directory, dry_run=True),
+            "in-sequence": in_sequence,
+        }
+    )

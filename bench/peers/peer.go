@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// The Go peer, on vishvananda/netlink: links into its objects, and the cleanup of one namespace.
+//
+//	peer            reads "TASK ARGUMENT" from stdin a line and answers each with one JSON object; the argument is how often
+//	                to do the task, or a directory of namespaces to do it in
+//	peer cleanup    cleans up once and exits
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+func must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func open() *netlink.Handle {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	must(err)
+	return handle
+}
+
+func list(handle *netlink.Handle) []netlink.Link {
+	links, err := handle.LinkList()
+	must(err)
+	return links
+}
+
+// The library has no list by kind.
+func taps(links []netlink.Link) []netlink.Link {
+	var found []netlink.Link
+	for _, link := range links {
+		if tuntap, ok := link.(*netlink.Tuntap); ok && tuntap.Mode == netlink.TUNTAP_MODE_TAP {
+			found = append(found, link)
+		}
+	}
+	return found
+}
+
+// The library does not read the carrier: RUNNING has to do.
+func isOrphan(link netlink.Link) bool {
+	fits, _ := path.Match("tap*_urunc", link.Attrs().Name)
+	return fits && link.Attrs().Flags&net.FlagUp != 0 && link.Attrs().RawFlags&unix.IFF_RUNNING == 0
+}
+
+func deleteIngress(handle *netlink.Handle, link netlink.Link) {
+	must(handle.QdiscDel(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: link.Attrs().Index,
+		Handle:    netlink.MakeHandle(0xffff, 0),
+		Parent:    netlink.HANDLE_INGRESS,
+	}}))
+}
+
+// As nlraw's, for a namespace known to hold nothing but what the product made.
+func cleanup() (removed int, deleting time.Duration) {
+	handle := open()
+	defer handle.Delete()
+	uplink, err := handle.LinkByName("eth0")
+	must(err)
+	for _, tap := range taps(list(handle)) {
+		if !isOrphan(tap) {
+			continue
+		}
+		deleteIngress(handle, uplink)
+		deleteIngress(handle, tap)
+		begun := time.Now()
+		must(handle.LinkDel(tap))
+		deleting += time.Since(begun)
+		removed++
+	}
+	return removed, deleting
+}
+
+// Clean up each namespace of a directory, one after the other.
+func sweep(directory string) (removed, namespaces int) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := netns.Get()
+	must(err)
+	defer func() { must(netns.Set(own)) }()
+	entries, err := os.ReadDir(directory)
+	must(err)
+	for _, entry := range entries {
+		other, err := netns.GetFromPath(path.Join(directory, entry.Name()))
+		must(err)
+		must(netns.Set(other))
+		other.Close()
+		found, _ := cleanup()
+		removed += found
+		namespaces++
+	}
+	return removed, namespaces
+}
+
+func run(task, argument string) map[string]int {
+	told := map[string]int{}
+	begun := time.Now()
+	switch task {
+	case "cleanup":
+		removed, deleting := cleanup()
+		told["removed"], told["deleting"] = removed, int(deleting)
+	case "sweep":
+		told["removed"], told["namespaces"] = sweep(argument)
+	case "delete":
+		handle := open()
+		found := taps(list(handle))
+		begun = time.Now()
+		for _, tap := range found {
+			must(handle.LinkDel(tap))
+		}
+		told["links"] = len(found)
+	default:
+		count, err := strconv.Atoi(argument)
+		must(err)
+		handle := open()
+		for ; count > 0; count-- {
+			if task == "scan" {
+				handle.Delete()
+				handle = open()
+			}
+			found := list(handle)
+			if task != "dump" {
+				found = taps(found)
+			}
+			for _, link := range found {
+				if task == "scan" && !isOrphan(link) {
+					continue
+				}
+				told["links"]++
+				told["ifindexes"] += link.Attrs().Index
+				told["names"] += len(link.Attrs().Name)
+			}
+		}
+		handle.Delete()
+	}
+	told["ns"] = int(time.Since(begun))
+	return told
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "cleanup" {
+		if removed, _ := cleanup(); removed == 0 {
+			os.Exit(1)
+		}
+		return
+	}
+	answers := json.NewEncoder(os.Stdout)
+	for {
+		var task, argument string
+		if _, err := fmt.Scan(&task, &argument); err != nil {
+			return
+		}
+		must(answers.Encode(run(task, argument)))
+	}
+}
