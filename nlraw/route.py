@@ -44,7 +44,7 @@ PORT = 0x6E6C7261
 PATIENCE = 5.0
 
 # How often a list is asked for that changed while it was read, or whose answer was lost.
-ATTEMPTS = 20
+ATTEMPTS = 40
 
 
 class Route:
