@@ -30,7 +30,6 @@ NLMSG_OVERRUN = 4
 NLMSGERR_ATTR_MSG = 1
 NLMSGERR_ATTR_OFFS = 2
 
-NLMSG_ALIGNTO = 4  # NLA_ALIGNTO and RTA_ALIGNTO are the same
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
@@ -49,7 +48,6 @@ RTM_DELLINK = 17
 RTM_GETLINK = 18
 RTM_SETLINK = 19
 RTM_NEWADDR = 20
-RTM_DELADDR = 21
 RTM_GETADDR = 22
 RTM_NEWROUTE = 24
 RTM_GETROUTE = 26
@@ -62,7 +60,6 @@ RTM_GETTFILTER = 46
 
 RTN_UNICAST = 1
 RT_TABLE_MAIN = 254
-RTA_DST = 1
 RTA_OIF = 4
 RTA_GATEWAY = 5
 RTA_PRIORITY = 6
@@ -83,7 +80,6 @@ ifinfomsg = Struct("=BxHiII")  # family, type, index, flags, change
 # linux/if_addr.h
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
-IFA_FLAGS = 8
 IFA_F_SECONDARY = 0x01
 
 ifaddrmsg = Struct("=BBBBI")  # family, prefixlen, flags, scope, index
@@ -125,7 +121,6 @@ IF_OPER_NAMES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
-IFLA_LINK = 5
 IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
 IFLA_GROUP = 27
@@ -144,7 +139,6 @@ VETH_INFO_PEER = 1
 ETH_P_ALL = 0x0003
 
 # linux/pkt_sched.h
-TC_H_MAJ_MASK = 0xFFFF0000
 TC_H_ROOT = 0xFFFFFFFF
 TC_H_INGRESS = 0xFFFFFFF1  # TC_H_CLSACT is the same number
 TC_H_INGRESS_HANDLE = 0xFFFF0000  # the handle an ingress or clsact qdisc gets, "ffff:"
