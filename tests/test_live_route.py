@@ -241,3 +241,35 @@ def test_a_route_is_closed_after_a_failure_and_opens_another_socket(route, monke
     assert caught.value.errno == errno.EBADF
     route.query(link.find("eth0"))
     assert route._socket is not first
+
+
+# ---------------------------------------------------------------- one at a time
+
+
+@pytest.fixture
+def sitter(pod):
+    """Somebody who has the port from which a namespace is changed."""
+    with Namespace(pod.path) as namespace, Route(namespace, alone=True) as route:
+        route.query(link.find("eth0"))
+        yield route
+
+
+def test_who_changes_waits_for_another_who_does(pod, sitter):
+    pod.add_orphan()
+    threading.Timer(0.3, sitter.close).start()
+    began = time.monotonic()
+    assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+    assert time.monotonic() - began >= 0.25
+
+
+def test_nobody_waits_for_ever(pod, sitter, monkeypatch):
+    monkeypatch.setattr(nlraw.route, "PATIENCE", 0.2)
+    pod.add_orphan()
+    assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+
+
+def test_who_only_looks_does_not_wait(pod, sitter, monkeypatch):
+    monkeypatch.setattr(nlraw.route, "_bind_alone", lambda socket: pytest.fail("it waits for the port"))
+    pod.add_orphan()
+    assert [tap.verdict for tap in nlraw.scan(netns=pod.path)] == ["orphan"]
+    assert nlraw.cleanup(netns=pod.path, dry_run=True).outcome == "would-clean"
