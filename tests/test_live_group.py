@@ -545,6 +545,7 @@ class Deletes:
         return any(looked <= since <= answered and sent <= until for looked, sent, answered in self.done)
 
 
+@pytest.mark.slow
 def test_in_a_crowd_no_device_vanishes_that_was_not_an_orphan_when_last_looked_at(pod, watch):
     add_strangers(pod)
     before = pod.state()

@@ -20,6 +20,8 @@ from nlraw import route
 TAP = pods.TAP
 ROUNDS = 50
 
+pytestmark = pytest.mark.slow
+
 # Works at once whenever it is told to, with the rest of its imports done, and says what came of it.
 RIVAL = """
 import sys, nlraw

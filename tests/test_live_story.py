@@ -20,6 +20,8 @@ from nlraw import netns, tap
 TAP = pods.TAP
 BOOT = 60  # seconds
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
