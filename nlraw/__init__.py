@@ -9,11 +9,16 @@ The layers below are public too: `wire`, `exchange`, `link`, `tc`, `inet` turn b
 call, `netns` and `route` talk to the kernel.
 """
 
+import sys
+
 from .errors import BadNamespace, Error, Interrupted, Invalid, Lost, Malformed, Refused, TapInUse
-from .orphans import cleanup, scan
-from .provision import setup
 from .report import CreatedTap, Report, Setup, Tap, TcObject, Uplink
-from .sweep import Sweep, Totals, sweep
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .node import Sweep, Totals, sweep
+    from .orphans import cleanup, scan
+    from .provision import setup
 
 __version__ = "0.1.0"
 
@@ -39,3 +44,28 @@ __all__ = [
     "setup",
     "sweep",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """The functions are imported when they are asked for: nobody pays for what is not used (PEP 562)."""
+    if name in ("cleanup", "scan"):
+        from . import orphans
+
+        found = getattr(orphans, name)
+    elif name == "setup":
+        from . import provision
+
+        found = provision.setup
+    elif name in ("Sweep", "Totals", "sweep"):
+        from . import node
+
+        found = getattr(node, name)
+    else:
+        raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    globals()[name] = found
+    return found
+
+
+if sys.version_info < (3, 7):  # which knows no such thing
+    for _name in __all__:
+        globals().get(_name) or __getattr__(_name)

@@ -5,7 +5,6 @@ The options stand in one table, which the parser, the usage errors and the help 
 argparse: importing that takes longer than a whole cleanup.
 """
 
-import os
 import sys
 from errno import errorcode
 
@@ -17,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterable, List, Optional, Sequence
 
+    from .node import Sweep
     from .selftest import Step
-    from .sweep import Sweep
 
     Options = Dict[str, List[str]]
 
@@ -155,7 +154,7 @@ def setup(options: "Options") -> int:
 
 def sweep(options: "Options") -> int:
     """`nlraw sweep`; where stderr is a terminal, with a line of progress on it."""
-    from .sweep import sweep as sweep_node
+    from .node import sweep as sweep_node
 
     swept = sweep_node(
         dirs=options.get("dir"),
@@ -339,7 +338,7 @@ def _interface(options: "Options", name: str, default: str) -> str:
 
 def _text(argument: str) -> str:
     """The bytes of an argument, whatever the locale took them for, as UTF-8; those that are none as lone surrogates."""
-    return os.fsencode(argument).decode("utf-8", "surrogateescape")
+    return argument.encode(sys.getfilesystemencoding(), "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def _number(options: "Options", name: str) -> "Optional[int]":
@@ -482,7 +481,7 @@ def say(text: str, end: str = "\n") -> None:
         sys.stdout.write(text + end)
         sys.stdout.flush()
     except OSError as error:
-        sys.stdout = open(os.devnull, "w")  # or the interpreter tries again when it ends
+        sys.stdout = open("/dev/null", "w")  # or the interpreter tries again when it ends
         raise _Unwritten(error.strerror) from None
 
 
@@ -497,4 +496,4 @@ def _hint(text: str) -> None:
             sys.stderr.write(text)
             sys.stderr.flush()
         except OSError:
-            sys.stderr = open(os.devnull, "w")
+            sys.stderr = open("/dev/null", "w")

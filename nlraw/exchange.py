@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 _s32 = Struct("=i")
 
+_CONTROL = frozenset((uapi.NLMSG_NOOP, uapi.NLMSG_ERROR, uapi.NLMSG_DONE, uapi.NLMSG_OVERRUN))
+
+# The answer to a request with one of these flags does not end with its first message.
+_ENDS_OTHERWISE = uapi.NLM_F_ACK | uapi.NLM_F_DUMP
+
 
 class Request:
     """What is asked of the kernel, and in which words it is told to a person (``step``, ``object``).
@@ -92,10 +97,8 @@ class Exchange:
 
     def datagram(self) -> bytes:
         """The bytes to send."""
-        return b"".join(
-            wire.message(reply.request.type, reply.request.flags, sequence, reply.request.payload)
-            for sequence, reply in self._waiting.items()
-        )
+        requests = [(reply.request, sequence) for sequence, reply in self._waiting.items()]
+        return b"".join([wire.message(asked.type, asked.flags, sequence, asked.payload) for asked, sequence in requests])
 
     def receive(self, datagram: bytes) -> bool:
         """Take one datagram of the kernel's; tell whether any of it was for us.
@@ -117,6 +120,9 @@ class Exchange:
         """Add one message to its reply; tell whether it was the last."""
         if message.flags & uapi.NLM_F_DUMP_INTR:
             reply.interrupted = True
+        if message.type not in _CONTROL:
+            reply.messages.append(message)
+            return not message.flags & uapi.NLM_F_MULTI and not reply.request.flags & _ENDS_OTHERWISE
         if message.type == uapi.NLMSG_ERROR:
             reply.error = _refusal(reply.request, message)
             return reply.error is not None or not reply.request.dumps
@@ -126,10 +132,7 @@ class Exchange:
             return True
         if message.type == uapi.NLMSG_OVERRUN:
             raise Lost(errno.ENOBUFS, "the kernel reports lost data (NLMSG_OVERRUN)", reply.request.step, reply.request.object)
-        if message.type != uapi.NLMSG_NOOP:
-            reply.messages.append(message)
-            return not message.flags & uapi.NLM_F_MULTI and not reply.request.flags & (uapi.NLM_F_ACK | uapi.NLM_F_DUMP)
-        return False
+        return False  # NLMSG_NOOP
 
 
 def _refusal(request: Request, message: wire.Message) -> "Optional[Refused]":
@@ -142,12 +145,11 @@ def _refusal(request: Request, message: wire.Message) -> "Optional[Refused]":
     words = ""
     attribute: Tuple[int, ...] = ()
     if message.flags & uapi.NLM_F_ACK_TLVS:
-        told = wire.spans(message.data, (_extended_ack(message), message.end))
-        if uapi.NLMSGERR_ATTR_MSG in told:
-            words = wire.read_string(message.data, told[uapi.NLMSGERR_ATTR_MSG])
-        if uapi.NLMSGERR_ATTR_OFFS in told:
-            offset = wire.read_u32(message.data, told[uapi.NLMSGERR_ATTR_OFFS]) - uapi.nlmsghdr.size
-            attribute = wire.path(request.payload, request.fixed, len(request.payload), offset)
+        told = wire.Row(message.data, _extended_ack(message), message.end)
+        words = told.string(uapi.NLMSGERR_ATTR_MSG) or ""
+        offset = told.u32(uapi.NLMSGERR_ATTR_OFFS)
+        if offset is not None:
+            attribute = wire.path(request.payload, request.fixed, len(request.payload), offset - uapi.nlmsghdr.size)
     return Refused(-code, words, request.step, request.object, attribute)
 
 

@@ -42,24 +42,21 @@ def default_routes(messages: "Iterable[wire.Message]") -> "List[DefaultRoute]":
             continue
         data, span = message.data, (message.start, message.end)
         family, length, _, _, table, _, _, kind, _ = wire.fixed(uapi.rtmsg, data, span)
-        told = wire.spans(data, (message.start + uapi.rtmsg.size, message.end))
-        if uapi.RTA_TABLE in told:
-            table = wire.read_u32(data, told[uapi.RTA_TABLE])
+        told = wire.Row(data, message.start + uapi.rtmsg.size, message.end)
+        table = told.u32(uapi.RTA_TABLE) or table
         if length or kind != uapi.RTN_UNICAST or table != uapi.RT_TABLE_MAIN:
             continue
-        metric = wire.read_u32(data, told[uapi.RTA_PRIORITY]) if uapi.RTA_PRIORITY in told else 0
-        if uapi.RTA_MULTIPATH in told:
-            start, end = told[uapi.RTA_MULTIPATH]
-            size, _, _, ifindex = wire.fixed(uapi.rtnexthop, data, (start, end))
-            told = wire.spans(data, (start + uapi.rtnexthop.size, min(start + size, end)))
-        elif uapi.RTA_OIF in told:
-            ifindex = wire.read_u32(data, told[uapi.RTA_OIF])
-        else:
+        metric = told.u32(uapi.RTA_PRIORITY) or 0
+        ifindex = told.u32(uapi.RTA_OIF)
+        hops = told.span(uapi.RTA_MULTIPATH)
+        if hops is not None:
+            size, _, _, ifindex = wire.fixed(uapi.rtnexthop, data, hops)
+            told = wire.Row(data, hops[0] + uapi.rtnexthop.size, min(hops[0] + size, hops[1]))
+        if ifindex is None:
             continue
-        gateway = None
-        if family == AF_INET and uapi.RTA_GATEWAY in told:
-            gateway = _dotted(data, told[uapi.RTA_GATEWAY])
-        found.append(DefaultRoute(ifindex, metric, gateway))
+        gateway = told.span(uapi.RTA_GATEWAY)
+        dotted = _dotted(data, gateway) if family == AF_INET and gateway is not None else None
+        found.append(DefaultRoute(ifindex, metric, dotted))
     return sorted(found, key=lambda route: route.metric)
 
 
@@ -94,9 +91,9 @@ def addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
             continue
         data, span = message.data, (message.start, message.end)
         family, prefixlen, flags, _, ifindex = wire.fixed(uapi.ifaddrmsg, data, span)
-        told = wire.spans(data, (message.start + uapi.ifaddrmsg.size, message.end))
+        told = wire.Row(data, message.start + uapi.ifaddrmsg.size, message.end)
         # IFA_ADDRESS is the far end of a point-to-point link, IFA_LOCAL always ours (if_addr.h)
-        local = told.get(uapi.IFA_LOCAL, told.get(uapi.IFA_ADDRESS))
+        local = told.span(uapi.IFA_LOCAL) or told.span(uapi.IFA_ADDRESS)
         if family == AF_INET and local is not None and not flags & uapi.IFA_F_SECONDARY:
             found.append(Address(ifindex, _dotted(data, local), prefixlen))
     return found

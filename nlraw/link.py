@@ -7,7 +7,7 @@ from .exchange import Reply, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterable, List, Optional, Tuple
+    from typing import Iterable, List, Optional, Tuple
 
 _FIXED = uapi.ifinfomsg.size
 _unpack = uapi.ifinfomsg.unpack_from
@@ -21,81 +21,68 @@ class Link:
     An attribute too short for its type raises `Malformed` when it is read, a bad layout when the first one is.
     """
 
-    __slots__ = ("ifindex", "flags", "_data", "_start", "_end", "_spans", "_info", "_tun")
+    __slots__ = ("ifindex", "flags", "_message", "_row", "_tun")
 
     def __init__(self, message: wire.Message) -> None:
-        self._data = message.data
-        self._start = message.start + _FIXED
-        self._end = message.end
-        if self._start > self._end:
-            raise Malformed("%d bytes where ifinfomsg belongs" % (self._end - message.start), message.start)
+        if message.end - message.start < _FIXED:
+            raise Malformed("%d bytes where ifinfomsg belongs" % (message.end - message.start), message.start)
         _, _, self.ifindex, self.flags, _ = _unpack(message.data, message.start)
-        self._spans: Optional[Dict[int, wire.Span]] = None
-        self._info: Optional[Dict[int, wire.Span]] = None
+        self._message = message
+        self._row: Optional[wire.Row] = None
         self._tun: Optional[Tun] = None
 
-    def _span(self, type: int) -> "Optional[wire.Span]":
-        if self._spans is None:
-            self._spans = wire.spans(self._data, (self._start, self._end))
-        return self._spans.get(type)
-
-    def _u8(self, type: int) -> "Optional[int]":
-        span = self._span(type)
-        return None if span is None else wire.read_u8(self._data, span)
-
-    def _u32(self, type: int) -> "Optional[int]":
-        span = self._span(type)
-        return None if span is None else wire.read_u32(self._data, span)
+    @property
+    def attributes(self) -> wire.Row:
+        """All that was told (IFLA_*)."""
+        if self._row is None:
+            message = self._message
+            self._row = wire.Row(message.data, message.start + _FIXED, message.end)
+        return self._row
 
     @property
     def ifname(self) -> str:
-        span = self._span(uapi.IFLA_IFNAME)
-        return "" if span is None else wire.read_string(self._data, span)
+        return self.attributes.string(uapi.IFLA_IFNAME) or ""
 
     @property
     def address(self) -> "Optional[str]":
         """The link-layer address as colon-separated hex."""
-        span = self._span(uapi.IFLA_ADDRESS)
-        return None if span is None else ":".join("%02x" % byte for byte in self._data[span[0] : span[1]])
+        address = self.attributes.raw(uapi.IFLA_ADDRESS)
+        return None if address is None else ":".join(["%02x" % byte for byte in address])
 
     @property
     def mtu(self) -> "Optional[int]":
-        return self._u32(uapi.IFLA_MTU)
+        return self.attributes.u32(uapi.IFLA_MTU)
 
     @property
     def group(self) -> "Optional[int]":
-        return self._u32(uapi.IFLA_GROUP)
+        return self.attributes.u32(uapi.IFLA_GROUP)
 
     @property
     def operstate(self) -> "Optional[int]":
         """RFC 2863 state, one of IF_OPER_*; it lags the carrier (net/core/link_watch.c)."""
-        return self._u8(uapi.IFLA_OPERSTATE)
+        return self.attributes.u8(uapi.IFLA_OPERSTATE)
 
     @property
     def carrier(self) -> "Optional[bool]":
-        state = self._u8(uapi.IFLA_CARRIER)
+        state = self.attributes.u8(uapi.IFLA_CARRIER)
         return None if state is None else state != 0
 
     @property
     def carrier_up_count(self) -> "Optional[int]":
         """How often the carrier came on; a TAP's first open does not count (tun_attach(), drivers/net/tun.c)."""
-        return self._u32(uapi.IFLA_CARRIER_UP_COUNT)
-
-    def _linkinfo(self) -> "Dict[int, wire.Span]":
-        if self._info is None:
-            self._info = wire.spans(self._data, self._span(uapi.IFLA_LINKINFO))
-        return self._info
+        return self.attributes.u32(uapi.IFLA_CARRIER_UP_COUNT)
 
     @property
     def kind(self) -> "Optional[str]":
         """The driver's name for its kind of device: "tun", "veth", "bridge"."""
-        span = self._linkinfo().get(uapi.IFLA_INFO_KIND)
-        return None if span is None else wire.read_string(self._data, span)
+        return self.attributes.row(uapi.IFLA_LINKINFO).string(uapi.IFLA_INFO_KIND)
 
     def tun(self) -> "Optional[Tun]":
         """The TUN driver's facts, or None for another driver's device."""
-        if self._tun is None and self.kind == "tun":
-            self._tun = Tun(self._data, wire.spans(self._data, self._linkinfo().get(uapi.IFLA_INFO_DATA)))
+        if self._tun is None:
+            info = self.attributes.row(uapi.IFLA_LINKINFO)
+            if info.string(uapi.IFLA_INFO_KIND) == "tun":
+                self._tun = Tun(info.row(uapi.IFLA_INFO_DATA))
         return self._tun
 
     def __repr__(self) -> str:
@@ -107,13 +94,10 @@ class Tun:
 
     __slots__ = ("type", "queues", "disabled_queues")
 
-    def __init__(self, data: bytes, spans: "Dict[int, wire.Span]") -> None:
-        mode = spans.get(uapi.IFLA_TUN_TYPE)
-        queues = spans.get(uapi.IFLA_TUN_NUM_QUEUES)
-        disabled = spans.get(uapi.IFLA_TUN_NUM_DISABLED_QUEUES)
-        self.type = None if mode is None else wire.read_u8(data, mode)  # IFF_TUN or IFF_TAP
-        self.queues = 0 if queues is None else wire.read_u32(data, queues)  # of a multi-queue device alone
-        self.disabled_queues = 0 if disabled is None else wire.read_u32(data, disabled)
+    def __init__(self, attributes: wire.Row) -> None:
+        self.type = attributes.u8(uapi.IFLA_TUN_TYPE)  # IFF_TUN or IFF_TAP
+        self.queues = attributes.u32(uapi.IFLA_TUN_NUM_QUEUES) or 0  # of a multi-queue device alone
+        self.disabled_queues = attributes.u32(uapi.IFLA_TUN_NUM_DISABLED_QUEUES) or 0
 
 
 def flag_names(flags: int) -> "Tuple[str, ...]":

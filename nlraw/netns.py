@@ -9,21 +9,21 @@ caller's thread never moves, and nothing has to be restored.
 import _thread
 import errno
 import fcntl
-import os
-import stat
+import posix  # what os is made of; os itself takes a quarter of an interpreter's start to import
 
 from . import uapi
 from .errors import BadNamespace, Error, Invalid, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from os import PathLike
     from types import TracebackType
-    from typing import Any, Callable, List, Optional, Protocol, Type, TypeVar, Union
+    from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple, Type, TypeVar, Union
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
 
-    NetnsArgument = Union[None, int, str, "os.PathLike[str]", HasFileno]
+    NetnsArgument = Union[None, int, str, "PathLike[str]", HasFileno]
     T = TypeVar("T")
 
 # The step in which a namespace that is not there shows.
@@ -51,11 +51,11 @@ def describe(netns: "NetnsArgument") -> str:
         if "/" in netns:
             return netns
         candidates = [directory + "/" + netns for directory in NAMED]
-        return next((path for path in candidates if os.access(_encode(path), os.F_OK)), candidates[0])
+        return next((path for path in candidates if posix.access(_encode(path), posix.F_OK)), candidates[0])
     if hasattr(netns, "fileno"):
         return "/proc/self/fd/%d" % _fileno(netns)
     if hasattr(netns, "__fspath__"):
-        path = os.fspath(netns)
+        path = netns.__fspath__()
         return path if isinstance(path, str) else path.decode("utf-8", "surrogateescape")
     raise Invalid("a namespace is a PID, a path, a name or a descriptor, not %r" % (netns,))
 
@@ -99,7 +99,7 @@ class Namespace:
 
     def identity(self) -> "tuple[int, int]":
         """Device and inode: two paths to one namespace have the same."""
-        found = os.stat("/proc/thread-self/ns/net") if self._fd is None else os.fstat(self._fd)
+        found = posix.stat("/proc/thread-self/ns/net") if self._fd is None else posix.fstat(self._fd)
         return found.st_dev, found.st_ino
 
     def run(self, function: "Callable[[], T]") -> "T":
@@ -131,7 +131,7 @@ class Namespace:
 
     def close(self) -> None:
         if self.fileno() >= 0:
-            os.close(self.fileno())
+            posix.close(self.fileno())
             self._fd = -1  # not None, which would mean the current namespace
 
     def __enter__(self) -> "Namespace":
@@ -146,11 +146,11 @@ class Namespace:
 def _open(path: str, netns: "NetnsArgument") -> int:
     try:
         if netns is not None and not isinstance(netns, (int, str)) and hasattr(netns, "fileno"):
-            return os.dup(_fileno(netns))  # not inherited by a child, like all of Python's
+            return posix.dup(_fileno(netns))  # not inherited by a child, like all of Python's
         # O_NONBLOCK: a FIFO of that name must not make us wait
-        return os.open(_encode(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        return posix.open(_encode(path), posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except FileNotFoundError as error:
-        words = os.strerror(errno.ENOENT)
+        words = posix.strerror(errno.ENOENT)
         if isinstance(netns, (int, str)) and str(netns).isdecimal():
             words = "there is no process %s, or it has ended" % netns
         elif isinstance(netns, str) and "/" not in netns:
@@ -164,7 +164,7 @@ def _check(fd: int, path: str) -> None:
     """Make sure that a descriptor is a network namespace's (NS_GET_NSTYPE, ioctl_ns(2))."""
     try:
         # asked of a regular file alone, as nsfs has them: a device might take the number for something else
-        kind = fcntl.ioctl(fd, uapi.NS_GET_NSTYPE) if stat.S_ISREG(os.fstat(fd).st_mode) else None
+        kind = fcntl.ioctl(fd, uapi.NS_GET_NSTYPE) if posix.fstat(fd).st_mode & uapi.S_IFMT == uapi.S_IFREG else None
     except OSError as error:
         if error.errno != errno.ENOTTY:
             raise _refused(error, OPEN, path) from None
@@ -228,28 +228,59 @@ def on_own_thread(function: "Callable[[], T]") -> "T":
 def _call(name: str, step: str, object: str, *numbers: int) -> None:
     """Make one of the system calls that Python has since 3.12 (os.setns, os.unshare), else the C library through ctypes."""
     try:
-        function = getattr(os, name, None)
-        if function is not None:
-            function(*numbers)
-            return
-        try:
-            import ctypes
-        except ImportError:
-            raise Error(
-                "this Python has neither os.%s (3.12 and newer) nor ctypes (Debian: libpython3-stdlib); "
-                "only the current namespace can be used" % name,
-                step,
-                object,
-            ) from None
-        if getattr(ctypes.CDLL(None, use_errno=True), name)(*numbers) != 0:
-            raise OSError(ctypes.get_errno(), name)
+        function = getattr(posix, name, None)
+        if function is None:
+            try:
+                function = _from_libc(name)
+            except ImportError:
+                raise Error(
+                    "this Python has neither os.%s (3.12 and newer) nor ctypes (Debian: libpython3-stdlib); "
+                    "only the current namespace can be used" % name,
+                    step,
+                    object,
+                ) from None
+        function(*numbers)
     except OSError as error:
         raise _refused(error, step, object) from None
 
 
+# What was found in the C library: looking it up takes longer than a call.
+_libc: "Dict[str, Callable[..., None]]" = {}
+
+
+def _from_libc(name: str) -> "Callable[..., None]":
+    """A function of the C library that takes numbers and returns 0, or raises OSError."""
+    if name not in _libc:
+        try:
+            function, errno_of = _by_half_of_ctypes(name)
+        except (ImportError, AttributeError):  # not CPython
+            import ctypes
+
+            function, errno_of = getattr(ctypes.CDLL(None, use_errno=True), name), ctypes.get_errno
+
+        def call(*numbers: int) -> None:
+            if function(*numbers) != 0:
+                raise OSError(errno_of(), name)
+
+        _libc[name] = call
+    return _libc[name]
+
+
+def _by_half_of_ctypes(name: str) -> "Tuple[Callable[..., int], Callable[[], int]]":
+    """The function, and what tells its errno, by the C half of ctypes alone: its Python half takes half a cold start to import,
+    and does with these names no more than this (Lib/ctypes/__init__.py)."""
+    import _ctypes as half
+
+    kinds: Any = half  # private, so its names are in no stub
+    integer = type("integer", (kinds._SimpleCData,), {"_type_": "i"})
+    flags = kinds.FUNCFLAG_CDECL | kinds.FUNCFLAG_USE_ERRNO
+    kind: Any = type("kind", (kinds.CFuncPtr,), {"_flags_": flags, "_restype_": integer})
+    return kind(kinds.dlsym(kinds.dlopen(None, 0), name)), kinds.get_errno
+
+
 def _refused(error: OSError, step: str, object: str) -> Refused:
     number = error.errno or 0
-    words = os.strerror(number)
+    words = posix.strerror(number)
     if number == errno.EPERM:
         words += "; it takes CAP_SYS_ADMIN, here and in the user namespace that owns it"
     return Refused(number, words, step, object)

@@ -13,9 +13,9 @@ attaches between the second look and the delete: some 0.1 ms, and as much again 
 """
 
 import errno
-import os
+import posix
 
-from . import inet, link, tc, uapi
+from . import link, tc, uapi
 from .errors import Error, Interrupted, Invalid, Lost, Refused, TapInUse
 from .link import Link
 from .netns import Namespace, describe
@@ -77,7 +77,7 @@ def evidence(link: Link) -> str:
 
 def is_fresh(link: Link) -> bool:
     """An orphan that no second open ever attached to: the leftover of a failed start, or a start under way."""
-    return judge(link) == ORPHAN and not link.carrier_up_count
+    return not link.carrier_up_count and judge(link) == ORPHAN
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -246,7 +246,7 @@ class Target:
     ``spare_fresh`` leaves fresh orphans alone. Raises `Invalid` for what can be no name.
     """
 
-    __slots__ = ("match", "uplink", "tap", "spare_fresh")
+    __slots__ = ("match", "uplink", "name", "tap", "spare_fresh")
 
     def __init__(self, match: str, uplink: str, tap: "Optional[str]" = None, spare_fresh: bool = False) -> None:
         if not match:
@@ -254,11 +254,13 @@ class Target:
         link.check_name(uplink)
         self.match = match
         self.uplink = uplink
+        self.name = None if uplink in ("auto", "none") else uplink
         self.tap = tap
         self.spare_fresh = spare_fresh
 
     def fits(self, name: str) -> bool:
-        return name == self.tap or matches(self.match, name)
+        """Whether a TAP of that name is meant; the uplink never is."""
+        return name != self.name and (name == self.tap or matches(self.match, name))
 
 
 def look(route: Route, target: Target, *more: "Request") -> "Tuple[Optional[Link], List[Link], List[Reply]]":
@@ -267,22 +269,28 @@ def look(route: Route, target: Target, *more: "Request") -> "Tuple[Optional[Link
     requests = []
     if target.uplink == "auto":
         requests = [link.get(ifindex, "of the default route") for ifindex in _default_routes(route)]
-    elif target.uplink != "none":
-        requests = [link.find(target.uplink)]
+    elif target.name is not None:
+        requests = [link.find(target.name)]
     replies = route.query(*(requests + [link.dump("tun")] + list(more)))
     named, listed, told = replies[: len(requests)], replies[len(requests)], replies[len(requests) + 1 :]
-    matching = [tap for tap in link.links(listed.answer()) if judge(tap) is not None and target.fits(tap.ifname)]
+    taps = matching(listed, target)
     found = [link.only(reply) for reply in named if not is_gone(reply.error)]
-    if target.uplink == "auto":  # an orphan may have a default route too
-        found = [device for device in found if device.ifindex not in {tap.ifindex for tap in matching}]
+    if target.name is None:  # an orphan may have a default route too
+        found = [device for device in found if device.ifindex not in {tap.ifindex for tap in taps}]
     else:  # one found by an alternative name is somebody else's device
-        found = [device for device in found if device.ifname == target.uplink]
-    uplink = found[0] if found else None
-    return uplink, [tap for tap in matching if uplink is None or tap.ifindex != uplink.ifindex], told
+        found = [device for device in found if device.ifname == target.name]
+    return found[0] if found else None, taps, told
+
+
+def matching(listed: "Reply", target: Target) -> "List[Link]":
+    """The matching TAPs among the links that a reply lists."""
+    return [tap for tap in link.links(listed.answer()) if target.fits(tap.ifname) and judge(tap) is not None]
 
 
 def _default_routes(route: Route) -> "List[int]":
     """The devices of the default routes, best first: by IPv4, then by IPv6."""
+    from . import inet
+
     ifindexes: List[int] = []
     for family in (inet.AF_INET, inet.AF_INET6):
         (reply,) = route.query(inet.dump_routes(family))
@@ -329,7 +337,7 @@ class Cleanup:
     def __init__(self, route: Route, target: Target) -> None:
         self.route = route
         self.target = target
-        self.name = named_uplink(target.uplink)
+        self.name = target.name
         self.uplink: Optional[Link] = None
         self.taps: Dict[int, Link] = {}
         self.qdiscs: List[tc.Qdisc] = []
@@ -337,18 +345,18 @@ class Cleanup:
         self.done: List[Step] = []
         self.unsettled: List[Tuple[Step, Optional[Refused]]] = []
 
-    def remove(self, dry_run: bool = False) -> Report:
-        """Remove the orphans, or say what would be removed.
+    def remove(self, dry_run: bool = False, briefly: bool = False) -> Report:
+        """Remove the orphans, or say what would be removed; ``briefly``, just that something would.
 
         Raises `TapInUse`, having changed nothing, or another `Error`; what was seen and done by then is its ``report``.
         """
         try:
-            return self.run(dry_run)
+            return self.run(dry_run, briefly)
         except Error as error:
             error.report = self.report("in-use" if isinstance(error, TapInUse) else "failed", self.done, error)
             raise
 
-    def run(self, dry_run: bool) -> Report:
+    def run(self, dry_run: bool, briefly: bool) -> Report:
         for rounds_left in reversed(range(ROUNDS)):
             taps = self.look()
             if self.unsettled:
@@ -357,8 +365,10 @@ class Cleanup:
             if self.uplink is None and self.target.uplink != "none":
                 return self.report("cleaned" if self.done else "skipped", self.done)
             self.refuse_if_used(taps)
-            self.look_at_hooks()
             orphans = [tap for tap in taps if not (self.target.spare_fresh and is_fresh(tap))]
+            if dry_run and briefly and orphans:
+                return self.report("would-clean", ())
+            self.look_at_hooks()
             steps = plan(self.uplink, orphans, self.qdiscs, self.hooks)
             if dry_run:
                 return self.report("would-clean" if steps else "clean", steps)
@@ -402,7 +412,7 @@ class Cleanup:
         holds them, each still an orphan, and nothing else. Until that is proven nothing else is changed; where it is not, each
         gets its former group back, and the next look takes another number.
         """
-        group = int.from_bytes(os.urandom(4), "big") >> 1 | 1  # never 0, where every link is at first
+        group = int.from_bytes(posix.urandom(4), "big") >> 1 | 1  # never 0, where every link is at first
         done = False
         try:
             self.set_groups([(orphan, group) for orphan in orphans])
@@ -499,10 +509,10 @@ def remove(route: Route, target: Target, dry_run: bool = False) -> Report:
     return Cleanup(route, target).remove(dry_run)
 
 
-def inspect(route: Route, target: Target) -> Report:
-    """What `remove` would do, "in-use" being an outcome like others."""
+def inspect(route: Route, target: Target, briefly: bool = False) -> Report:
+    """What `remove` would do, "in-use" being an outcome like others; ``briefly``, just that it would do something."""
     try:
-        return remove(route, target, dry_run=True)
+        return Cleanup(route, target).remove(dry_run=True, briefly=briefly)
     except TapInUse as error:
         report = error.report
         if not isinstance(report, Report):
@@ -522,8 +532,8 @@ def scan(netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK
     """
     target = Target(match, uplink)
     with Namespace(netns) as namespace, Route(namespace) as route:
-        _, taps, _ = look(route, target)
-        return tuple(map(as_tap, taps))
+        (listed,) = route.query(link.dump("tun"))
+        return tuple(map(as_tap, matching(listed, target)))
 
 
 def cleanup(netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK, dry_run: bool = False) -> Report:
@@ -556,12 +566,7 @@ def _reporting(netns: "NetnsArgument", target: Target, alone: bool, act: "Callab
 
 def failure(path: str, target: Target, error: Error) -> Report:
     """The report on a namespace that nothing could be learnt about."""
-    uplink = named_uplink(target.uplink)
-    return Report(netns=path, uplink=uplink, outcome="failed", taps=(), tc_removed=(), error=error)
-
-
-def named_uplink(uplink: str) -> "Optional[str]":
-    return None if uplink in ("auto", "none") else uplink
+    return Report(netns=path, uplink=target.name, outcome="failed", taps=(), tc_removed=(), error=error)
 
 
 def as_tap(tap: Link, deleted: bool = False) -> Tap:

@@ -11,7 +11,7 @@ the TAP away. If a step fails, what this call made is taken away again, in rever
 """
 
 import errno
-import os
+import posix
 from _socket import inet_pton
 
 from . import inet, link, orphans, tc, uapi
@@ -58,9 +58,9 @@ def setup(
         if number is not None and not 0 <= number < 0xFFFFFFFF:
             raise Invalid("this can be no user or group", "check ID", str(number))
     if group is None and owner is None:
-        group = os.getgid()
+        group = posix.getgid()
     if owner is None:
-        owner = os.getuid()
+        owner = posix.getuid()
     wanted = _Wanted(tap, owner, group, None if address is None else _parse(address))
     target = Target(match, uplink, tap)
     path = describe(netns)
@@ -133,7 +133,7 @@ class _Setup:
             try:
                 tap, uplink, ahead = self.configure(fd, self.found.uplink)
             finally:
-                os.close(fd)  # the TAP goes with it, unless it has been made persistent
+                posix.close(fd)  # the TAP goes with it, unless it has been made persistent
         except Error as error:
             error.report = _failure(self.route.path, cleanup, error)
             raise

@@ -9,7 +9,7 @@ request opens another, inside the same namespace. Source: netlink(7).
 """
 
 import errno
-import os
+import posix
 import time
 
 # The C half of the socket module, without the enums that take longer to make than a scan.
@@ -72,23 +72,24 @@ class Route:
         socket, and it is asked for again. Raises `Interrupted` for a list that is never whole, `Lost` for an answer that is
         lost each time.
         """
-        replies: Dict[int, Reply] = {}
-        open_ = list(range(len(requests)))
+        replies: Dict[Request, Reply] = {}
+        asked = requests
         for left in reversed(range(ATTEMPTS)):
             try:
-                replies.update(zip(open_, self.change(*[requests[number] for number in open_])))
+                answers = self.change(*asked)
             except Lost as error:
                 if not left or error.errno == errno.ETIMEDOUT:
                     raise
                 continue
-            open_ = [number for number in open_ if replies[number].interrupted or _is_busy(replies[number])]
-            if not open_:
-                break
+            replies.update(zip(asked, answers))
+            asked = tuple([reply.request for reply in answers if reply.interrupted or _is_busy(reply)])
+            if not asked:
+                return [replies[request] for request in requests]
         for reply in replies.values():
             if reply.interrupted:
                 words = "the list changed while it was read, %d times in a row" % ATTEMPTS
                 raise Interrupted(words, reply.request.step, reply.request.object)
-        return [replies[number] for number in range(len(requests))]
+        return [replies[request] for request in requests]
 
     def change(self, *requests: Request) -> "List[Reply]":
         """Send requests in one datagram, once, and return a reply to each.
@@ -118,8 +119,8 @@ class Route:
             if number == errno.ENOBUFS:
                 self._window = max(1, self._window // 4)
             if number in (errno.ENOBUFS, errno.EMSGSIZE, errno.ETIMEDOUT):
-                raise Lost(number, os.strerror(number), step, object) from None
-            raise Refused(number, os.strerror(number), step, object) from None
+                raise Lost(number, posix.strerror(number), step, object) from None
+            raise Refused(number, posix.strerror(number), step, object) from None
         except BaseException:
             self.close()
             raise
@@ -162,7 +163,7 @@ class Route:
 
 
 def _is_busy(reply: Reply) -> bool:
-    return reply.request.dumps and reply.error is not None and reply.error.errno == errno.EBUSY
+    return reply.error is not None and reply.error.errno == errno.EBUSY and reply.request.dumps
 
 
 def _open(alone: bool) -> "Tuple[Socket, int]":
@@ -210,7 +211,7 @@ def _wait(socket: Socket, deadline: float) -> None:
 def _in_words(error: Refused) -> Refused:
     """The same refusal, in the C library's words where the kernel had none, and with the capability that was missing."""
     number = error.errno or 0
-    words = error.words or os.strerror(number)
+    words = error.words or posix.strerror(number)
     if number == errno.EPERM:
         words += "; it takes CAP_NET_ADMIN in the user namespace that owns the network namespace"
     return Refused(number, words, error.step, error.object, error.attribute)

@@ -7,7 +7,7 @@ without `persist` the kernel takes the TAP away when the last descriptor closes.
 
 import errno
 import fcntl
-import os
+import posix
 
 from . import uapi
 from .errors import Refused
@@ -48,12 +48,12 @@ def attach(namespace: Namespace, name: str) -> int:
 
 
 def _attached(name: str, flags: int, step: str) -> int:
-    fd = _call(lambda: os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC), "open", DEVICE, _OPEN)
+    fd = _call(lambda: posix.open(DEVICE, posix.O_RDWR | posix.O_CLOEXEC), "open", DEVICE, _OPEN)
     try:
         request = uapi.ifreq.pack(name.encode("utf-8", "surrogateescape"), flags)
         _call(lambda: fcntl.ioctl(fd, uapi.TUNSETIFF, request), step, name, _ATTACH)
     except BaseException:
-        os.close(fd)
+        posix.close(fd)
         raise
     return fd
 
@@ -81,5 +81,5 @@ def _call(function: "Callable[[], T]", step: str, object: str, remedies: "dict[i
         return function()
     except OSError as error:
         number = error.errno or 0
-        words = "; ".join(filter(None, (os.strerror(number), remedies.get(number))))
+        words = "; ".join(filter(None, (posix.strerror(number), remedies.get(number))))
         raise Refused(number, words, step, object) from None

@@ -11,7 +11,7 @@ from .exchange import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterable, List, Optional
+    from typing import Iterable, List, Optional
 
 _FIXED = uapi.tcmsg.size
 
@@ -27,19 +27,13 @@ _ACTIONS = {
 class _Tc:
     """The part that qdiscs and filters share: tcmsg and its attributes."""
 
-    __slots__ = ("ifindex", "handle", "parent", "info", "kind", "_data", "_spans")
+    __slots__ = ("ifindex", "handle", "parent", "info", "kind", "attributes")
 
     def __init__(self, message: wire.Message) -> None:
         fixed = wire.fixed(uapi.tcmsg, message.data, (message.start, message.end))
         _, self.ifindex, self.handle, self.parent, self.info = fixed
-        self._data = message.data
-        self._spans = wire.spans(message.data, (message.start + _FIXED, message.end))
-        kind = self._spans.get(uapi.TCA_KIND)
-        self.kind = "" if kind is None else wire.read_string(message.data, kind)
-
-    def _u32(self, type: int) -> int:
-        span = self._spans.get(type)
-        return 0 if span is None else wire.read_u32(self._data, span)
+        self.attributes = wire.Row(message.data, message.start + _FIXED, message.end)
+        self.kind = self.attributes.string(uapi.TCA_KIND) or ""
 
 
 class Qdisc(_Tc):
@@ -50,11 +44,11 @@ class Qdisc(_Tc):
     @property
     def ingress_block(self) -> int:
         """The shared block that takes this qdisc's ingress filters; 0 for none."""
-        return self._u32(uapi.TCA_INGRESS_BLOCK)
+        return self.attributes.u32(uapi.TCA_INGRESS_BLOCK) or 0
 
     @property
     def egress_block(self) -> int:
-        return self._u32(uapi.TCA_EGRESS_BLOCK)
+        return self.attributes.u32(uapi.TCA_EGRESS_BLOCK) or 0
 
     def __repr__(self) -> str:
         return "Qdisc(%s, ifindex=%d, handle=%#x, parent=%#x)" % (self.kind, self.ifindex, self.handle, self.parent)
@@ -67,7 +61,7 @@ class Filter(_Tc):
 
     def __init__(self, message: wire.Message) -> None:
         super().__init__(message)
-        self.options = wire.spans(message.data, self._spans.get(uapi.TCA_OPTIONS))
+        self.options = self.attributes.row(uapi.TCA_OPTIONS)
 
     @property
     def priority(self) -> int:
@@ -80,7 +74,7 @@ class Filter(_Tc):
 
     @property
     def chain(self) -> int:
-        return self._u32(uapi.TCA_CHAIN)
+        return self.attributes.u32(uapi.TCA_CHAIN) or 0
 
     @property
     def table(self) -> bool:
@@ -94,8 +88,8 @@ class Filter(_Tc):
 
     def actions(self) -> "List[Action]":
         """Its actions in the order in which they are run; none of a classifier not known here."""
-        row = wire.spans(self._data, self.options.get(_ACTIONS.get(self.kind, -1)))
-        return [Action(self._data, row[order]) for order in sorted(row)]
+        row = self.options.row(_ACTIONS.get(self.kind, -1))
+        return [Action(row.row(order)) for order in sorted(row)]
 
     @property
     def matches_all(self) -> bool:
@@ -105,14 +99,13 @@ class Filter(_Tc):
         return self.kind == "matchall" or (self.kind == "u32" and self._u32_matches_all())
 
     def _u32_matches_all(self) -> bool:
-        span = self.options.get(uapi.TCA_U32_SEL)
+        span = self.options.span(uapi.TCA_U32_SEL)
         if span is None or uapi.TCA_U32_MARK in self.options or uapi.TCA_U32_INDEV in self.options:
             return False
-        flags, _, nkeys = wire.fixed(uapi.tc_u32_sel, self._data, span)[:3]
+        data = self.options.data
+        flags, _, nkeys = wire.fixed(uapi.tc_u32_sel, data, span)[:3]
         at = span[0] + uapi.tc_u32_sel.size
-        masks = [
-            wire.fixed(uapi.tc_u32_key, self._data, (at + number * uapi.tc_u32_key.size, span[1]))[0] for number in range(nkeys)
-        ]
+        masks = [wire.fixed(uapi.tc_u32_key, data, (at + key * uapi.tc_u32_key.size, span[1]))[0] for key in range(nkeys)]
         return flags & uapi.TC_U32_TERMINAL != 0 and not any(masks)
 
     def __repr__(self) -> str:
@@ -132,20 +125,18 @@ class Action:
 
     __slots__ = ("kind", "redirect", "control", "eaction")
 
-    def __init__(self, data: bytes, span: "wire.Span") -> None:
-        fields = wire.spans(data, span)
-        kind = fields.get(uapi.TCA_ACT_KIND)
-        self.kind = "" if kind is None else wire.read_string(data, kind)
+    def __init__(self, attributes: wire.Row) -> None:
+        self.kind = attributes.string(uapi.TCA_ACT_KIND) or ""
         self.redirect: Optional[int] = None
         self.control: Optional[int] = None
         self.eaction: Optional[int] = None
         if self.kind == "mirred":
-            self._read_mirred(data, wire.spans(data, fields.get(uapi.TCA_ACT_OPTIONS)))
+            self._read_mirred(attributes.row(uapi.TCA_ACT_OPTIONS))
 
-    def _read_mirred(self, data: bytes, options: "Dict[int, wire.Span]") -> None:
-        parms = options.get(uapi.TCA_MIRRED_PARMS)
+    def _read_mirred(self, options: wire.Row) -> None:
+        parms = options.span(uapi.TCA_MIRRED_PARMS)
         if parms is not None:
-            _, _, self.control, _, _, self.eaction, ifindex = wire.fixed(uapi.tc_mirred, data, parms)
+            _, _, self.control, _, _, self.eaction, ifindex = wire.fixed(uapi.tc_mirred, options.data, parms)
             # one to a shared block (Linux 6.8 and newer) has ifindex 0 too, and is alive
             redirects = self.eaction in (uapi.TCA_EGRESS_REDIR, uapi.TCA_INGRESS_REDIR)
             if redirects and uapi.TCA_MIRRED_BLOCKID not in options:

@@ -191,6 +191,10 @@ CLONE_NAMES = {
     CLONE_NEWNET: "network",
 }
 
+# linux/stat.h
+S_IFMT = 0o170000
+S_IFREG = 0o100000
+
 # linux/if_tun.h
 TUNSETIFF = 0x400454CA
 TUNSETPERSIST = 0x400454CB

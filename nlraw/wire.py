@@ -19,11 +19,12 @@ from .errors import Malformed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterator, List, Optional, Tuple
+    from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
     Span = Tuple[int, int]
+    Places = Dict[int, Span]  # by type: offset from the start of the row, and size
+    Layout = Tuple[Callable[[bytes, int], Tuple[int, ...]], Tuple[int, ...], Places]
 
-_u8 = Struct("=B")
 _u16 = Struct("=H")
 _u32 = Struct("=I")
 
@@ -31,6 +32,8 @@ _HEADER = uapi.nlmsghdr.size
 _ATTRIBUTE = uapi.nlattr.size
 _unpack_header = uapi.nlmsghdr.unpack_from
 _unpack_attribute = uapi.nlattr.unpack_from
+_unpack_u16 = _u16.unpack_from
+_unpack_u32 = _u32.unpack_from
 
 
 def align(length: int) -> int:
@@ -66,17 +69,20 @@ class Message:
         )
 
 
-def messages(datagram: bytes) -> "Iterator[Message]":
-    """Walk the messages of a datagram. Raises `Malformed` at the first header that cannot be true."""
+def messages(datagram: bytes) -> "List[Message]":
+    """The messages of a datagram. Raises `Malformed` at the first header that cannot be true."""
+    found = []
     at, total = 0, len(datagram)
     while at < total:
         if total - at < _HEADER:
             raise Malformed("%d bytes where a message header of %d belongs" % (total - at, _HEADER), at)
         length, type, flags, sequence, port = _unpack_header(datagram, at)
-        if length < _HEADER or length > total - at:
+        end = at + length
+        if length < _HEADER or end > total:
             raise Malformed("message length %d with %d bytes left" % (length, total - at), at)
-        yield Message(type, flags, sequence, port, datagram, at + _HEADER, at + length)
-        at += align(length)
+        found.append(Message(type, flags, sequence, port, datagram, at + _HEADER, end))
+        at = end + 3 & ~3  # align(), without the call
+    return found
 
 
 def attributes(data: bytes, start: int, end: int) -> "List[Tuple[int, Span]]":
@@ -95,14 +101,100 @@ def attributes(data: bytes, start: int, end: int) -> "List[Tuple[int, Span]]":
     return found
 
 
-def spans(data: bytes, span: "Optional[Span]") -> "Dict[int, Span]":
-    """A row of attributes by type. Of several of one type the last counts, as in the kernel's nla_parse().
+def _number(layout: Struct) -> "Callable[[Row, int], Optional[int]]":
+    """A method that reads a number of a row's."""
+    size, unpack = layout.size, layout.unpack_from
 
-    None, the span of an attribute that is not there, holds no attributes.
+    def read(row: "Row", type: int) -> "Optional[int]":
+        place = row._places.get(type)
+        if place is None:
+            return None
+        at = row.start + place[0]
+        if place[1] < size:
+            raise Malformed("%d bytes where %d belong" % (place[1], size), at)
+        number: int = unpack(row.data, at)[0]
+        return number
+
+    return read
+
+
+class Row:
+    """A row of attributes, to be read by type. What is not there is None; of several of one type the last counts, as in the
+    kernel's nla_parse(). Raises `Malformed` for a row that cannot be true, and for a value too short for its type when read.
     """
-    if span is None:
-        return {}
-    return dict(attributes(data, span[0], span[1]))
+
+    __slots__ = ("data", "start", "_places")
+
+    def __init__(self, data: bytes, start: int, end: int) -> None:
+        self.data = data
+        self.start = start
+        for unpack, headers, places in _layouts.get(end - start, ()):
+            if unpack(data, start) == headers:
+                self._places = places
+                return
+        self._places = _learn(data, start, end)
+
+    def __iter__(self) -> "Iterator[int]":
+        """The types of the attributes that are there."""
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, type: int) -> bool:
+        return type in self._places
+
+    u8 = _number(Struct("=B"))
+    u16 = _number(_u16)
+    u32 = _number(_u32)
+
+    def string(self, type: int) -> "Optional[str]":
+        """A string up to its NUL. Bytes that are not UTF-8 become lone surrogates, as os.fsdecode() has it."""
+        value = self.raw(type)
+        return None if value is None else value.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+
+    def raw(self, type: int) -> "Optional[bytes]":
+        place = self._places.get(type)
+        if place is None:
+            return None
+        at = self.start + place[0]
+        return self.data[at : at + place[1]]
+
+    def span(self, type: int) -> "Optional[Span]":
+        """Where in the datagram the value stands."""
+        place = self._places.get(type)
+        if place is None:
+            return None
+        at = self.start + place[0]
+        return at, at + place[1]
+
+    def row(self, type: int) -> "Row":
+        """The attributes that the value is a row of; none where it is not there."""
+        at, end = self.span(type) or (0, 0)
+        return Row(self.data, at, end)
+
+
+# Layouts that were met, by the size of the row. The kernel tells of one kind of thing always alike: where all headers are those
+# of a row that was walked before, this one needs no walk. That takes a tenth of the time.
+_layouts: "Dict[int, List[Layout]]" = {}
+
+# How many are kept, of all sizes and of one.
+_LAYOUTS, _LAYOUTS_OF_SIZE = 64, 4
+
+
+def _learn(data: bytes, start: int, end: int) -> "Places":
+    """Walk a row, and keep its layout."""
+    found = attributes(data, start, end)
+    places = {type: (at - start, stop - at) for type, (at, stop) in found}
+    alike = _layouts.get(end - start, [])
+    if found and len(alike) < _LAYOUTS_OF_SIZE:
+        # the headers and nothing else: "=HH8xHH4xHH"
+        gaps = [after - at - _ATTRIBUTE for (_, (at, _)), (_, (after, _)) in zip(found, found[1:])]
+        unpack = Struct("=HH" + "".join("%dxHH" % gap for gap in gaps)).unpack_from
+        if len(_layouts) >= _LAYOUTS:
+            _layouts.clear()
+        _layouts[end - start] = alike + [(unpack, unpack(data, start), places)]
+    return places
 
 
 def fixed(layout: Struct, data: bytes, span: "Span") -> "Tuple[int, ...]":
@@ -111,23 +203,6 @@ def fixed(layout: Struct, data: bytes, span: "Span") -> "Tuple[int, ...]":
     if end - start < layout.size:
         raise Malformed("%d bytes where %d belong" % (end - start, layout.size), start)
     return layout.unpack_from(data, start)
-
-
-def read_u8(data: bytes, span: "Span") -> int:
-    return fixed(_u8, data, span)[0]
-
-
-def read_u16(data: bytes, span: "Span") -> int:
-    return fixed(_u16, data, span)[0]
-
-
-def read_u32(data: bytes, span: "Span") -> int:
-    return fixed(_u32, data, span)[0]
-
-
-def read_string(data: bytes, span: "Span") -> str:
-    """A string up to its NUL. Bytes that are not UTF-8 become lone surrogates, as os.fsdecode() has it."""
-    return data[span[0] : span[1]].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
 def network_u16(number: int) -> int:

@@ -617,7 +617,7 @@ def attribute_lines(data, at, end, family, depth):
     for type, (start, stop) in wire.attributes(data, at, end):
         name = type_name(family, type)
         if name in ("IFLA_INFO_KIND", "TCA_KIND", "TCA_ACT_KIND"):
-            kind = wire.read_string(data, (start, stop))
+            kind = data[start:stop].split(b"\0")[0].decode("ascii")
         inner = WITHIN.get(name)
         if inner == "?":
             inner = KINDS.get(kind)

@@ -226,7 +226,7 @@ def _kind_of_look(message):
 
 
 def _tells_of_stranger(reply):
-    return link.Link(next(wire.messages(reply))).ifindex == STRANGER
+    return link.Link(wire.messages(reply)[0]).ifindex == STRANGER
 
 
 def is_orphan(each):

@@ -16,9 +16,9 @@ import nlraw
 PACKAGE = os.path.dirname(os.path.abspath(nlraw.__file__))
 
 PURE = ["uapi", "report", "errors", "wire", "exchange", "link", "tc", "inet"]
-ORDER = PURE + ["netns", "route", "tap", "orphans", "provision", "sweep", "selftest", "cli", "__init__", "__main__"]
+ORDER = PURE + ["netns", "route", "tap", "orphans", "provision", "node", "selftest", "cli", "__init__", "__main__"]
 
-SYSTEM = {"socket", "_socket", "os", "ctypes", "time", "fcntl", "select", "subprocess", "threading", "_thread"}
+SYSTEM = {"socket", "_socket", "os", "posix", "ctypes", "time", "fcntl", "select", "subprocess", "threading", "_thread"}
 
 FILES = sorted(entry[: -len(".py")] for entry in os.listdir(PACKAGE) if entry.endswith(".py"))
 
@@ -139,9 +139,31 @@ SLOW = "ctypes json typing enum dataclasses argparse re socket logging threading
 
 
 def test_importing_nlraw_loads_nothing_that_is_slow_to_load():
-    loaded = modules_after("import nlraw")
-    assert "nlraw.orphans" in loaded
+    loaded = modules_after("import nlraw; nlraw.scan, nlraw.cleanup, nlraw.setup, nlraw.sweep")
+    assert {"nlraw.orphans", "nlraw.provision", "nlraw.node"} <= loaded
     assert not loaded & set(SLOW.split())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 7), reason="before 3.7 a package cannot wait with its imports (PEP 562)")
+def test_importing_nlraw_loads_what_it_returns_and_raises_and_nothing_else():
+    own = {module for module in modules_after("import nlraw") if module.startswith("nlraw")}
+    assert own == {"nlraw", "nlraw.errors", "nlraw.report"}
+
+
+def test_what_is_not_there_is_an_attribute_error():
+    with pytest.raises(AttributeError):
+        nlraw.nothing
+
+
+def test_all_that_is_promised_is_there():
+    assert all(getattr(nlraw, name) for name in nlraw.__all__)
+
+
+def test_a_cleanup_imports_only_what_it_needs():
+    loaded = modules_after("from nlraw.cli import main")
+    own = {module[len("nlraw.") :] for module in loaded if module.startswith("nlraw.")}
+    assert not own & {"node", "provision", "tap", "selftest"}
+    assert not loaded & {"os", "stat"} - modules_after("pass")
 
 
 def test_importing_nlraw_loads_no_command_line_and_no_selftest():

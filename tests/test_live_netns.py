@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import posix
 import resource
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 
 import nlraw
 import pods
+from nlraw import netns as entering
 from nlraw.netns import Namespace
 from nlraw.route import Route
 
@@ -358,7 +360,7 @@ def test_a_full_descriptor_table_is_a_clear_error(pod, spare):
         with pytest.raises(nlraw.Refused) as caught:
             nlraw.scan(netns=pod.path)
         assert caught.value.errno == errno.EMFILE
-        assert caught.value.step == ("open namespace" if spare == 0 else "look up link")
+        assert caught.value.step == ("open namespace" if spare == 0 else "list links")
     finally:
         for descriptor in taken:
             os.close(descriptor)
@@ -368,23 +370,43 @@ def test_a_full_descriptor_table_is_a_clear_error(pod, spare):
 # ---------------------------------------------------------------- how it is entered
 
 
-def test_namespaces_are_entered_through_ctypes_where_python_has_no_setns(pod, monkeypatch):
+@pytest.fixture
+def old_python(monkeypatch):
+    """As before 3.12, with nothing found in the C library yet."""
+    monkeypatch.delattr(posix, "setns", raising=False)
+    monkeypatch.setattr(entering, "_libc", {})
+
+
+def test_namespaces_are_entered_through_the_c_library_where_python_has_no_setns(pod, old_python):
     pod.add_tap(redirect=False)
-    monkeypatch.delattr(os, "setns", raising=False)
+    assert names(pod.path) == [pods.TAP]
+    assert list(entering._libc) == ["setns"]
+
+
+def test_all_of_ctypes_serves_where_its_c_half_is_another(pod, old_python, monkeypatch):
+    pod.add_tap(redirect=False)
+    monkeypatch.setitem(sys.modules, "_ctypes", type(sys)("_ctypes"))
     assert names(pod.path) == [pods.TAP]
 
 
-@pytest.mark.skipif(not hasattr(os, "setns"), reason="this Python has no os.setns (3.12 and newer)")
+def test_a_refusal_of_the_c_library_has_its_errno(old_python):
+    with pytest.raises(nlraw.Refused) as caught:
+        entering._call("setns", "enter namespace", "a closed one", 1 << 30, 0)
+    assert caught.value.errno == errno.EBADF
+
+
+@pytest.mark.skipif(not hasattr(posix, "setns"), reason="this Python has no os.setns (3.12 and newer)")
 def test_namespaces_are_entered_without_ctypes_where_python_has_setns(pod, monkeypatch):
     pod.add_tap(redirect=False)
+    monkeypatch.setitem(sys.modules, "_ctypes", None)
     monkeypatch.setitem(sys.modules, "ctypes", None)
     assert names(pod.path) == [pods.TAP]
 
 
-def test_without_setns_and_ctypes_the_current_namespace_alone_can_be_used(pod, monkeypatch):
+def test_without_setns_and_ctypes_the_current_namespace_alone_can_be_used(pod, old_python, monkeypatch):
     pod.add_tap(redirect=False)
     run = pod.run
-    monkeypatch.delattr(os, "setns", raising=False)
+    monkeypatch.setitem(sys.modules, "_ctypes", None)
     monkeypatch.setitem(sys.modules, "ctypes", None)
     with pytest.raises(nlraw.Error) as caught:
         nlraw.scan(netns=pod.path)

@@ -28,7 +28,7 @@ import pods
 from nlraw import link, tap
 from nlraw.route import Route
 
-sweeping = importlib.import_module("nlraw.sweep")  # nlraw.sweep is the function
+sweeping = importlib.import_module("nlraw.node")
 
 MS_BIND = 4096
 MNT_DETACH = 2

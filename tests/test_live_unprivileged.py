@@ -12,9 +12,10 @@ import pods
 
 # Runs inside a pod. Everything it needs is loaded before it becomes nobody: the files of Python may be root's alone.
 NOBODY = """
-import ctypes, json, os, select, sys
+import _ctypes, json, os, select, sys
 sys.path.insert(0, sys.argv[1])
 import nlraw
+nlraw.scan
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 netns = sys.argv[2] or None
 told = {}

@@ -125,32 +125,90 @@ def test_the_flag_bits_of_an_attribute_type_are_masked():
     assert walk(attribute_header(4, 0xC000 | 18)) == [(18, (4, 4))]
 
 
+def test_a_row_is_read_by_type():
+    inner = wire.attribute_u32(7, 70000) + wire.attribute(8, b"\xff")
+    data = b"...." + wire.attribute_u16(1, 258) + wire.nested(2, inner) + wire.attribute_string(3, "lo")
+    row = wire.Row(data, 4, len(data))
+    assert (list(row), len(row), 2 in row, 4 in row) == ([1, 2, 3], 3, True, False)
+    assert (row.u16(1), row.raw(1), row.span(1), row.string(3)) == (258, data[8:10], (8, 10), "lo")
+    assert (row.row(2).u32(7), row.row(2).u8(8)) == (70000, 255)
+
+
 def test_of_several_attributes_of_one_type_the_last_counts():
     data = wire.attribute(1, b"one") + wire.attribute(2, b"two") + wire.attribute(1, b"three")
-    spans = wire.spans(data, (0, len(data)))
-    assert {type: data[start:end] for type, (start, end) in spans.items()} == {1: b"three", 2: b"two"}
+    row = wire.Row(data, 0, len(data))
+    assert {type: row.raw(type) for type in row} == {1: b"three", 2: b"two"}
 
 
-def test_an_attribute_that_is_not_there_holds_none():
-    assert wire.spans(b"", None) == {}
+def test_an_attribute_that_is_not_there_is_none_and_holds_none():
+    row = wire.Row(b"", 0, 0)
+    assert (row.u8(1), row.u16(1), row.u32(1), row.string(1), row.raw(1), row.span(1)) == (None,) * 6
+    assert not row.row(1)
 
 
 def test_a_string_ends_at_its_nul_or_at_its_end():
-    assert wire.read_string(b"..lo\0junk", (2, 9)) == "lo"
-    assert wire.read_string(b"..lo", (2, 4)) == "lo"
-    assert wire.read_string(b"", (0, 0)) == ""
+    for value in (b"lo\0junk", b"lo\0", b"lo"):
+        data = wire.attribute(1, value)
+        assert wire.Row(data, 0, len(data)).string(1) == "lo"
+
+
+# ---------------------------------------------------------------- rows of a layout that was met before
+
+
+def contents(data, start):
+    """What a row holds, walked without regard to any other."""
+    found = wire.attributes(data, start, len(data))
+    return {type: data[at:end] for type, (at, end) in found}
+
+
+@build.patient
+@given(rows.map(encode), st.binary(min_size=4, max_size=4), st.integers(0, 3))
+def test_a_row_of_a_known_layout_has_its_own_values(data, other, words):
+    again = bytearray(b"...." * words + data)
+    for _, (at, end) in wire.attributes(bytes(again), 4 * words, len(again)):
+        again[at:end] = (other * 200)[: end - at]
+    for datagram, start in ((data, 0), (bytes(again), 4 * words), (data, 0)):
+        row = wire.Row(datagram, start, len(datagram))
+        assert {type: row.raw(type) for type in row} == contents(datagram, start)
+
+
+def test_a_row_as_long_as_another_has_its_own_layout():
+    one = wire.attribute(1, b"12345678") + wire.attribute(2, b"1234")
+    other = wire.attribute(3, b"1234") + wire.attribute(1, b"87654321")
+    shorter = wire.attribute(1, b"1234567") + wire.attribute(2, b"123")  # the same, but for the padding
+    for data in (one, other, shorter, one, other, shorter):
+        row = wire.Row(data, 0, len(data))
+        assert {type: row.raw(type) for type in row} == contents(data, 0)
+
+
+def test_a_row_that_cannot_be_true_is_malformed_though_one_of_its_length_is_known():
+    good = wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
+    wire.Row(good, 0, len(good))
+    bad = good[:8] + attribute_header(9, 2) + good[12:]
+    with pytest.raises(Malformed) as caught:
+        wire.Row(bad, 0, len(bad))
+    assert caught.value.offset == 8
+
+
+def test_few_layouts_are_kept():
+    for size in range(300):
+        for type in range(12):
+            data = wire.attribute(type, bytes(4 * size))
+            assert wire.Row(data, 0, len(data)).span(type) == (4, len(data))
+    assert len(wire._layouts) <= wire._LAYOUTS
+    assert max(map(len, wire._layouts.values())) <= wire._LAYOUTS_OF_SIZE
 
 
 def test_bytes_that_are_not_utf_8_survive_a_round_trip():
-    assert wire.read_string(b"tap\xff\xfe\0", (0, 6)) == "tap\udcff\udcfe"
+    data = wire.attribute(1, b"tap\xff\xfe\0")
+    assert wire.Row(data, 0, len(data)).string(1) == "tap\udcff\udcfe"
     assert wire.attribute_string(1, "tap\udcff\udcfe") == build.native("u16=10 u16=1 'tap' ff fe 00 00 00")
 
 
 def test_numbers_are_read_from_the_start_of_a_value_that_may_be_longer():
-    data = struct.pack("=I", 0x01020304) + b"more"
-    assert wire.read_u32(data, (0, 8)) == 0x01020304
-    assert wire.read_u16(data, (0, 8)) == struct.unpack("=H", data[:2])[0]
-    assert wire.read_u8(data, (4, 8)) == ord("m")
+    data = wire.attribute(1, struct.pack("=I", 0x01020304) + b"more")
+    row = wire.Row(data, 0, len(data))
+    assert (row.u32(1), row.u16(1), row.u8(1)) == (0x01020304, struct.unpack("=H", data[4:6])[0], data[4])
 
 
 @build.patient
@@ -181,13 +239,6 @@ def test_a_message_header_that_cannot_be_true_raises_with_its_offset(datagram, o
     with pytest.raises(Malformed) as caught:
         walk_messages(datagram)
     assert caught.value.offset == offset
-
-
-def test_the_messages_before_a_malformed_one_are_given():
-    walked = wire.messages(wire.message(16, 0, 1, b"") + b"\0" * 16)
-    assert next(walked).type == 16
-    with pytest.raises(Malformed):
-        next(walked)
 
 
 @pytest.mark.parametrize(
@@ -222,10 +273,11 @@ def test_an_attribute_may_not_reach_beyond_its_span_into_its_neighbour():
         list(wire.attributes(data, 0, 6))
 
 
-@pytest.mark.parametrize("read, size", [(wire.read_u8, 1), (wire.read_u16, 2), (wire.read_u32, 4)])
+@pytest.mark.parametrize("read, size", [(wire.Row.u8, 1), (wire.Row.u16, 2), (wire.Row.u32, 4)])
 def test_a_value_too_short_for_its_number_raises_with_its_offset(read, size):
+    data = b"...." + attribute_header(4 + size - 1) + b"\0" * 12
     with pytest.raises(Malformed) as caught:
-        read(b"\0" * 16, (8, 8 + size - 1))
+        read(wire.Row(data, 4, 8 + size - 1), 1)
     assert caught.value.offset == 8
 
 
@@ -277,10 +329,9 @@ def test_trees_of_attributes_come_out_as_they_went_in(row):
 @given(st.binary(max_size=64).filter(lambda raw: b"\0" not in raw))
 def test_names_come_out_as_they_went_in_whatever_their_bytes(raw):
     name = raw.decode("utf-8", "surrogateescape")
-    data = wire.attribute_string(3, name)
-    ((_, (start, end)),) = walk(data)
-    assert data[start:end] == raw + b"\0"
-    assert wire.read_string(data, (start, end)) == name
+    row = wire.Row(wire.attribute_string(3, name), 0, 5 + len(raw))
+    assert row.raw(3) == raw + b"\0"
+    assert row.string(3) == name
 
 
 @build.patient

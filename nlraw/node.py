@@ -81,7 +81,7 @@ def sweep(
         raise Invalid("directories are a list of paths, not one", "check directories", dirs)
     tell = progress or (lambda doing, done, total: None)
     paths = list(_distinct(_candidates(dirs, proc)))
-    reports = netns.start(lambda: _look_at_all(paths, target, tell))()
+    reports = netns.start(lambda: _look_at_all(paths, target, not dry_run, tell))()
     if not dry_run:
         _remove(reports, target, jobs or JOBS, tell)
     found = tuple(reports.values())
@@ -123,12 +123,12 @@ def _distinct(paths: "Iterable[str]") -> "Iterator[str]":
             yield path
 
 
-def _look_at_all(paths: "Sequence[str]", target: Target, tell: "Progress") -> "Dict[str, Report]":
-    """What a cleanup of each would do. Moves the calling thread through all of them."""
+def _look_at_all(paths: "Sequence[str]", target: Target, briefly: bool, tell: "Progress") -> "Dict[str, Report]":
+    """What a cleanup of each would do; ``briefly``, whether anything. Moves the calling thread through all of them."""
     reports = {}
     for number, path in enumerate(paths):
         tell("looked at", number, len(paths))
-        report = _inside(path, target, orphans.inspect, alone=False)
+        report = _inside(path, target, lambda route: orphans.inspect(route, target, briefly), alone=False)
         if report is not None:
             reports[path] = report
     tell("looked at", len(paths), len(paths))
@@ -144,7 +144,7 @@ def _remove(reports: "Dict[str, Report]", target: Target, jobs: int, tell: "Prog
 
     def work(waiting: "List[str]", late: "Optional[List[str]]") -> None:
         for path in _taken(waiting):
-            report = _inside(path, target, orphans.remove, alone=True)
+            report = _inside(path, target, lambda route: orphans.remove(route, target), alone=True)
             if report is None:
                 del reports[path]
             elif late is not None and report.error is not None and report.error.errno in _CROWDED:
@@ -178,11 +178,11 @@ def _taken(waiting: "List[str]") -> "Iterator[str]":
             return
 
 
-def _inside(path: str, target: Target, act: "Callable[[Route, Target], Report]", alone: bool) -> "Optional[Report]":
+def _inside(path: str, target: Target, act: "Callable[[Route], Report]", alone: bool) -> "Optional[Report]":
     """Act in one namespace, which the calling thread moves into. None where there is no namespace, or no longer."""
     try:
         with Namespace(path) as namespace, Route(namespace.enter(), alone) as route:
-            return act(route, target)
+            return act(route)
     except BadNamespace:
         return None
     except Error as error:
