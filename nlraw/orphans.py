@@ -52,12 +52,12 @@ def judge(link: Link) -> "Optional[str]":
     The carrier decides: it follows open and close at once, while RUNNING, LOWER_UP and the operational state wait for
     a deferred worker (linkwatch_event(), net/core/link_watch.c). They count only where there is no carrier to read.
     """
-    tun = link.tun()
+    tun, carrier = link.tun(), link.carrier
     if tun is None or tun.type != uapi.IFF_TAP:
         return None
-    if link.carrier or tun.queues or tun.disabled_queues:  # a queue has a holder, attached or not, whatever the carrier
+    if carrier or tun.queues or tun.disabled_queues:  # a queue has a holder, attached or not, whatever the carrier
         return IN_USE
-    if link.carrier is None:
+    if carrier is None:
         running = link.flags & (uapi.IFF_RUNNING | uapi.IFF_LOWER_UP) or link.operstate == uapi.IF_OPER_UP
         if running or not link.flags & uapi.IFF_UP:  # down shows nothing either way: not provably an orphan
             return IN_USE
