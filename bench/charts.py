@@ -33,9 +33,9 @@ PICTURES = (
     ),
     (
         "namespaces.svg",
-        "Remove the orphan of each namespace",
+        "Remove the orphans of many namespaces",
         "namespaces",
-        (("", "namespaces", ("remove",)),),
+        (("an orphan in each", "namespaces", ("remove",)), ("64 orphans in all", "namespaces", ("remove 64",))),
     ),
 )
 

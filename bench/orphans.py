@@ -30,7 +30,7 @@ def measure(laboratory):
                     contenders[lab.IPROUTE2] = _script(world, size)
                 if many and laboratory.quick:
                     contenders = {who: contenders[who] for who in (lab.NLRAW, lab.FLOOR) if who in contenders}
-                turns = 5 if not many else 1 if laboratory.quick else 3
+                turns = 5 if not many else 1 if laboratory.quick else 2
                 samples = in_turn(contenders, turns, 60)
                 rows += [Row("orphans", "remove", size, who, taken) for who, taken in samples.items()]
         finally:

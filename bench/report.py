@@ -49,7 +49,7 @@ def budgets_in_markdown(found):
     for budget in found["budgets"]:
         value, low, high, limit = (amount(budget[name], budget["unit"]) for name in ("value", "low", "high", "limit"))
         promise = "%s %s" % ("at least" if budget["at least"] else "at most", limit)
-        kept = "kept" if budget["kept"] else "lost"
+        kept = "kept" if budget["kept"] else "lost" + (": " + budget["why"] if budget["why"] else "")
         lines.append("| %s | **%s** | %s to %s | %s | %s |" % (budget["what"], value, low, high, promise, kept))
     machine = found["machine"]
     told = ", ".join("%s: %s" % (name, machine[name]) for name in machine if machine[name])
