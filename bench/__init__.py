@@ -12,6 +12,7 @@
     codec, dump, cleanup, orphans, namespaces, coldstart, memory, counts
                one question each
     report     tables and results.json
-    charts     the pictures
+    charts     the charts
+    pictures   terminal pictures for the README, by themselves: `python3 -m bench.pictures`
     peers/     the same work done with other libraries
 """

@@ -24,10 +24,10 @@ class NotDone(Exception):
 def hide_mounts():
     """Move this process into a mount namespace of its own; to be called while it has one thread."""
     netns.unshare(uapi.CLONE_NEWNS)
-    _mount("none", "/", MS_REC | MS_PRIVATE)
+    mount("none", "/", MS_REC | MS_PRIVATE)
 
 
-def _mount(source, target, flags):
+def mount(source, target, flags):
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(source.encode(), target.encode(), None, ctypes.c_ulong(flags), None):
         number = ctypes.get_errno()
@@ -42,7 +42,7 @@ class World:
         self.namespace = netns.create()
         with open(path, "w"):
             pass
-        _mount("/proc/self/fd/%d" % self.namespace.fileno(), path, MS_BIND)
+        mount("/proc/self/fd/%d" % self.namespace.fileno(), path, MS_BIND)
         self.namespace.close()
         self.pairs = 0
         self.is_open = True
