@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python3 -m bench.pictures`: what `nlraw selftest` and `nlraw sweep` print on a terminal, from a real run, as the README shows it.
+"""`python3 -m bench.pictures`: what `nlraw selftest` and `nlraw sweep` print on a terminal, from a real run, for the README.
 
 Takes rich, and script(1) for the terminal. The sweep is of six pods in a mount namespace of their own, which has a /run/netns of
 its own too: two orphans, one of them with nothing on its uplink, a VM that runs, one that starts, and two pods without any.
