@@ -192,6 +192,35 @@ def _progress() -> "Callable[[str, int, int], None]":
     return tell
 
 
+def hook(options: "Options") -> int:
+    """`nlraw hook`. Whether a container may start is for the TAPs to say: what cannot be written changes no exit status."""
+    from . import hook as runtime
+
+    target = orphans.Target(_interface(options, "match", orphans.MATCH), _interface(options, "uplink", orphans.UPLINK))
+    if sys.stdin is None:
+        raise Error("it is closed", runtime.READ_STATE, runtime.STDIN)
+    state = runtime.read_state(0)
+    namespace, why = runtime.find(state)
+    container = "container %s: " % escape(state.id)
+    status = DONE
+    if namespace is None:
+        told = "%s; nothing to do" % why
+    else:
+        try:
+            told = in_text(runtime.clean(namespace, target))
+        except Error as error:
+            report = error.report
+            if not isinstance(report, Report):
+                report = orphans.failure(namespace.path, target, error)
+            complain("container %s: %s" % (state.id, _told(error, namespace.path)))
+            told, status = in_text(report), IN_USE if isinstance(error, TapInUse) else FAILED
+    try:
+        say(container + told)
+    except _Unwritten:
+        _hint("nlraw: %s%s\n" % (container, told))
+    return status
+
+
 def selftest(options: "Options") -> int:
     """`nlraw selftest`, in a child where the caller needs a user namespace first."""
     from . import selftest as story
@@ -255,6 +284,16 @@ COMMANDS = {
         % ", ".join(netns.DIRECTORIES),
         (DIR, PROC, INCLUDE_FRESH, JOBS, MATCH, UPLINK, DRY_RUN, JSON, HELP),
         sweep,
+    ),
+    "hook": Command(
+        "clean up as a hook of an OCI runtime, which writes the container's state to stdin",
+        "As createRuntime (or prestart): a cleanup of the container's network namespace, which refuses the start, by exit\n"
+        "status 3, while a TAP there is in use. As poststop: a cleanup after the VM; no exit status changes anything then.\n"
+        "The namespace is that of the container's process, or the one in the bundle's config.json; of a stopped container\n"
+        "the latter alone. With the host's network, which is the hook's own, or with no namespace left, nothing is done.\n"
+        "Bad input is exit status 1. Start it with `python3 -I` and the full path of everything: see the README.",
+        (MATCH, UPLINK, HELP),
+        hook,
     ),
     "selftest": Command(
         "play the whole story in a throwaway namespace; say what this host can do",
