@@ -189,14 +189,17 @@ def _string(found: "Dict[str, Any]", key: str) -> str:
 
 def _path(found: "Dict[str, Any]", key: str) -> str:
     value = _string(found, key)
-    if value[0] != "/" or "\0" in value:
+    try:
+        data = _encode(value)
+    except UnicodeEncodeError:
+        data = b""
+    if data[:1] != b"/" or b"\0" in data:
         raise ValueError('"%s" is no absolute path' % key)
-    encode(value)
     return value
 
 
-def encode(path: str) -> bytes:
-    """The bytes of a path, whatever the locale. Raises ValueError."""
+def _encode(path: str) -> bytes:
+    """The bytes of a path, whatever the locale."""
     return path.encode("utf-8", "surrogateescape")
 
 
@@ -248,7 +251,7 @@ def read_network(bundle: str) -> "Optional[str]":
     path = bundle + "/config.json"
     try:
         # O_NONBLOCK: a FIFO of that name must not make us wait
-        fd = os.open(encode(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(_encode(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _refused(error, READ_CONFIG, path) from None
     try:
@@ -311,7 +314,7 @@ def _open(netns: "Union[int, str]") -> "Optional[Namespace]":
 
 def _is_of_a_process(path: str) -> bool:
     """Whether a path leads into /proc, by whatever links. A namespace that is pinned is a mount, and no link."""
-    return os.path.realpath(encode(path)).startswith(b"/proc/")
+    return os.path.realpath(_encode(path)).startswith(b"/proc/")
 
 
 def _refused(error: OSError, step: str, object: str) -> Refused:

@@ -24,14 +24,15 @@ def environment(**more):
     return dict(plain, PYTHONPATH=ROOT, **more)
 
 
-def nlraw(*arguments, argv=MODULE, streams="", stdout=subprocess.PIPE, env=()):
-    """Run a command line to its end; ``streams`` are redirections in the shell's words. It never ends in a traceback."""
+def nlraw(*arguments, argv=MODULE, streams="", stdout=subprocess.PIPE, env=(), stdin=None):
+    """Run a command line to its end; ``streams`` are redirections in the shell's words, ``stdin`` bytes for a pipe. It never ends
+    in a traceback."""
     argv = list(argv) + list(arguments)
     if streams:
         argv = ["sh", "-c", 'exec "$0" "$@" ' + streams] + argv
     # in no directory that holds another copy
     options = {"stdout": stdout, "stderr": subprocess.PIPE, "cwd": "/", "env": environment(**dict(env)), "timeout": PATIENCE}
-    done = subprocess.run(argv, **options)
+    done = subprocess.run(argv, input=stdin, **options)
     err = done.stderr.decode("utf-8")
     assert "Traceback" not in err and "Exception ignored" not in err, err
     return Done(done.returncode, (done.stdout or b"").decode("utf-8"), err)

@@ -68,7 +68,7 @@ def test_every_way_to_ask_for_help_on_a_command(run, command):
     told = run(command, "--help")
     assert told[1].startswith("usage: nlraw %s " % command)
     assert run(command, "-h") == told
-    assert run(command, "-j", "--help") == told
+    assert run(command, "-j" if "-j" in OPTIONS[command].split() else "-ux", "--help") == told
 
 
 @pytest.mark.parametrize("command, defaults", [("cleanup", ["tap*_urunc", "eth0"]), ("setup", ["tap0_urunc", "eth0"])])
