@@ -16,7 +16,7 @@ import os
 import stat
 
 from . import orphans
-from .errors import Error, Refused
+from .errors import BadNamespace, Error, Refused
 from .netns import Namespace
 from .orphans import Target
 from .report import Record
@@ -310,6 +310,19 @@ def _open(netns: "Union[int, str]") -> "Optional[Namespace]":
         if error.errno in _GONE:
             return None
         raise
+    except BadNamespace:
+        if isinstance(netns, str) and _was_mounted_on(netns):
+            return None
+        raise
+
+
+def _was_mounted_on(path: str) -> bool:
+    """Whether a path is what remains of a pinned namespace between its umount and its unlink: an empty file."""
+    try:
+        file, directory = os.stat(_encode(path)), os.stat(_encode(os.path.dirname(path)))
+    except OSError as error:
+        return error.errno in _GONE
+    return stat.S_ISREG(file.st_mode) and file.st_size == 0 and file.st_dev == directory.st_dev
 
 
 def _is_of_a_process(path: str) -> bool:

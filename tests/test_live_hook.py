@@ -156,6 +156,14 @@ def test_with_no_namespace_left_or_the_hosts_nothing_is_done(bundle, status, pid
     assert hook(bundle.state(status, pid=pid)) == (0, told, "")
 
 
+def test_a_file_whose_namespace_was_unmounted_is_no_namespace_any_more(bundle, tmp_path):
+    (tmp_path / "pinned").write_text("")
+    bundle.network(str(tmp_path / "pinned"))
+    assert hook(bundle.state("stopped")) == (0, GONE, "")
+    (tmp_path / "pinned").write_text("something")
+    assert hook(bundle.state("stopped")).status == 1
+
+
 def own_namespace(pod, bundle, tmp_path):
     """States that mean the namespace of a pod, each in another way."""
     child = pod.child().pid

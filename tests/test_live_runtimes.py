@@ -1,0 +1,425 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hook where it is used: real runc, crun and podman start, refuse and stop containers, by the files that the README shows.
+
+Each test has a machine of its own: a mount namespace in which nlraw lies where the README puts it, and a network namespace with
+an orphan, which is the node's and must never be touched.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+import pytest
+
+import guest
+import pods
+from command import PATIENCE, ROOT
+
+pytestmark = pytest.mark.slow
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PYTHON = "/usr/bin/python3"
+TAP = pods.TAP
+
+# What the README's hooks.d file asks for.
+ANNOTATION = "com.urunc.unikernel.unikernelType=linux"
+
+# How each is started, and with which status it ends when a hook refuses the start.
+RUNTIMES = {"runc": (["runc"], 1), "crun": (["crun", "--cgroup-manager=disabled"], 255)}
+
+# What furnishes a mount namespace that sees what is mounted later, and whose own mounts nobody sees. crun runs only where one
+# version of cgroups is mounted.
+FURNISH = """
+set -e
+if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
+mount -t tmpfs tmpfs /opt
+mkdir /opt/nlraw
+cp -r "$0" /opt/nlraw/nlraw
+echo ready
+exec sleep 1000
+"""
+
+
+def readme(key):
+    """The JSON block of the README's section on the hook that has a key."""
+    with open(os.path.join(os.path.dirname(HERE), "README.md"), encoding="utf-8") as file:
+        section = file.read().partition("\n## As an OCI hook\n")[2].partition("\n## ")[0]
+    found = [
+        block for block in re.findall(r"^```json\n(.*?)^```$", section, re.DOTALL | re.MULTILINE) if key in json.loads(block)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def missing(*programs):
+    reason = pods.missing()
+    if reason is not None:
+        return reason
+    for program in programs + ("busybox", "unshare", "nsenter"):
+        if shutil.which(program) is None:
+            return "no " + program
+    if not os.path.exists(PYTHON):
+        return "no " + PYTHON
+    return None
+
+
+class Machine:
+    """A mount namespace of its own, and the network namespace of a node."""
+
+    def __init__(self, node, directory):
+        self.node = node
+        self.directory = directory
+        argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", FURNISH, os.path.join(ROOT, "nlraw")]
+        self._holder = subprocess.Popen(argv, stdout=subprocess.PIPE, universal_newlines=True)
+        if self._holder.stdout.readline() != "ready\n":
+            self.close()
+            pytest.skip("a mount namespace cannot be furnished here")
+        self.rootfs = os.path.join(directory, "rootfs")
+        os.makedirs(self.rootfs)
+        shutil.copy(shutil.which("busybox"), self.rootfs)
+
+    def argv(self, *argv):
+        pid = str(self._holder.pid)
+        return ["nsenter", "--mount=/proc/%s/ns/mnt" % pid, "--net=" + self.node.path] + list(argv)
+
+    def run(self, *argv):
+        done = subprocess.run(
+            self.argv(*argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            universal_newlines=True,
+            timeout=PATIENCE,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    def hooks(self):
+        """The hook processes that there are in it."""
+        ours = os.readlink("/proc/%d/ns/mnt" % self._holder.pid)
+        return [pid for pid in os.listdir("/proc") if pid.isdigit() and _is_hook(pid, ours)]
+
+    def close(self):
+        self._holder.kill()
+        self._holder.wait()
+        self._holder.stdout.close()
+
+
+def _is_hook(pid, mounts):
+    try:
+        with open("/proc/%s/cmdline" % pid, "rb") as file:
+            return b"nlraw.cli" in file.read() and os.readlink("/proc/%s/ns/mnt" % pid) == mounts
+    except OSError:  # it has ended
+        return False
+
+
+@pytest.fixture
+def machine(make_pod):
+    reason = missing()
+    if reason is not None:
+        pytest.skip("needs a machine of its own: " + reason)
+    node = make_pod()
+    node.add_orphan()
+    before = node.state()
+    with tempfile.TemporaryDirectory(prefix="nlraw-") as directory:  # whose name is short, as podman wants it
+        made = Machine(node, directory)
+        yield made
+        assert made.hooks() == []
+        made.close()
+    assert node.state() == before
+
+
+# ---------------------------------------------------------------- runc and crun
+
+
+class Runtime:
+    """runc or crun, and the containers that it runs on a machine."""
+
+    def __init__(self, name, machine):
+        self.name = name
+        self.machine = machine
+        self.refused = RUNTIMES[name][1]
+        self._argv = RUNTIMES[name][0] + ["--root", os.path.join(machine.directory, "state")]
+        self._started = []
+
+    def argv(self, namespace, command, hooks, *mounts):
+        """What runs a container with a network namespace (None for the host's), a command and the hooks of a config."""
+        bundle = os.path.join(self.machine.directory, "bundle%d" % len(self._started))
+        os.mkdir(bundle)
+        capabilities = ["CAP_NET_ADMIN"]
+        namespaces = [{"type": kind} for kind in ("pid", "mount", "uts", "ipc")] + [namespace] * (namespace is not None)
+        config = {
+            "ociVersion": "1.0.2",
+            "process": {
+                "user": {"uid": 0, "gid": 0},
+                "args": list(command),
+                "env": ["PATH=/usr/sbin:/usr/bin"],
+                "cwd": "/",
+                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+            },
+            "root": {"path": self.machine.rootfs},
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+            ]
+            + [{"destination": path, "type": "bind", "source": source, "options": ["bind"]} for path, source in mounts],
+            "linux": {"namespaces": namespaces, "resources": {"devices": [{"allow": True, "access": "rwm"}]}},
+            "hooks": hooks,
+        }
+        if namespace is not None:
+            config["mounts"].append({"destination": "/sys", "type": "sysfs", "source": "sysfs"})
+        with open(os.path.join(bundle, "config.json"), "w") as file:
+            json.dump(config, file)
+        self._started.append("nlraw-test-%d-%d" % (os.getpid(), len(self._started)))
+        return self._argv + ["run", "--bundle", bundle, self._started[-1]]
+
+    def run(self, *arguments):
+        return self.machine.run(*self.argv(*arguments))
+
+    def start(self, *arguments):
+        return Container(self, self.machine.argv(*self.argv(*arguments)), self._started[-1])
+
+    def state(self, container):
+        status, out, err = self.machine.run(*self._argv + ["state", container])
+        assert status == 0, err
+        return json.loads(out)
+
+    def close(self):
+        for container in self._started:
+            self.machine.run(*self._argv + ["delete", "--force", container])
+
+
+class Container:
+    """A container that runs; its first line of output is read by then. It ends with its input."""
+
+    def __init__(self, runtime, argv, name):
+        self._process = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+        )
+        self.said = self._process.stdout.readline()
+        self._runtime, self._name = runtime, name
+
+    def kill(self):
+        """End its process as a crash does, and wait until the runtime has seen it; returns what the runtime ended with."""
+        os.kill(self._runtime.state(self._name)["pid"], 9)
+        return self.wait()
+
+    def wait(self):
+        """The same once it is at the end of its input."""
+        self._process.stdin.close()
+        self.said += self._process.stdout.read()
+        self._process.stdout.close()
+        return self._process.wait(timeout=PATIENCE)
+
+
+@pytest.fixture(params=sorted(RUNTIMES))
+def runtime(request, machine):
+    if shutil.which(request.param) is None:
+        pytest.skip("no " + request.param)
+    made = Runtime(request.param, machine)
+    yield made
+    made.close()
+
+
+HOOKS = json.loads(readme("hooks"))["hooks"]
+BEFORE = {"createRuntime": HOOKS["createRuntime"]}
+
+LIST_LINKS = ("/busybox", "ls", "/sys/class/net")
+WAIT = ("/busybox", "sh", "-c", "echo ready; cat")
+
+
+def network(pod):
+    return {"type": "network", "path": pod.path}
+
+
+@pytest.mark.parametrize("stage", ["createRuntime", "prestart"])
+def test_an_orphan_is_gone_before_the_container_starts(runtime, pod, stage):
+    before = pod.state()
+    pod.add_orphan()
+    assert runtime.run(network(pod), LIST_LINKS, {stage: HOOKS["createRuntime"]}) == (0, "eth0\nlo\npeer0\n", "")
+    assert pod.state() == before
+
+
+def test_without_the_hook_it_is_still_there(runtime, pod):
+    pod.add_orphan()
+    assert TAP in runtime.run(network(pod), LIST_LINKS, {})[1].split()
+
+
+def test_a_start_is_refused_while_a_tap_is_in_use(runtime, pod):
+    pod.add_tap()
+    pod.hold()
+    before = pod.state()
+    status, out, err = runtime.run(network(pod), LIST_LINKS, HOOKS)
+    assert (status, out) == (runtime.refused, "")
+    if runtime.name == "runc":  # crun keeps what its hooks say to itself
+        assert "exit status 3" in err and "clean up tap0_urunc: in use (carrier on), nothing was changed" in err
+    assert pod.state() == before
+
+
+def test_an_orphan_that_a_container_leaves_is_gone_once_it_has_stopped(runtime, pod):
+    before = pod.state()
+    container = runtime.start(network(pod), WAIT, HOOKS)
+    assert container.said == "ready\n"
+    pod.add_orphan()
+    assert container.kill() == 128 + 9
+    assert pod.state() == before
+
+
+def test_a_tap_in_use_when_a_container_stops_is_left_alone_and_changes_nothing(runtime, pod):
+    container = runtime.start(network(pod), WAIT, HOOKS)
+    pod.add_tap()
+    pod.hold()
+    before = pod.state()
+    assert container.wait() == 0
+    assert pod.state() == before
+
+
+@pytest.mark.parametrize("namespace", [{"type": "network"}, None], ids=["a new one", "the host's"])
+def test_a_container_with_another_network_is_none_of_its_business(runtime, namespace):
+    # whose orphan the fixture looks after
+    assert runtime.run(namespace, ("/busybox", "echo", "hello"), HOOKS) == (0, "hello\n", "")
+
+
+def test_a_namespace_that_goes_while_the_container_runs_is_no_error(runtime, make_pod):
+    pod = make_pod()
+    container = runtime.start(network(pod), WAIT, HOOKS)
+    pods.run("umount", pod.path)
+    assert container.wait() == 0
+    assert "nlraw" not in container.said
+
+
+# ---------------------------------------------------------------- podman
+
+
+class Podman:
+    """podman over a runtime, with all that it keeps in a directory of its own."""
+
+    def __init__(self, runtime, machine):
+        self.machine = machine
+        self.hooks = os.path.join(machine.directory, "hooks.d")
+        os.mkdir(self.hooks)
+        with open(os.path.join(self.hooks, "nlraw.json"), "w") as file:
+            file.write(readme("when"))
+        self._argv = ["podman", "--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime", shutil.which(runtime)]
+        for option in ("root", "runroot", "tmpdir"):
+            self._argv += ["--" + option, os.path.join(machine.directory, option)]
+        self._limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+        self._limits += ["--cgroups=disabled"] * (runtime == "crun")
+
+    def run(self, pod, *arguments):
+        """Run a container that lists the links of its network namespace."""
+        argv = self._argv + ["--hooks-dir", self.hooks, "run", "--rm"] + self._limits
+        argv += list(arguments) + ["--network", "ns:" + pod.path, "--rootfs", self.machine.rootfs]
+        return self.machine.run(*argv + list(LIST_LINKS))
+
+
+@pytest.fixture(params=sorted(RUNTIMES))
+def podman(request, machine):
+    for program in ("podman", "conmon", request.param):
+        if shutil.which(program) is None:
+            pytest.skip("no " + program)
+    return Podman(request.param, machine)
+
+
+def test_podman_runs_the_hook_for_what_has_the_annotation(podman, pod):
+    pod.add_orphan()
+    assert podman.run(pod)[:2] == (0, "eth0\nlo\npeer0\n%s\n" % TAP)  # it has none
+    assert podman.run(pod, "--annotation", ANNOTATION)[:2] == (0, "eth0\nlo\npeer0\n")
+    assert TAP not in pod.links()
+
+
+def test_podman_refuses_a_start_while_a_tap_is_in_use_but_not_to_a_sidecar_without_the_annotation(podman, pod):
+    pod.add_tap()
+    pod.hold()
+    before = pod.state()
+    assert podman.run(pod, "--annotation", ANNOTATION)[:2] == (126, "")
+    assert podman.run(pod)[0] == 0
+    assert pod.state() == before
+
+
+def test_podman_starts_the_container_in_silence_where_the_hook_is_missing(podman, pod):
+    """What the README warns of."""
+    pod.add_orphan()
+    path = os.path.join(podman.hooks, "nlraw.json")
+    with open(path) as file:
+        text = file.read()
+    with open(path, "w") as file:
+        file.write(text.replace(PYTHON, "/opt/nlraw/nowhere"))
+    assert podman.run(pod, "--annotation", ANNOTATION) == (0, "eth0\nlo\npeer0\n%s\n" % TAP, "")
+
+
+# ---------------------------------------------------------------- a VMM crashes, and its container is started again
+
+# What a runtime and its VMM do in a container: make the TAP and the redirects, attach, answer as a guest.
+VMM = """
+import fcntl, os, struct, subprocess, sys
+sys.path.insert(0, "/tests")
+import standin
+tap, uplink = sys.argv[1], "eth0"
+fd = os.open("/dev/net/tun", os.O_RDWR)
+flags = standin.IFF_TAP | standin.IFF_NO_PI | standin.IFF_VNET_HDR
+try:
+    fcntl.ioctl(fd, standin.TUNSETIFF, struct.pack("=16sH22x", tap.encode(), flags | 0x8000))  # IFF_TUN_EXCL
+except OSError as error:
+    sys.exit("create %s: %s" % (tap, error.strerror))
+fcntl.ioctl(fd, 0x400454CB, 1)  # TUNSETPERSIST
+os.close(fd)
+subprocess.check_call(["ip", "link", "set", tap, "up"])
+for dev, target in ((uplink, tap), (tap, uplink)):
+    subprocess.check_call(["tc", "qdisc", "add", "dev", dev, "ingress"])
+    subprocess.check_call(["tc", "filter", "add", "dev", dev, "ingress", "protocol", "all", "u32", "match", "u32", "0", "0",
+                           "action", "mirred", "egress", "redirect", "dev", target])
+standin.main(tap, *sys.argv[2:])
+"""
+
+
+class Story:
+    """A pod behind a node, and a runtime that starts VMs in it."""
+
+    def __init__(self, runtime, make_pod):
+        self.runtime = runtime
+        self.node = make_pod(uplink=None)
+        self.pod = make_pod(node=self.node)
+        self.address = self.pod.links()["eth0"]["address"]
+        for name in ("lib", "lib64", "bin", "sbin"):  # as on every system of today
+            os.symlink("usr/" + name, os.path.join(runtime.machine.rootfs, name))
+
+    def start(self, ttl, hooks):
+        """Start a VM with a TTL of its own."""
+        command = (PYTHON, "-I", "-S", "-c", VMM, TAP, self.address, pods.POD_ADDRESS, str(ttl))
+        mounts = (("/usr", "/usr"), ("/dev/net/tun", "/dev/net/tun"), ("/tests", HERE))
+        return self.runtime.start(network(self.pod), command, hooks, *mounts)
+
+
+def test_a_pod_whose_vmm_was_killed_comes_back_because_of_the_hook(runtime, make_pod, tmp_path):
+    if not os.path.islink("/lib"):
+        pytest.skip("needs a system whose libraries are below /usr")
+    story = Story(runtime, make_pod)
+    empty = story.pod.state()
+    enter = ["ip", "netns", "exec", story.node.name]
+    with guest.Pinger(enter, pods.POD_ADDRESS, tmp_path / "pings") as pinger:
+        vm = story.start(71, BEFORE)
+        assert vm.said == "ready\n"
+        pinger.wait_for(71, 10)
+        # 1 killed: the TAP outlives it, and without the hook the pod never comes back
+        assert vm.kill() == 128 + 9
+        again = story.start(72, {})
+        assert (again.said, again.wait()) == ("create %s: Device or resource busy\n" % TAP, 1)
+        # 2 with the hook it does
+        vm = story.start(73, BEFORE)
+        assert vm.said == "ready\n"
+        first = pinger.wait_for(73, 10)
+        # 3 a sidecar that is started again beside it is refused if it has the hook, and starts if it has not
+        assert runtime.run(network(story.pod), LIST_LINKS, BEFORE)[0] == runtime.refused
+        assert TAP in runtime.run(network(story.pod), LIST_LINKS, {})[1].split()
+        time.sleep(0.2)  # for the answers to the last ones
+        assert {ping.ttl for ping in pinger.pings() if first.sent <= ping.sent < time.monotonic() - 0.1} == {73}
+        # 4 the next one starts with a clean namespace, and poststop leaves one
+        assert vm.kill() == 128 + 9
+        vm = story.start(74, HOOKS)
+        pinger.wait_for(74, 10)
+        assert vm.kill() == 128 + 9
+    assert story.pod.state() == empty
