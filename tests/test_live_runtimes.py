@@ -5,6 +5,7 @@ Each test has a machine of its own: a mount namespace in which nlraw lies where 
 an orphan, which is the node's and must never be touched.
 """
 
+import glob
 import json
 import os
 import re
@@ -37,6 +38,7 @@ FURNISH = """
 set -e
 if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
 mount -t tmpfs tmpfs /opt
+mount -t tmpfs tmpfs /dev/shm
 mkdir /opt/nlraw
 cp -r "$0" /opt/nlraw/nlraw
 echo ready
@@ -306,8 +308,9 @@ class Podman:
         self._argv = ["podman", "--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime", shutil.which(runtime)]
         for option in ("root", "runroot", "tmpdir"):
             self._argv += ["--" + option, os.path.join(machine.directory, option)]
+        self._cgroup = "nlraw-test-%d" % os.getpid()
         self._limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
-        self._limits += ["--cgroups=disabled"] * (runtime == "crun")
+        self._limits += ["--cgroups=disabled"] if runtime == "crun" else ["--cgroup-parent", "/" + self._cgroup]
 
     def run(self, pod, *arguments):
         """Run a container that lists the links of its network namespace."""
@@ -315,13 +318,21 @@ class Podman:
         argv += list(arguments) + ["--network", "ns:" + pod.path, "--rootfs", self.machine.rootfs]
         return self.machine.run(*argv + list(LIST_LINKS))
 
+    def close(self):
+        """Take away what podman leaves: the parent of its cgroups, under each controller or under all."""
+        for path in glob.glob("/sys/fs/cgroup/*/" + self._cgroup) + glob.glob("/sys/fs/cgroup/" + self._cgroup):
+            for directory, _, _ in os.walk(path, topdown=False):
+                os.rmdir(directory)
+
 
 @pytest.fixture(params=sorted(RUNTIMES))
 def podman(request, machine):
     for program in ("podman", "conmon", request.param):
         if shutil.which(program) is None:
             pytest.skip("no " + program)
-    return Podman(request.param, machine)
+    made = Podman(request.param, machine)
+    yield made
+    made.close()
 
 
 def test_podman_runs_the_hook_for_what_has_the_annotation(podman, pod):
