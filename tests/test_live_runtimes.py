@@ -46,15 +46,13 @@ exec sleep 1000
 """
 
 
-def readme(key):
-    """The JSON block of the README's section on the hook that has a key."""
+def readme(kind, word):
+    """The block of this kind in the README's section on the hook that has a word in it."""
     with open(os.path.join(os.path.dirname(HERE), "README.md"), encoding="utf-8") as file:
         section = file.read().partition("\n## As an OCI hook\n")[2].partition("\n## ")[0]
-    found = [
-        block for block in re.findall(r"^```json\n(.*?)^```$", section, re.DOTALL | re.MULTILINE) if key in json.loads(block)
-    ]
-    assert len(found) == 1
-    return found[0]
+    blocks = re.findall(r"^```%s\n(.*?)^```$" % kind, section, re.DOTALL | re.MULTILINE)
+    (found,) = [block for block in blocks if word in block]
+    return found
 
 
 def missing(*programs):
@@ -226,7 +224,7 @@ def runtime(request, machine):
     made.close()
 
 
-HOOKS = json.loads(readme("hooks"))["hooks"]
+HOOKS = json.loads(readme("json", '"hooks"'))["hooks"]
 BEFORE = {"createRuntime": HOOKS["createRuntime"]}
 
 LIST_LINKS = ("/busybox", "ls", "/sys/class/net")
@@ -293,6 +291,11 @@ def test_a_namespace_that_goes_while_the_container_runs_is_no_error(runtime, mak
     assert "nlraw" not in container.said
 
 
+def test_what_the_readme_says_to_try_does_nothing_on_the_node(machine):
+    said = "container try: it has the host's network, which is left alone; nothing to do\n"
+    assert machine.run("sh", "-c", readme("sh", "echo")) == (0, said, "")
+
+
 # ---------------------------------------------------------------- podman
 
 
@@ -304,7 +307,7 @@ class Podman:
         self.hooks = os.path.join(machine.directory, "hooks.d")
         os.mkdir(self.hooks)
         with open(os.path.join(self.hooks, "nlraw.json"), "w") as file:
-            file.write(readme("when"))
+            file.write(readme("json", '"when"'))
         self._argv = ["podman", "--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime", shutil.which(runtime)]
         for option in ("root", "runroot", "tmpdir"):
             self._argv += ["--" + option, os.path.join(machine.directory, option)]
@@ -312,13 +315,16 @@ class Podman:
         self._limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
         self._limits += ["--cgroups=disabled"] if runtime == "crun" else ["--cgroup-parent", "/" + self._cgroup]
 
+    def argv(self, pod, command, *arguments):
+        argv = self._argv + ["--hooks-dir", self.hooks, "run", "--rm"] + self._limits
+        argv += list(arguments) + ["--network", "ns:" + pod.path, "--rootfs", self.machine.rootfs]
+        return argv + ["/busybox", "sh", "-c", command]
+
     def run(self, pod, *arguments):
         """Run a container that lists the links of its network namespace; its exit status, the links, None where it did not start,
         and what podman complained of."""
-        argv = self._argv + ["--hooks-dir", self.hooks, "run", "--rm"] + self._limits
-        argv += list(arguments) + ["--network", "ns:" + pod.path, "--rootfs", self.machine.rootfs]
         # into a file: what a container prints on a busy machine is lost now and then
-        status, _, err = self.machine.run(*argv + ["/busybox", "sh", "-c", "exec /busybox ls /sys/class/net >/links"])
+        status, _, err = self.machine.run(*self.argv(pod, "exec /busybox ls /sys/class/net >/links", *arguments))
         path = os.path.join(self.machine.rootfs, "links")
         if not os.path.exists(path):
             return status, None, err
@@ -349,6 +355,21 @@ def test_podman_runs_the_hook_for_what_has_the_annotation(podman, pod):
     assert podman.run(pod)[:2] == (0, ["eth0", "lo", "peer0", TAP])  # it has none
     assert podman.run(pod, "--annotation", ANNOTATION)[:2] == (0, ["eth0", "lo", "peer0"])
     assert TAP not in pod.links()
+
+
+def test_podman_runs_the_hook_once_the_container_has_stopped(podman, pod):
+    before = pod.state()
+    waiting = "echo >/begun; until [ -e /end ]; do /busybox sleep 0.05; done"
+    process = subprocess.Popen(podman.machine.argv(*podman.argv(pod, waiting, "--annotation", ANNOTATION)))
+    rootfs = podman.machine.rootfs
+    deadline = time.monotonic() + PATIENCE
+    while not os.path.exists(os.path.join(rootfs, "begun")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    pod.add_orphan()
+    open(os.path.join(rootfs, "end"), "w").close()
+    assert process.wait(timeout=PATIENCE) == 0
+    assert pod.state() == before
 
 
 def test_podman_refuses_a_start_while_a_tap_is_in_use_but_not_to_a_sidecar_without_the_annotation(podman, pod):
