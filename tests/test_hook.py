@@ -244,7 +244,7 @@ def test_the_largest_input_takes_no_time_to_speak_of():
 
 
 def run(data):
-    """Run `nlraw hook` in this process with bytes on stdin, on TAPs of a name that none has: exit status, stdout and stderr."""
+    """Run `nlraw hook` in this process, with bytes on stdin and so that it would find nothing anywhere; exit status, stdout, stderr."""
     with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         file.write(data)
         file.seek(0)
@@ -254,7 +254,7 @@ def run(data):
             os.dup2(stream.fileno(), fd)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
         try:
-            status = cli.main(("hook", "-m", "nlraw-nothing"))
+            status = cli.main(("hook", "-m", "nlraw-nothing", "-u", "none"))
         finally:
             sys.stdout, sys.stderr = streams
             for fd, former in enumerate(kept):
