@@ -244,7 +244,7 @@ def test_the_largest_input_takes_no_time_to_speak_of():
 
 
 def run(data):
-    """Run `nlraw hook` in this process, with bytes on stdin and so that it would find nothing anywhere; exit status, stdout, stderr."""
+    """Run `nlraw hook` in this process with bytes on stdin, on nothing that there is: exit status, stdout and stderr."""
     with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         file.write(data)
         file.seek(0)
