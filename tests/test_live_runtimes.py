@@ -39,6 +39,7 @@ set -e
 if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
 mount -t tmpfs tmpfs /opt
 mount -t tmpfs tmpfs /dev/shm
+if [ -d /usr/share/containers ]; then mount -t tmpfs tmpfs /usr/share/containers; fi
 mkdir /opt/nlraw
 cp -r "$0" /opt/nlraw/nlraw
 echo ready
@@ -46,11 +47,15 @@ exec sleep 1000
 """
 
 
-def readme(kind, word):
-    """The block of this kind in the README's section on the hook that has a word in it."""
+def section():
+    """The README's section on the hook."""
     with open(os.path.join(os.path.dirname(HERE), "README.md"), encoding="utf-8") as file:
-        section = file.read().partition("\n## As an OCI hook\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"^```%s\n(.*?)^```$" % kind, section, re.DOTALL | re.MULTILINE)
+        return file.read().partition("\n## As an OCI hook\n")[2].partition("\n## ")[0]
+
+
+def readme(kind, word):
+    """The block of this kind in it that has a word in it."""
+    blocks = re.findall(r"^```%s\n(.*?)^```$" % kind, section(), re.DOTALL | re.MULTILINE)
     (found,) = [block for block in blocks if word in block]
     return found
 
@@ -316,7 +321,8 @@ class Podman:
         self._limits += ["--cgroups=disabled"] if runtime == "crun" else ["--cgroup-parent", "/" + self._cgroup]
 
     def argv(self, pod, command, *arguments):
-        argv = self._argv + ["--hooks-dir", self.hooks, "run", "--rm"] + self._limits
+        named = [] if self.hooks is None else ["--hooks-dir", self.hooks]
+        argv = self._argv + named + ["run", "--rm"] + self._limits
         argv += list(arguments) + ["--network", "ns:" + pod.path, "--rootfs", self.machine.rootfs]
         return argv + ["/busybox", "sh", "-c", command]
 
@@ -355,6 +361,17 @@ def test_podman_runs_the_hook_for_what_has_the_annotation(podman, pod):
     assert podman.run(pod)[:2] == (0, ["eth0", "lo", "peer0", TAP])  # it has none
     assert podman.run(pod, "--annotation", ANNOTATION)[:2] == (0, ["eth0", "lo", "peer0"])
     assert TAP not in pod.links()
+
+
+def test_podman_finds_the_hook_where_the_readme_puts_it(podman, pod):
+    if not os.path.isdir("/usr/share/containers"):
+        pytest.skip("no /usr/share/containers, which a file system of our own would hide")
+    pod.add_orphan()
+    (path,) = re.findall(r"`(/\S+/nlraw\.json)`", section())
+    place = 'mkdir -p "$(dirname "$1")" && cp "$0" "$1"'
+    assert podman.machine.run("sh", "-c", place, os.path.join(podman.hooks, "nlraw.json"), path)[0] == 0
+    podman.hooks = None
+    assert podman.run(pod, "--annotation", ANNOTATION)[:2] == (0, ["eth0", "lo", "peer0"])
 
 
 def test_podman_runs_the_hook_once_the_container_has_stopped(podman, pod):
