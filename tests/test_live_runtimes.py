@@ -343,7 +343,18 @@ class Podman:
         """Take away what podman leaves: the parent of its cgroups, under each controller or under all."""
         for path in glob.glob("/sys/fs/cgroup/*/" + self._cgroup) + glob.glob("/sys/fs/cgroup/" + self._cgroup):
             for directory, _, _ in os.walk(path, topdown=False):
-                os.rmdir(directory)
+                _remove(directory)
+
+
+def _remove(cgroup):
+    """Remove a cgroup, once the last process in it has ended."""
+    deadline = time.monotonic() + 10
+    while os.path.exists(cgroup):
+        try:
+            os.rmdir(cgroup)
+        except OSError:
+            assert time.monotonic() < deadline, cgroup
+            time.sleep(0.05)
 
 
 @pytest.fixture(params=sorted(RUNTIMES))
