@@ -12,10 +12,9 @@ Source: the OCI runtime specification, runtime.md (State) and config-linux.md (N
 """
 
 import errno
-import os
-import stat
+import posix
 
-from . import orphans
+from . import orphans, uapi
 from .errors import BadNamespace, Error, Refused
 from .netns import Namespace
 from .orphans import Target
@@ -229,7 +228,7 @@ def read(fd: int, step: str, object: str) -> bytes:
         if left <= 0 or not poll.poll(int(left * 1000) + 1):
             raise Error("it did not end within %d seconds" % PATIENCE, step, object)
         try:
-            chunk = os.read(fd, 1 << 16)
+            chunk = posix.read(fd, 1 << 16)
         except OSError as error:
             raise _refused(error, step, object) from None
         if not chunk:
@@ -241,7 +240,7 @@ def read(fd: int, step: str, object: str) -> bytes:
 
 def read_state(fd: int) -> State:
     """The state that comes from a descriptor. Whoever starts a hook by hand is told at once what it waits for."""
-    if os.isatty(fd):
+    if posix.isatty(fd):
         raise Error("it is a terminal; a container runtime writes the container's state here", READ_STATE, STDIN)
     return state(read(fd, READ_STATE, STDIN))
 
@@ -251,15 +250,15 @@ def read_network(bundle: str) -> "Optional[str]":
     path = bundle + "/config.json"
     try:
         # O_NONBLOCK: a FIFO of that name must not make us wait
-        fd = os.open(_encode(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = posix.open(_encode(path), posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except OSError as error:
         raise _refused(error, READ_CONFIG, path) from None
     try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        if not _is_regular(posix.fstat(fd)):
             raise Error("it is no regular file", READ_CONFIG, path)
         return network(read(fd, READ_CONFIG, path), path)
     finally:
-        os.close(fd)
+        posix.close(fd)
 
 
 def find(state: State) -> "Tuple[Optional[Namespace], str]":
@@ -284,15 +283,14 @@ def find(state: State) -> "Tuple[Optional[Namespace], str]":
         return None, HOST
     if not path:
         return None, HOST if inside is not None else GONE
-    if state.status not in ALIVE and _is_of_a_process(path):
-        return None, OTHERS
     found = _open(path)
     if found is None:
         return None, GONE
-    if found.identity() == own:
-        found.close()
-        return None, HOST
-    return found, ""
+    if found.identity() != own and (state.status in ALIVE or _is_pinned(found)):
+        return found, ""
+    why = HOST if found.identity() == own else OTHERS
+    found.close()
+    return None, why
 
 
 def _own() -> "Tuple[int, int]":
@@ -319,19 +317,24 @@ def _open(netns: "Union[int, str]") -> "Optional[Namespace]":
 def _was_mounted_on(path: str) -> bool:
     """Whether a path is what remains of a pinned namespace between its umount and its unlink: an empty file."""
     try:
-        file, directory = os.stat(_encode(path)), os.stat(_encode(os.path.dirname(path)))
+        file, directory = posix.stat(_encode(path)), posix.stat(_encode(path.rpartition("/")[0] + "/"))
     except OSError as error:
         return error.errno in _GONE
-    return stat.S_ISREG(file.st_mode) and file.st_size == 0 and file.st_dev == directory.st_dev
+    return _is_regular(file) and file.st_size == 0 and file.st_dev == directory.st_dev
 
 
-def _is_of_a_process(path: str) -> bool:
-    """Whether a path leads into /proc, by whatever links. A namespace that is pinned is a mount, and no link."""
-    return os.path.realpath(_encode(path)).startswith(b"/proc/")
+def _is_regular(file: "posix.stat_result") -> bool:
+    return file.st_mode & uapi.S_IFMT == uapi.S_IFREG
+
+
+def _is_pinned(namespace: Namespace) -> bool:
+    """Whether it was opened at a mount of its own. Of one that was opened by a process the kernel has no path, but a name such as
+    ``net:[4026531840]``, whatever link led there (d_path(), fs/d_path.c)."""
+    return posix.readlink("/proc/self/fd/%d" % namespace.fileno()).startswith("/")
 
 
 def _refused(error: OSError, step: str, object: str) -> Refused:
-    return Refused(error.errno or 0, os.strerror(error.errno or 0), step, object)
+    return Refused(error.errno or 0, posix.strerror(error.errno or 0), step, object)
 
 
 def clean(namespace: Namespace, target: Target) -> "Report":

@@ -151,8 +151,6 @@ def test_the_options_are_those_of_cleanup(pod, bundle):
 )
 def test_with_no_namespace_left_or_the_hosts_nothing_is_done(bundle, status, pid, namespace, told):
     bundle.configure(namespace)
-    if status == "stopped" and namespace.get("path", "").startswith("/proc/"):
-        told = OTHERS
     assert hook(bundle.state(status, pid=pid)) == (0, told, "")
 
 
