@@ -268,7 +268,7 @@ def find(state: State) -> "Tuple[Optional[Namespace], str]":
     shares the host's network, or is a VM runtime's own, which puts the VM into the one in the config.
     """
     own = _own()
-    inside = None if state.pid is None else _open(state.pid)
+    inside = None if state.pid is None else _open(_shown(state.pid))
     if inside is not None:
         if inside.identity() != own:
             return inside, ""
@@ -291,6 +291,19 @@ def find(state: State) -> "Tuple[Optional[Namespace], str]":
     why = HOST if found.identity() == own else OTHERS
     found.close()
     return None, why
+
+
+def _shown(pid: int) -> int:
+    """The process ID, if /proc shows ours. In the container's PID namespace, where createContainer runs, the container's process is
+    1; in the node's /proc, which is still mounted then, that is the node's first process."""
+    try:
+        shown = posix.readlink("/proc/self")
+    except OSError as error:
+        raise _refused(error, "look at", "/proc/self") from None
+    if shown != str(posix.getpid()):
+        words = "/proc shows another PID namespace; is this createRuntime, prestart or poststop?"
+        raise Error(words, "find process", str(pid))
+    return pid
 
 
 def _own() -> "Tuple[int, int]":

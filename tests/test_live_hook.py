@@ -190,6 +190,17 @@ def test_the_hooks_own_namespace_is_left_alone_whatever_it_is_called(pod, bundle
     assert pod.state() == before and tried == 13
 
 
+def test_a_process_of_another_pid_namespace_than_that_of_proc_is_not_looked_for(pod, bundle):
+    argv = ("unshare", "--pid", "--fork") + MODULE
+    done = hook(bundle.state("created", pid=1), argv=argv)
+    words = "/proc shows another PID namespace; is this createRuntime, prestart or poststop?"
+    assert done == (1, "", "nlraw: find process 1: %s\n" % words)
+    pod.add_orphan()
+    bundle.network(pod.path)
+    assert hook(bundle.state("stopped", pid=1), argv=argv).status == 0
+    assert pods.TAP not in pod.links()
+
+
 def test_where_the_process_is_the_runtimes_own_it_is_the_one_in_the_config(make_pod, bundle):
     node, pod = make_pod(), make_pod()
     node.add_orphan()

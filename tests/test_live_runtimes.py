@@ -288,6 +288,18 @@ def test_a_container_with_another_network_is_none_of_its_business(runtime, names
     assert runtime.run(namespace, ("/busybox", "echo", "hello"), HOOKS) == (0, "hello\n", "")
 
 
+def test_a_hook_that_runs_inside_the_containers_namespaces_changes_nothing(runtime, pod):
+    """What the README warns of."""
+    pod.add_orphan()
+    before = pod.state()
+    status, out, err = runtime.run(network(pod), LIST_LINKS, {"createContainer": HOOKS["createRuntime"]})
+    if runtime.name == "runc":  # which puts it into the container's PID namespace, too
+        assert (status, out) == (1, "") and "/proc shows another PID namespace" in err
+    else:
+        assert (status, err) == (0, "") and TAP in out.split()
+    assert pod.state() == before
+
+
 def test_a_namespace_that_goes_while_the_container_runs_is_no_error(runtime, make_pod):
     pod = make_pod()
     container = runtime.start(network(pod), WAIT, HOOKS)
