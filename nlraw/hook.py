@@ -294,8 +294,8 @@ def find(state: State) -> "Tuple[Optional[Namespace], str]":
 
 
 def _shown(pid: int) -> int:
-    """The process ID, if /proc shows ours. In the container's PID namespace, where createContainer runs, the container's process is
-    1; in the node's /proc, which is still mounted then, that is the node's first process."""
+    """The process ID, if /proc shows ours. In the container's PID namespace, where createContainer runs, the container's process
+    is 1; in the node's /proc, which is still mounted then, that is the node's first process."""
     try:
         shown = posix.readlink("/proc/self")
     except OSError as error:

@@ -369,16 +369,19 @@ def _remove(cgroup):
             time.sleep(0.05)
 
 
-@pytest.fixture(params=sorted(RUNTIMES))
+@pytest.fixture
 def podman(request, machine):
-    for program in ("podman", "conmon", request.param):
+    """podman over runc, or over the runtime that a test is parametrized with."""
+    runtime = getattr(request, "param", "runc")
+    for program in ("podman", "conmon", runtime):
         if shutil.which(program) is None:
             pytest.skip("no " + program)
-    made = Podman(request.param, machine)
+    made = Podman(runtime, machine)
     yield made
     made.close()
 
 
+@pytest.mark.parametrize("podman", sorted(RUNTIMES), indirect=True)
 def test_podman_runs_the_hook_for_what_has_the_annotation(podman, pod):
     pod.add_orphan()
     assert podman.run(pod)[:2] == (0, ["eth0", "lo", "peer0", TAP])  # it has none
