@@ -116,7 +116,7 @@ class Machine:
 def _is_hook(pid, mounts):
     try:
         with open("/proc/%s/cmdline" % pid, "rb") as file:
-            return b"nlraw.cli" in file.read() and os.readlink("/proc/%s/ns/mnt" % pid) == mounts
+            return b"/opt/nlraw" in file.read() and os.readlink("/proc/%s/ns/mnt" % pid) == mounts
     except OSError:  # it has ended
         return False
 
