@@ -5,9 +5,12 @@ All Pythons are the same interpreter, outside of any virtual environment, with b
 
     start                  python3 -I -S -c pass
     cleanup                python3 -I -S -c "...; from nlraw.cli import main; main()" cleanup, started in the namespace
+    hook                   the same with hook, started outside of it, as a container runtime starts one
     ... with site          both without -S: the module `site`, which every Python has that is started without flags
 """
 
+import json
+import os
 import shutil
 
 from . import lab
@@ -35,13 +38,22 @@ def commands(laboratory, world):
 
 
 def measure(laboratory):
-    with laboratory.world() as world:
+    with laboratory.world() as world, laboratory.world() as node, laboratory.worker(lab.NLRAW, world) as inside:
         world.uplink()
         starts = {name: _start(argv, world) for name, argv in commands(laboratory, world).items()}
+        starts["hook", lab.NLRAW] = _start(laboratory.nlraw("hook"), node, _state(laboratory, inside.process.pid))
         samples = in_turn(starts, *((21, 20) if laboratory.quick else (201, 120)))
     return [Row("coldstart", what, 0, who, taken) for (what, who), taken in samples.items()]
 
 
-def _start(argv, world):
-    lab.spawn_well(argv, world)  # the first one writes bytecode caches
-    return lambda: lab.spawn_well(argv, world)
+def _state(laboratory, pid):
+    """A file with what a runtime tells a hook before the container's start."""
+    path = os.path.join(laboratory.directory, "state.json")
+    with open(path, "w") as file:
+        json.dump({"ociVersion": "1.0.2", "id": "c1", "status": "created", "pid": pid, "bundle": laboratory.directory}, file)
+    return path
+
+
+def _start(argv, world, fed=os.devnull):
+    lab.spawn_well(argv, world, fed=fed)  # the first one writes bytecode caches
+    return lambda: lab.spawn_well(argv, world, fed=fed)

@@ -124,18 +124,21 @@ class Worker:
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
-def spawn(argv, output=os.devnull):
-    """Start a process that writes to a file, and wait for its end; the seconds that took, and its exit status."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+def spawn(argv, output=os.devnull, fed=os.devnull):
+    """Start a process that reads one file and writes another, and wait for it; the seconds that took, and its exit status."""
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, fed, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
+    ]
     begun = time.perf_counter()
-    pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=[(os.POSIX_SPAWN_OPEN, 1, output, flags, 0o600)])
+    pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=files)
     status = os.waitpid(pid, 0)[1]
     return time.perf_counter() - begun, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
 
 
-def spawn_well(argv, world, output=os.devnull):
+def spawn_well(argv, world, output=os.devnull, fed=os.devnull):
     """`spawn` in a world; the seconds. Raises `NotDone` for an exit status that is not 0."""
-    seconds, status = world.run(lambda: spawn(argv, output))
+    seconds, status = world.run(lambda: spawn(argv, output, fed))
     if status:
         raise NotDone("%s ended with %d" % (" ".join(argv[:4]), status))
     return seconds

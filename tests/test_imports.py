@@ -144,7 +144,12 @@ def test_importing_nlraw_loads_nothing_that_is_slow_to_load():
     assert not loaded & set(SLOW.split())
 
 
-@pytest.mark.skipif(sys.version_info < (3, 7), reason="before 3.7 a package cannot wait with its imports (PEP 562)")
+needs_lazy_imports = pytest.mark.skipif(
+    sys.version_info < (3, 7), reason="before 3.7 a package cannot wait with its imports (PEP 562)"
+)
+
+
+@needs_lazy_imports
 def test_importing_nlraw_loads_what_it_returns_and_raises_and_nothing_else():
     own = {module for module in modules_after("import nlraw") if module.startswith("nlraw")}
     assert own == {"nlraw", "nlraw.errors", "nlraw.report"}
@@ -159,6 +164,7 @@ def test_all_that_is_promised_is_there():
     assert all(getattr(nlraw, name) for name in nlraw.__all__)
 
 
+@needs_lazy_imports
 def test_a_cleanup_imports_only_what_it_needs():
     loaded = modules_after("from nlraw.cli import main")
     own = {module[len("nlraw.") :] for module in loaded if module.startswith("nlraw.")}
