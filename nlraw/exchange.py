@@ -29,6 +29,9 @@ _CONTROL = frozenset((uapi.NLMSG_NOOP, uapi.NLMSG_ERROR, uapi.NLMSG_DONE, uapi.N
 # The answer to a request with one of these flags does not end with its first message.
 _ENDS_OTHERWISE = uapi.NLM_F_ACK | uapi.NLM_F_DUMP
 
+# include/linux/err.h; os.strerror() overflows on the least number that four bytes hold.
+_MAX_ERRNO = 4095
+
 
 class Request:
     """What is asked of the kernel, and in which words it is told to a person (``step``, ``object``).
@@ -138,8 +141,8 @@ class Exchange:
 def _refusal(request: Request, message: wire.Message) -> "Optional[Refused]":
     """The refusal that an ERROR or DONE carries, or None for success."""
     code = wire.fixed(_s32, message.data, (message.start, message.end))[0]
-    if code > 0:
-        raise Malformed("a positive error number, %d" % code, message.start)
+    if not -_MAX_ERRNO <= code <= 0:
+        raise Malformed("%d is no error number" % code, message.start)
     if code == 0:
         return None
     words = ""

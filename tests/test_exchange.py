@@ -356,6 +356,8 @@ def test_the_offending_attribute_is_told_by_its_path(at, path, said):
         (message(uapi.NLMSG_ERROR, b""), 16),
         (error(-1), 16),
         (done(-22), 16),
+        (error(4096), 16),
+        (error(0x80000000), 16),
         (item() + error(-1), 36),
         (error(errno.EINVAL, 0x200, request=struct.pack("=I", 15) + bytes(12)), 20),
         (error(errno.EINVAL, 0x200, request=struct.pack("=I", 17) + bytes(12)), 20),
