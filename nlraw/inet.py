@@ -47,7 +47,7 @@ def default_routes(messages: "Iterable[wire.Message]") -> "List[DefaultRoute]":
         if length or kind != uapi.RTN_UNICAST or table != uapi.RT_TABLE_MAIN:
             continue
         metric = told.u32(uapi.RTA_PRIORITY) or 0
-        ifindex = told.u32(uapi.RTA_OIF)
+        ifindex = told.s32(uapi.RTA_OIF)  # signed, as in ifinfomsg, by which the device is asked for
         hops = told.span(uapi.RTA_MULTIPATH)
         if hops is not None:
             size, _, _, ifindex = wire.fixed(uapi.rtnexthop, data, hops)

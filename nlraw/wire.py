@@ -147,6 +147,7 @@ class Row:
     u8 = _number(Struct("=B"))
     u16 = _number(_u16)
     u32 = _number(_u32)
+    s32 = _number(Struct("=i"))
 
     def string(self, type: int) -> "Optional[str]":
         """A string up to its NUL. Bytes that are not UTF-8 become lone surrogates, as os.fsdecode() has it."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import build
 import golden
-from nlraw import inet, uapi, wire
+from nlraw import inet, link, uapi, wire
 from nlraw.errors import Malformed
 
 # ---------------------------------------------------------------- requests
@@ -127,6 +127,13 @@ def test_the_table_attribute_counts_more_than_the_byte_in_the_header():
 
 def test_routes_of_one_metric_stay_in_the_kernels_order():
     assert [each[0] for each in found(*[route(wire.attribute_u32(uapi.RTA_OIF, index)) for index in (5, 3, 4)])] == [5, 3, 4]
+
+
+@pytest.mark.parametrize("number", [1, 2**31 - 1, 2**31, 2**32 - 1])
+def test_whatever_ifindex_a_route_tells_that_device_can_be_asked_for(number):
+    ((ifindex, _, _),) = found(route(wire.attribute_u32(uapi.RTA_OIF, number)))
+    assert ifindex & 0xFFFFFFFF == number
+    assert link.get(ifindex, "of the default route").payload[4:8] == struct.pack("=I", number)
 
 
 def next_hop(ifindex, *attributes):
