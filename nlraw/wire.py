@@ -243,13 +243,18 @@ def message(type: int, flags: int, sequence: int, payload: bytes, port: int = 0)
 
 def path(data: bytes, start: int, end: int, offset: int) -> "Tuple[int, ...]":
     """The types on the way down to the attribute whose header stands at ``offset``; empty if there is none."""
-    for type, (value, stop) in attributes(data, start, end):
-        if offset == value - _ATTRIBUTE:
-            return (type,)
-        if value <= offset < stop:
-            try:
-                below = path(data, value, stop, offset)
-            except Malformed:  # a value that is no row of attributes
+    types: List[int] = []
+    while True:
+        try:
+            row = attributes(data, start, end)
+        except Malformed:
+            if types:  # a value that is no row of attributes
                 return ()
-            return (type,) + below if below else ()
-    return ()
+            raise
+        around = [found for found in row if found[1][0] - _ATTRIBUTE <= offset < found[1][1]]
+        if not around:
+            return ()
+        ((type, (start, end)),) = around
+        types.append(type)
+        if offset == start - _ATTRIBUTE:
+            return tuple(types)

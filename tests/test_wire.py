@@ -307,6 +307,11 @@ def test_the_path_leads_to_the_attribute_whose_header_stands_there(offset, path)
     assert wire.path(NEST, 0, len(NEST), offset) == path
 
 
+def test_the_path_may_be_as_deep_as_a_datagram_holds():
+    nest = b"".join(attribute_header(length, 1) for length in range(1 << 16, 0, -4)[1:])
+    assert wire.path(nest, 0, len(nest), len(nest) - 4) == (1,) * (len(nest) // 4)
+
+
 # ---------------------------------------------------------------- properties
 
 
