@@ -225,6 +225,7 @@ class Namespace:
     """
 
     path = "/run/netns/made-up"
+    port = 4321  # whom it answers to
 
     def __init__(self, links=(), qdiscs=(), filters=(), before=lambda requests: None):
         self.links = list(links)
@@ -242,7 +243,7 @@ class Namespace:
         return self.change(*requests)
 
     def change(self, *requests):
-        conversation = exchange.Exchange(requests, 4321, 0xFFFFFFFE)
+        conversation = exchange.Exchange(requests, self.port, 0xFFFFFFFE)
         self.before(requests)
         self.datagrams += 1
         for message in wire.messages(conversation.datagram()):
@@ -254,7 +255,7 @@ class Namespace:
         """The messages that answer one request."""
 
         def reply(type, payload, flags=0):
-            return wire.message(type, flags, message.sequence, payload, 4321)
+            return wire.message(type, flags, message.sequence, payload, self.port)
 
         if message.flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP:
             for payload in self.listed(message):

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that asks the kernel, against a model of it whose answers come late, torn, twice, forged, cut, or not at all.
+
+Hypothesis picks the namespace and what befalls each answer (tests/model.py). Whatever it picks: there is an answer or one of our
+errors, in time; an answer is the one that the model meant; and nothing goes that is in use or not ours. Time is the model's own.
+"""
+
+import collections
+import copy
+import errno
+import time
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import model
+import nlraw
+import nlraw.route
+import worlds
+from nlraw import inet, link, orphans, tc
+from nlraw.errors import Interrupted, Lost, Malformed, Refused, TapInUse
+from nlraw.route import Route
+
+PATH = model.Place.path
+SILENCE = nlraw.route.SILENCE
+
+# The same examples each time: what is new is looked for by the long tests below.
+ordinary = settings(deadline=None, derandomize=True, max_examples=250, suppress_health_check=list(HealthCheck))
+
+Way = collections.namedtuple("Way", "run uplink changes spare_fresh")
+
+
+def inside(act, alone, **options):
+    """What a sweep does in one namespace."""
+    target = orphans.Target(orphans.MATCH, orphans.UPLINK, **options)
+
+    def run():
+        report = model.sweep._inside(PATH, target, act, alone)
+        if report.error is not None:
+            raise report.error
+        return report
+
+    return run
+
+
+# By name: how it is called, which uplink it wants, whether it may change anything, whether it spares fresh orphans.
+WAYS = {
+    "scan": Way(lambda: nlraw.scan(PATH), "eth0", False, False),
+    "survey": Way(lambda: orphans.survey(PATH), "eth0", False, False),
+    "dry run": Way(lambda: nlraw.cleanup(PATH, dry_run=True), "eth0", False, False),
+    "cleanup": Way(lambda: nlraw.cleanup(PATH), "eth0", True, False),
+    "cleanup auto": Way(lambda: nlraw.cleanup(PATH, uplink="auto"), "auto", True, False),
+    "cleanup none": Way(lambda: nlraw.cleanup(PATH, uplink="none"), "none", True, False),
+    "setup": Way(lambda: nlraw.setup(PATH), "eth0", True, False),
+    "look of a sweep": Way(inside(orphans.inspect, alone=False), "eth0", False, False),
+    "sweep": Way(inside(orphans.remove, alone=True, spare_fresh=True), "eth0", True, True),
+}
+CHANGING = sorted(name for name, way in WAYS.items() if way.changes)
+
+
+def fault(*names):
+    return st.tuples(st.sampled_from(names), st.integers(0, 9999))
+
+
+def faults(*names):
+    """Some, one for each datagram, all being right afterwards; or now and then one that does not end."""
+    few, endless = st.lists(fault(*names), max_size=8), fault(*names).map(lambda each: [each] * 60)
+    return st.one_of(few, few, few, endless)
+
+
+@st.composite
+def kernels(draw):
+    """A pod of any sort, in which nothing moves."""
+    made = draw(worlds.namespaces())
+    return model.Kernel(made.links, made.qdiscs, made.filters)
+
+
+FIT = sorted(model.FIT)
+ALL = FIT + sorted(model.UNFIT)
+HOSTILE = ALL + ["lie"] * len(ALL)
+
+
+# ---------------------------------------------------------------- runs
+
+# What became of it: what was returned, or which error ended it; and how many datagrams were sent by then.
+TALLY = collections.Counter()
+
+
+def play(kernel, way, befalling, taken=0.0, window=nlraw.route.WINDOW):
+    """Run it against the model; return what it returned, and the error, and check that it ended in one of the two, in time."""
+    kernel.faults, kernel.taken = list(befalling), taken
+    kernel.uplink_known = way.uplink != "none"
+    error = result = None
+    with model.played(kernel, window):
+        try:
+            result = way.run()
+        except (nlraw.Error, model.Signal) as caught:
+            error = caught
+    met = sum(count for name, count in kernel.met.items() if name != "right")
+    limit = met * (SILENCE + 2 * model.CHATTER) + sum(kernel.met.values()) * 0.01 + taken + 0.1
+    limit += kernel.met["slow"] * SILENCE * 600  # each message of such an answer may take as long as a silence
+    assert kernel.now <= limit, "took %.1f s" % kernel.now
+    assert all(socket.closed for socket in kernel.sockets)
+    TALLY["runs"] += 1
+    TALLY["datagrams"] += sum(kernel.met.values())
+    TALLY["ended in " + (type(error).__name__ if error else getattr(result, "outcome", "a list"))] += 1
+    for name, count in kernel.met.items():
+        TALLY["answers: " + name] += count
+    return result, error
+
+
+def check(before, kernel, name, result, error):
+    """Hold what is left against what was there, by the contract's words."""
+    way = WAYS[name]
+    uplink = way.uplink in ("auto", "none") or before.links[0].name == way.uplink
+    used = any(worlds.is_used(each) for each in before.links if worlds.is_ours(each))
+    doomed = worlds.doomed(before, way.spare_fresh)
+    may = way.changes and uplink and not used
+    if not may:
+        assert kernel.changes == [] and repr(kernel) == repr(before)
+    worlds.check_nothing_else_gone(before, kernel, doomed if may else set(), way.uplink != "none")
+    if isinstance(error, TapInUse):
+        assert uplink and used
+    elif error is None and name == "scan":
+        expected = [(each.name, each.ifindex, worlds.is_used(each)) for each in before.links if worlds.is_ours(each)]
+        assert [(tap.ifname, tap.ifindex, tap.verdict == "in-use") for tap in result] == expected
+    elif error is None:
+        work = doomed or worlds.gone(before, doomed, way.uplink != "none")
+        outcome = "cleaned" if way.changes else "would-clean"
+        assert result.outcome == ("skipped" if not uplink else "in-use" if used else outcome if work else "clean")
+        if may:
+            worlds.check_all_gone(before, kernel, doomed, way.uplink != "none")
+            assert {tap.ifindex for tap in result.taps if tap.deleted} == doomed
+
+
+def run(kernel, name, befalling, taken=0.0):
+    before = copy.deepcopy(kernel)
+    result, error = play(kernel, WAYS[name], befalling, taken)
+    if name == "setup" and isinstance(error, nlraw.Error) and error.report.cleanup.outcome in ("clean", "cleaned", "skipped"):
+        result, error = error.report.cleanup, None  # that half is done, and the model makes no TAP
+    check(before, kernel, name, result, error)
+    return error
+
+
+def with_any_answers(kernel, name, befalling, taken):
+    error = run(kernel, name, befalling, taken)
+    assert error is None or isinstance(error, (TapInUse, Lost, Interrupted, Malformed, Refused, model.Signal))
+
+
+def with_right_answers(kernel, name, befalling, taken):
+    error = run(kernel, name, befalling, taken)
+    if sum(what == "torn" for what, _ in befalling) < nlraw.route.ATTEMPTS:
+        assert error is None or isinstance(error, TapInUse)
+    elif error is not None:
+        assert isinstance(error, (TapInUse, Interrupted))
+
+
+def with_one_lie(kernel, name, befalling, taken, place):
+    """Links are read twice before they go, so one answer that is wrong is not enough for one that is in use or not ours."""
+    doomed = {each.ifindex for each in kernel.links if model.is_orphan(each)}
+    kernel.refused = True  # of filters it believes the one list: what it leaves is not held against it
+    befalling = befalling[:place] + [("lie", place)] + befalling[place:]
+    play(kernel, WAYS[name], befalling, taken)
+    assert set(kernel.deleted) <= doomed
+
+
+def with_lies(kernel, name, befalling, taken):
+    """From a kernel that says anything at all nobody can learn what is in use; but it ends, and in what it should."""
+    kernel.rules = False
+    play(kernel, WAYS[name], befalling, taken)
+    if not WAYS[name].changes:
+        assert kernel.changes == []
+
+
+TAKEN = st.sampled_from([0.0, 0.0, 0.5, nlraw.route.PATIENCE - 1, 10.0])
+
+
+@ordinary
+@given(kernels(), st.sampled_from(sorted(WAYS)), faults(*ALL), TAKEN)
+def test_whatever_befalls_the_answers_only_what_is_doomed_goes_and_it_ends(kernel, name, befalling, taken):
+    with_any_answers(kernel, name, befalling, taken)
+
+
+@ordinary
+@given(kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), TAKEN)
+def test_answers_that_are_only_late_in_pieces_or_among_strangers_are_understood(kernel, name, befalling, taken):
+    with_right_answers(kernel, name, befalling, taken)
+
+
+@ordinary
+@given(kernels(), st.sampled_from(CHANGING), faults(*FIT), TAKEN, st.integers(0, 9))
+def test_one_wrong_answer_is_not_enough_to_delete_what_is_in_use_or_not_ours(kernel, name, befalling, taken, place):
+    with_one_lie(kernel, name, befalling, taken, place)
+
+
+@ordinary
+@given(kernels(), st.sampled_from(sorted(WAYS)), faults(*HOSTILE), TAKEN)
+def test_hostile_answers_end_in_a_result_or_in_one_of_our_errors(kernel, name, befalling, taken):
+    with_lies(kernel, name, befalling, taken)
+
+
+# ---------------------------------------------------------------- requests as such
+
+
+def questions():
+    """Requests that only read, of links, qdiscs and filters that are there and that are not."""
+    indexes = st.sampled_from([2, 3, 4, 5, 6, 99])
+    return st.lists(
+        st.one_of(
+            st.builds(link.get, indexes, st.just("")),
+            st.builds(link.find, st.sampled_from(["eth0", "tap0_urunc", "nobody"])),
+            st.builds(link.dump, st.sampled_from([None, "tun", "veth"])),
+            st.builds(tc.dump_qdiscs),
+            st.builds(tc.dump_filters, indexes, st.sampled_from([worlds.INGRESS, worlds.CLSACT_IN, worlds.HTB]), st.just("")),
+            st.builds(inet.dump_routes, st.sampled_from([inet.AF_INET, inet.AF_INET6])),
+        ),
+        min_size=1,
+        max_size=12,
+    )
+
+
+def told(replies):
+    return [
+        (reply.error.errno, reply.error.words) if reply.error is not None else [message.payload for message in reply.messages]
+        for reply in replies
+    ]
+
+
+def with_questions(kernel, asked, befalling, window):
+    truth = copy.deepcopy(kernel)
+    kernel.faults = list(befalling)
+    endless = len(befalling) >= nlraw.route.ATTEMPTS
+    with model.played(kernel, window), Route(model.Place(kernel)) as route:
+        try:
+            answers = told(route.query(*asked))
+        except (nlraw.Error, model.Signal) as error:
+            fit = not {name for name, _ in befalling} - set(model.FIT)
+            assert not fit or (endless and isinstance(error, Interrupted))
+            return
+    with model.played(truth), Route(model.Place(truth)) as route:
+        assert answers == told(route.query(*asked))
+
+
+WINDOWS = st.sampled_from([1, 3, nlraw.route.WINDOW])
+
+
+@ordinary
+@given(kernels(), questions(), faults(*ALL), WINDOWS)
+def test_an_answer_is_the_one_that_the_kernel_meant(kernel, asked, befalling, window):
+    with_questions(kernel, asked, befalling, window)
+
+
+# ---------------------------------------------------------------- many orphans at once, and things that happen meanwhile
+
+TAPS = st.lists(st.tuples(st.sampled_from([0, 77]), st.booleans()), min_size=1, max_size=6)
+ALIVE = sorted(model.EVENTS) + sorted(set(model.DISTURBANCES) - {"killed"})
+EVENTS = st.lists(st.tuples(st.integers(0, 45), st.sampled_from(ALIVE), st.integers(0, 5)), max_size=6)
+
+
+def with_events(taps, events, name, befalling, window):
+    """The rules are the model's: what was last read of a link, and has not changed since, must have been an orphan."""
+    kernel = model.a_kernel(taps, events)
+    _, error = play(kernel, WAYS[name], befalling, window=window)
+    assert error is None or isinstance(error, (nlraw.Error, model.Signal))
+    assert [each.targets for each in kernel.filters if each.handle == each.priority == 1] == [[model.PEER0]]
+    assert {model.ETH0, model.PEER0} <= {each.ifindex for each in kernel.links}
+    if not WAYS[name].changes:
+        assert kernel.changes == []
+
+
+@ordinary
+@given(TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)
+def test_whatever_befalls_the_answers_and_happens_meanwhile_no_link_goes_unproven(taps, events, name, befalling, window):
+    with_events(taps, events, name, befalling, window)
+
+
+# ---------------------------------------------------------------- the model does what it says
+
+
+def query(kernel, *befalling, silence=SILENCE):
+    kernel.faults = list(befalling)
+    with model.played(kernel), Route(model.Place(kernel), silence=silence) as route:
+        return route.query(link.find("eth0"))
+
+
+@pytest.mark.parametrize("name", sorted(set(model.UNFIT) - {"unsent", "overrun", "overrun message", "truncated", "signal"}))
+def test_what_is_no_answer_ends_in_an_error_in_time(name):
+    kernel = model.a_kernel([])
+    with pytest.raises(nlraw.Error) as caught:
+        query(kernel, (name, 1))
+    assert (caught.value.step, caught.value.object) in (("look up link", "eth0"), ("parse", "netlink message"))
+    assert kernel.now <= SILENCE + 2 * model.CHATTER
+    if name in ("silence", "chatter", "flood", "too late"):
+        assert caught.value.errno == errno.ETIMEDOUT and kernel.now >= SILENCE
+
+
+@pytest.mark.parametrize("name", ["unsent", "overrun", "overrun message", "truncated"])
+def test_what_is_lost_is_asked_for_again_so_often_and_no_more(name):
+    kernel = model.a_kernel([])
+    assert query(kernel, *[(name, 1)] * (nlraw.route.ATTEMPTS - 1))[0].answer()
+    if name != "truncated":  # the buffer has grown
+        with pytest.raises(Lost):
+            query(kernel, *[(name, 1)] * nlraw.route.ATTEMPTS)
+    assert len(kernel.sockets) >= nlraw.route.ATTEMPTS - 1
+
+
+def test_the_model_objects_to_one_that_waits_for_ever():
+    with pytest.raises(AssertionError, match="waits on"):
+        query(model.a_kernel([]), ("chatter", 1), silence=100)
+
+
+# ---------------------------------------------------------------- at length
+
+
+def at_length(property_, *strategies):
+    """Try a property for a minute and a half, with examples that are new each time."""
+    TALLY.clear()
+    until = time.monotonic() + 90
+    rounds = 0
+
+    @settings(deadline=None, database=None, max_examples=1000, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @given(*strategies)
+    def many(*drawn):
+        property_(*drawn)
+
+    while time.monotonic() < until:
+        many()
+        rounds += 1
+    print("\n%s: %d examples" % (property_.__name__, rounds * 1000))
+    for name in sorted(TALLY):
+        print("    %-32s %9d" % (name, TALLY[name]))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "property_, strategies",
+    [
+        (with_any_answers, (kernels(), st.sampled_from(sorted(WAYS)), faults(*ALL), TAKEN)),
+        (with_right_answers, (kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), TAKEN)),
+        (with_one_lie, (kernels(), st.sampled_from(CHANGING), faults(*FIT), TAKEN, st.integers(0, 9))),
+        (with_lies, (kernels(), st.sampled_from(sorted(WAYS)), faults(*HOSTILE), TAKEN)),
+        (with_questions, (kernels(), questions(), faults(*ALL), WINDOWS)),
+        (with_events, (TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)),
+    ],
+    ids=["any answers", "right answers", "one lie", "lies", "questions", "events"],
+)
+def test_the_same_at_length(property_, strategies):
+    at_length(property_, *strategies)
