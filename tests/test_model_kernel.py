@@ -320,8 +320,8 @@ def at_length(property_, *strategies):
     rounds = 0
 
     @settings(deadline=None, database=None, max_examples=1000, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
-    @given(*strategies)
-    def many(*drawn):
+    @given(st.tuples(*strategies))
+    def many(drawn):
         property_(*drawn)
 
     while time.monotonic() < until:
