@@ -176,24 +176,28 @@ def with_lies(kernel, name, befalling, taken):
 TAKEN = st.sampled_from([0.0, 0.0, 0.5, nlraw.route.PATIENCE - 1, 10.0])
 
 
+@pytest.mark.slow
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*ALL), TAKEN)
 def test_whatever_befalls_the_answers_only_what_is_doomed_goes_and_it_ends(kernel, name, befalling, taken):
     with_any_answers(kernel, name, befalling, taken)
 
 
+@pytest.mark.slow
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), TAKEN)
 def test_answers_that_are_only_late_in_pieces_or_among_strangers_are_understood(kernel, name, befalling, taken):
     with_right_answers(kernel, name, befalling, taken)
 
 
+@pytest.mark.slow
 @ordinary
 @given(kernels(), st.sampled_from(CHANGING), faults(*FIT), TAKEN, st.integers(0, 9))
 def test_one_wrong_answer_is_not_enough_to_delete_what_is_in_use_or_not_ours(kernel, name, befalling, taken, place):
     with_one_lie(kernel, name, befalling, taken, place)
 
 
+@pytest.mark.slow
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*HOSTILE), TAKEN)
 def test_hostile_answers_end_in_a_result_or_in_one_of_our_errors(kernel, name, befalling, taken):
@@ -245,6 +249,7 @@ def with_questions(kernel, asked, befalling, window):
 WINDOWS = st.sampled_from([1, 3, nlraw.route.WINDOW])
 
 
+@pytest.mark.slow
 @ordinary
 @given(kernels(), questions(), faults(*ALL), WINDOWS)
 def test_an_answer_is_the_one_that_the_kernel_meant(kernel, asked, befalling, window):
@@ -269,6 +274,7 @@ def with_events(taps, events, name, befalling, window):
         assert kernel.changes == []
 
 
+@pytest.mark.slow
 @ordinary
 @given(TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)
 def test_whatever_befalls_the_answers_and_happens_meanwhile_no_link_goes_unproven(taps, events, name, befalling, window):

@@ -130,6 +130,7 @@ INTENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(INTENTS))
 def test_a_request_is_the_one_that_pyroute2_builds_or_differs_for_a_reason(batch, name):
     request, ask, reasons = INTENTS[name]
