@@ -164,7 +164,7 @@ def _check(fd: int, path: str) -> None:
     """Make sure that a descriptor is a network namespace's (NS_GET_NSTYPE, ioctl_ns(2))."""
     try:
         # asked of a regular file alone, as nsfs has them: a device might take the number for something else
-        kind = fcntl.ioctl(fd, uapi.NS_GET_NSTYPE) if posix.fstat(fd).st_mode & uapi.S_IFMT == uapi.S_IFREG else None
+        kind = ioctl(fd, uapi.NS_GET_NSTYPE) if posix.fstat(fd).st_mode & uapi.S_IFMT == uapi.S_IFREG else None
     except OSError as error:
         if error.errno != errno.ENOTTY:
             raise _refused(error, OPEN, path) from None
@@ -174,6 +174,11 @@ def _check(fd: int, path: str) -> None:
     if kind != uapi.CLONE_NEWNET:
         found = uapi.CLONE_NAMES.get(kind, "unknown")
         raise BadNamespace("this is a namespace of the %s kind, not a network namespace" % found, OPEN, path)
+
+
+def ioctl(fd: int, number: int, argument: "Any" = 0) -> "Any":
+    """fcntl.ioctl(), with the number that it has on this machine."""
+    return fcntl.ioctl(fd, uapi.ioctl(number, os.uname().machine), argument)
 
 
 def create() -> Namespace:

@@ -6,12 +6,11 @@ without `persist` the kernel takes the TAP away when the last descriptor closes.
 """
 
 import errno
-import fcntl
 import posix
 
 from . import uapi
 from .errors import Refused
-from .netns import Namespace
+from .netns import Namespace, ioctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def _attached(name: str, flags: int, step: str) -> int:
     fd = _call(lambda: posix.open(DEVICE, posix.O_RDWR | posix.O_CLOEXEC), "open", DEVICE, _OPEN)
     try:
         request = uapi.ifreq.pack(name.encode("utf-8", "surrogateescape"), flags)
-        _call(lambda: fcntl.ioctl(fd, uapi.TUNSETIFF, request), step, name, _ATTACH)
+        _call(lambda: ioctl(fd, uapi.TUNSETIFF, request), step, name, _ATTACH)
     except BaseException:
         posix.close(fd)
         raise
@@ -68,12 +67,12 @@ def set_owner(fd: int, name: str, owner: "Optional[int]", group: "Optional[int]"
 
 def _set_id(fd: int, request: int, number: int, step: str, name: str) -> None:
     argument = number - (1 << 32) if number >= 1 << 31 else number  # fcntl.ioctl() takes a C int
-    _call(lambda: fcntl.ioctl(fd, request, argument), step, name, _OWN)
+    _call(lambda: ioctl(fd, request, argument), step, name, _OWN)
 
 
 def persist(fd: int, name: str, on: bool = True) -> None:
     """Let the TAP outlive its descriptors, or not."""
-    _call(lambda: fcntl.ioctl(fd, uapi.TUNSETPERSIST, int(on)), "persist TAP", name, {})
+    _call(lambda: ioctl(fd, uapi.TUNSETPERSIST, int(on)), "persist TAP", name, {})
 
 
 def _call(function: "Callable[[], T]", step: str, object: str, remedies: "dict[int, str]") -> "T":

@@ -209,3 +209,17 @@ IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000
 
 ifreq = Struct("=16sH22x")  # name, flags: the two members that TUNSETIFF reads
+
+
+# asm/ioctl.h
+def ioctl(number: int, machine: str) -> int:
+    """The number of an ioctl on a machine, which goes by its name in uname(2). Those above are most machines' numbers.
+
+    The highest two bits say which way data goes: nowhere, to the kernel, from it. Some take three, parisc swaps two.
+    """
+    way, rest = number >> 30, number & 0x3FFFFFFF
+    if machine.startswith(("alpha", "mips", "ppc", "sparc")):
+        return (1, 4, 2)[way] << 29 | rest
+    if machine.startswith("parisc"):
+        return (0, 2, 1)[way] << 30 | rest
+    return number

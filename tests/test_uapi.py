@@ -83,6 +83,8 @@ ELSEWHERE = {
     capture: "IFF_MULTI_QUEUE IFF_DETACH_QUEUE TUNSETQUEUE IFLA_TARGET_NETNSID",
 }
 
+IOCTLS = ("NS_GET_NSTYPE", "TUNSETIFF", "TUNSETPERSIST", "TUNSETOWNER", "TUNSETGROUP")
+
 PUBLIC = sorted(name for name in vars(uapi) if not name.startswith("_") and name != "Struct")
 NUMBERS = [name for name in PUBLIC if isinstance(getattr(uapi, name), int)]
 LAYOUTS = [name for name in PUBLIC if isinstance(getattr(uapi, name), struct.Struct)]
@@ -160,7 +162,7 @@ def kernel(tmp_path_factory):
 
 
 def test_every_public_name_is_held_against_the_headers():
-    assert sorted(NUMBERS + LAYOUTS + list(TABLES)) == PUBLIC
+    assert sorted(NUMBERS + LAYOUTS + list(TABLES) + ["ioctl"]) == PUBLIC
     assert sorted(MEMBERS) == LAYOUTS
 
 
@@ -171,7 +173,30 @@ def test_a_number_is_the_kernels(kernel, name):
         assert kernel["LINUX_VERSION_CODE"] < (major << 16) + (minor << 8), "headers of %d.%d have it" % (major, minor)
         assert getattr(uapi, name) >= kernel[end]
         pytest.skip("these headers are older than Linux %d.%d, where it came; no other attribute has its number" % (major, minor))
-    assert getattr(uapi, name) == kernel[name]
+    number = getattr(uapi, name)
+    assert kernel[name] == (uapi.ioctl(number, os.uname().machine) if name in IOCTLS else number)
+
+
+# NS_GET_NSTYPE and TUNSETIFF as a compiler has them with the headers of each architecture.
+@pytest.mark.parametrize(
+    "machine, none, write",
+    [
+        ("x86_64", 0xB703, 0x400454CA),
+        ("aarch64", 0xB703, 0x400454CA),
+        ("s390x", 0xB703, 0x400454CA),
+        ("riscv64", 0xB703, 0x400454CA),
+        ("ppc64le", 0x2000B703, 0x800454CA),
+        ("ppc", 0x2000B703, 0x800454CA),
+        ("mips64", 0x2000B703, 0x800454CA),
+        ("sparc64", 0x2000B703, 0x800454CA),
+        ("alpha", 0x2000B703, 0x800454CA),
+        ("parisc64", 0xB703, 0x800454CA),
+    ],
+)
+def test_an_ioctl_has_the_number_of_its_machine(machine, none, write):
+    assert uapi.ioctl(uapi.NS_GET_NSTYPE, machine) == none
+    assert uapi.ioctl(uapi.TUNSETIFF, machine) == write
+    assert uapi.ioctl(0x800454D2, machine) == {0x400454CA: 0x800454D2}.get(write, 0x400454D2)  # TUNGETIFF, from the kernel
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))
