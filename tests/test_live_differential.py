@@ -21,83 +21,112 @@ SEEDS = (1, 2, 3)
 
 SETTLED = 1.2  # seconds: the link watch works off its events once a second (net/core/link_watch.c)
 
-KINDS = ("tap", "tap", "tap", "queues", "tun", "bridge", "ifb", "macvtap", "veth")
-NAMES = ("tap0_urunc", "tap1_urunc", "fifteen_bytes_x", "a.b-c_d", "x", "\u00e9t\u00e9", "tap%d", "T", "9")
+NAMES = ["tap0_urunc", "tap1_urunc", "fifteen_bytes_x", "a.b-c_d", "x", "\u00e9t\u00e9", "T", "9"]
+LINKS = {
+    "tap": "tuntap add dev %s mode tap",
+    "queues": "tuntap add dev %s mode tap multi_queue",
+    "tun": "tuntap add dev %s mode tun",
+    "bridge": "link add %s type bridge",
+    "ifb": "link add %s type ifb",
+    "macvtap": "link add link eth0 name %s type macvtap",
+    "veth": "link add %s type veth peer name %.11s_far",
+}
+ROOTS = ("root handle 1: htb default 1", "root handle 7: tbf rate 1mbit burst 10k latency 50ms")
+BPF = "bpf bytecode 1,6\u00a00\u00a00\u00a01"  # its blanks are no blanks until it is split into words
 PROTOCOLS = {"all": uapi.ETH_P_ALL, "ip": 0x0800, "arp": 0x0806}
 ITS_OWN = ("NO-CARRIER", "M-DOWN")
 EACTIONS = {("egress", "redirect"): 1, ("egress", "mirror"): 2, ("ingress", "redirect"): 3, ("ingress", "mirror"): 4}
 CONTROLS = {"stolen": 4, "pipe": 3}
-MATCHES = ("u32 0 0", "u32 0 0", "ip dport 22 0xffff", "u32 0x0a000000 0xff000000 at 16", "u32 0 0 at 12")
+MATCHES = ("ip dport 22 0xffff", "u32 0 0", "u32 0 0", "u32 0x0a000000 0xff000000 at 16", "u32 0 0 at 12")  # the first is of IP
 
 
 # ---------------------------------------------------------------- pods made by chance
 
 
-def populate(pod, chance):
-    """Fill a pod; what is refused by this kernel is left out, and the rest is there."""
-    names = [name for name in NAMES if "%" not in name]
-    chance.shuffle(names)
-    for name in names:
-        kind = chance.choice(KINDS)
-        add = {
-            "tap": "tuntap add dev %s mode tap",
-            "queues": "tuntap add dev %s mode tap multi_queue",
-            "tun": "tuntap add dev %s mode tun",
-            "bridge": "link add %s type bridge",
-            "ifb": "link add %s type ifb",
-            "macvtap": "link add link eth0 name %s type macvtap",
-            "veth": "link add %s type veth peer name " + name[:11] + "_far",
-        }[kind]
-        pod.batch(add % name)
+class Maker:
+    """Fills a pod by chance, with what this kernel has."""
+
+    def __init__(self, pod, seed):
+        self.pod = pod
+        self.chance = random.Random(seed)
+        self.kinds = [kind for kind in sorted(LINKS) if self.can("link del probe0", self.add_link, "probe0", kind)]
+        self.roots = [root for root in ROOTS if self.can("", self.tc, "qdisc replace dev lo " + root)]
+        if self.roots:
+            self.tc("qdisc del dev lo root")
+        self.tc("qdisc add dev lo ingress")
+        self.hows = ["u32"] * 3 + ["bpf"] * self.can("", self.tc, "filter add dev lo ingress prio 1 " + BPF)
+        self.tc("qdisc del dev lo ingress")
+
+    def can(self, undo, do, *arguments):
+        """Whether something can be done here. ``undo`` is a command of `ip`."""
+        try:
+            do(*arguments)
+        except RuntimeError:
+            return False
+        self.pod.batch(undo)
+        return True
+
+    def tc(self, line):
+        self.pod.tc(*[word.replace("\u00a0", " ") for word in line.split(" ")])
+
+    def add_link(self, name, kind):
+        self.pod.batch(LINKS[kind] % ((name, name) if kind == "veth" else name))
+
+    def fill(self):
+        chance = self.chance
+        for name in NAMES:
+            kind = chance.choice(self.kinds + ["tap", "tap", "queues"])
+            self.add_link(name, kind)
+            self.set(name, kind)
+            if kind in ("tap", "queues") and chance.randrange(2):
+                self.hold(name, kind == "queues")
+        for dev in NAMES + ["eth0", "peer0"]:
+            self.add_tc(dev)
+        add_addresses(self.pod, chance)
+
+    def set(self, name, kind):
+        chance = self.chance
         settings = ["mtu %d" % chance.choice((1280, 1400, 1450, 1500)), "group %d" % chance.choice((0, 77, 2**31 - 1))]
         settings += chance.sample(["up", "promisc on", "allmulticast on", "multicast off", "arp off", "up"], 3)
         if kind in ("tap", "bridge", "veth") and chance.randrange(2):
             settings.append("address 02:00:00:%02x:%02x:%02x" % tuple(chance.randrange(256) for _ in range(3)))
-        pod.batch(*["link set dev %s %s" % (name, setting) for setting in settings])
+        self.pod.batch(*["link set dev %s %s" % (name, setting) for setting in settings])
         if chance.randrange(3) == 0:
-            pod.batch("link property add dev %s altname other_name_of_%s" % (name, name))
-        if kind in ("tap", "queues") and chance.randrange(2):
-            holder = pod.hold(name, multi_queue=kind == "queues")
-            what = chance.choice(["hold", "kill", "release", "carrier off"] + ["detach"] * (kind == "queues"))
-            if what == "kill":
-                holder.kill()
-            elif what == "release":
-                holder.release()
-            elif what == "detach":
-                holder.detach()
-            elif what == "carrier off":
-                holder.carrier_off()
-    for dev in names + ["eth0", "peer0"]:
-        add_tc(pod, chance, dev, names + ["eth0", "peer0", "gone0"])
-    add_addresses(pod, chance)
+            self.pod.batch("link property add dev %s altname other_name_of_%s" % (name, name))
 
+    def hold(self, name, multi_queue):
+        holder = self.pod.hold(name, multi_queue=multi_queue)
+        ends = [holder.kill, holder.release, holder.carrier_off, lambda: None] + [holder.detach] * (2 * multi_queue)
+        self.chance.choice(ends)()
 
-def add_tc(pod, chance, dev, targets):
-    root = chance.choice((None, None, "root handle 1: htb default 1", "root handle 7: tbf rate 1mbit burst 10k latency 50ms"))
-    if root is not None:
-        pod.tc(*("qdisc add dev %s %s" % (dev, root)).split())
-    hook = chance.choice(
-        (None, "ingress", "ingress", "clsact", "clsact", "ingress_block 7 ingress", "ingress_block 7 egress_block 8 clsact")
-    )
-    if hook is None:
-        return
-    pod.tc(*("qdisc add dev %s %s" % (dev, hook)).split())
-    sides = {"ingress": ["ingress"], "clsact": ["ingress", "egress"]}.get(hook, [])
-    for number in range(chance.randrange(5) if sides else 0):
-        side, priority, chain = chance.choice(sides), 10 * number + chance.randrange(1, 9), chance.choice((0, 0, 3))
-        protocol = chance.choice(("all", "all", "ip", "arp"))
-        match = chance.choice(MATCHES)
-        how = "u32 match " + match
-        if protocol != "ip" and match.startswith("ip"):
-            how = "u32 match u32 0 0"
-        action = "action mirred %s %s dev %s" % chance.choice(
-            [("egress", "redirect", chance.choice(targets))] * 3
-            + [("ingress", "redirect", "eth0"), ("egress", "mirror", "peer0")]
+    def add_tc(self, dev):
+        chance = self.chance
+        root = chance.choice([None] * 2 + self.roots)
+        if root is not None:
+            self.tc("qdisc add dev %s %s" % (dev, root))
+            if "htb" in root:  # without an action, for a class
+                self.tc("filter add dev %s parent 1: protocol ip prio 3 u32 match ip dport 22 0xffff flowid 1:1" % dev)
+        hook = chance.choice(
+            (None, "ingress", "ingress", "clsact", "clsact", "ingress_block 7 ingress", "ingress_block 7 egress_block 8 clsact")
         )
-        if chance.randrange(4) == 0:
-            how = "bpf bytecode 1,6_0_0_1"
-        words = "filter add dev %s %s protocol %s prio %d chain %d %s %s" % (dev, side, protocol, priority, chain, how, action)
-        pod.tc(*[word.replace("_", " ") if word.startswith("1,6") else word for word in words.split()])
+        if hook is None:
+            return
+        self.tc("qdisc add dev %s %s" % (dev, hook))
+        sides = {"ingress": ["ingress"], "clsact": ["ingress", "egress"]}.get(hook, [])
+        for number in range(chance.randrange(5) if sides else 0):
+            place = (dev, chance.choice(sides), 10 * number + chance.randrange(1, 9), chance.choice((0, 0, 3)))
+            self.tc("filter add dev %s %s prio %d chain %d " % place + self.any_filter())
+
+    def any_filter(self):
+        chance = self.chance
+        protocol = chance.choice(("all", "all", "ip", "arp"))
+        how = BPF
+        if chance.choice(self.hows) == "u32":
+            how = "u32 match " + chance.choice(MATCHES[protocol != "ip" :])
+        targets = NAMES + ["eth0", "peer0", "gone0", "gone0"]
+        redirect = ("egress", "redirect", chance.choice(targets))
+        mirred = chance.choice([redirect] * 3 + [("ingress", "redirect", "eth0"), ("egress", "mirror", "peer0")])
+        return "protocol %s %s action mirred %s %s dev %s" % ((protocol, how) + mirred)
 
 
 def add_addresses(pod, chance):
@@ -122,7 +151,7 @@ def crowd(request):
         pytest.skip("needs a network namespace of its own: " + reason)
     with pods.Pod() as pod:
         pod.ip("link", "add", "gone0", "type", "veth", "peer", "name", "gone1")
-        populate(pod, random.Random(request.param))
+        Maker(pod, request.param).fill()
         pod.ip("link", "del", "gone0")  # what redirects to it is dead from now on
         time.sleep(SETTLED)
         yield pod
@@ -142,11 +171,11 @@ def read_links(pod):
 
 
 def parents(qdisc):
-    """Where the filters of an ingress or clsact qdisc hang, as tc(8) writes them."""
+    """Where the filters of a qdisc hang, those of a shared block aside."""
     if qdisc.kind == "clsact":
         sides = [(0xFFFFFFF2, qdisc.ingress_block), (0xFFFFFFF3, qdisc.egress_block)]
         return [parent for parent, block in sides if not block]
-    return [qdisc.handle] if qdisc.kind == "ingress" and not qdisc.ingress_block else []
+    return [qdisc.handle] if qdisc.handle and not qdisc.ingress_block else []
 
 
 def read_filters(pod):
