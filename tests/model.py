@@ -48,9 +48,7 @@ class Kernel(build.Namespace):
     def __init__(self, links, qdiscs, filters, events=(), faults=()):
         super().__init__(links, qdiscs, filters)
         self.events = sorted(events)
-        self.faults = list(
-            faults
-        )  # of the answers to come, one for each datagram: its name, and a number for what chance decides
+        self.faults = list(faults)  # of the answers to come: a name, and a number for what is left to chance
         self.met = collections.Counter()  # faults so far
         self.now = 0.0  # seconds; they pass when somebody waits
         self.taken = 0.0  # until when somebody else has the port of whoever changes something
@@ -517,8 +515,28 @@ def broken(socket, answer, chance):
 
 
 def lie(socket, answer, chance):
-    """Hostile: of the kernel's own answer some bytes are others."""
-    socket.arrive(junk.mutate(b"".join(answer), chance, answer))
+    """Hostile: in the kernel's own answer some bytes are others, or all links are orphans, or one thing stands for another."""
+    whole = b"".join(answer)
+    how = chance.randrange(3)
+    if how == 0:
+        socket.arrive(junk.mutate(whole, chance, answer))
+        return
+    messages = list(wire.messages(whole))
+    payloads = [message.payload for message in messages]
+    if how == 1:
+        payloads = [_as_an_orphan(message) if message.type == uapi.RTM_NEWLINK else message.payload for message in messages]
+    else:
+        chance.shuffle(payloads)
+    told = [
+        wire.message(message.type, message.flags, message.sequence, payload, message.port)
+        for message, payload in zip(messages, payloads)
+    ]
+    socket.arrive(b"".join(told))
+
+
+def _as_an_orphan(message):
+    told = link.Link(message)
+    return build.link_payload(told.ifindex, told.ifname) + wire.attribute_u32(uapi.IFLA_GROUP, told.group)
 
 
 # By name. FIT ones end in the right answer; after one that is UNFIT nothing is known that was not known before.

@@ -10,7 +10,7 @@ import socket
 import pytest
 
 import build
-from nlraw import inet, link, tc, uapi, wire
+from nlraw import exchange, inet, link, tc, uapi, wire
 
 peer = pytest.importorskip("pyroute2", reason="needs pyroute2, the peer whose requests these are held against")
 
@@ -63,46 +63,59 @@ IN = uapi.TC_H_INGRESS_HANDLE
 INFO = build.info(7, uapi.ETH_P_ALL)
 MIRRED = {"kind": "mirred", "direction": "egress", "action": "redirect", "ifindex": 4}
 
+MADE = set()
+
+
+def made(function, *arguments):
+    """A request, of which it is noted who made it."""
+    MADE.add(function)
+    return function(*arguments)
+
+
 INTENTS = {
-    "get": (link.get(7, ""), lambda ip: ip.link("get", index=7), {"flags": ACK}),
-    "find": (link.find("eth0"), lambda ip: ip.link("get", ifname="eth0"), {"flags": ACK}),
-    "dump": (link.dump(), lambda ip: ip.link("dump"), {}),
+    "get": (made(link.get, 7, ""), lambda ip: ip.link("get", index=7), {"flags": ACK}),
+    "find": (made(link.find, "eth0"), lambda ip: ip.link("get", ifname="eth0"), {"flags": ACK}),
+    "dump": (made(link.dump), lambda ip: ip.link("dump"), {}),
     "dump of a kind": (
-        link.dump("tun"),
+        made(link.dump, "tun"),
         lambda ip: ip.link("dump", kind="tun"),
         {(18, 1): "the peer lists all and filters in Python"},
     ),
-    "delete": (link.delete(7, ""), lambda ip: ip.link("del", index=7), {}),
-    "set group": (link.set_group(7, "", 77), lambda ip: ip.link("set", index=7, group=77), {"type": NEWLINK}),
-    "delete group": (link.delete_group(77, ""), lambda ip: ip.link("del", group=77), {}),
-    "set up": (link.set_up(7, ""), lambda ip: ip.link("set", index=7, state="up"), {"type": NEWLINK}),
-    "set up with an mtu": (link.set_up(7, "", 1450), lambda ip: ip.link("set", index=7, state="up", mtu=1450), {"type": NEWLINK}),
+    "delete": (made(link.delete, 7, ""), lambda ip: ip.link("del", index=7), {}),
+    "set group": (made(link.set_group, 7, "", 77), lambda ip: ip.link("set", index=7, group=77), {"type": NEWLINK}),
+    "delete group": (made(link.delete_group, 77, ""), lambda ip: ip.link("del", group=77), {}),
+    "set up": (made(link.set_up, 7, ""), lambda ip: ip.link("set", index=7, state="up"), {"type": NEWLINK}),
+    "set up with an mtu": (
+        made(link.set_up, 7, "", 1450),
+        lambda ip: ip.link("set", index=7, state="up", mtu=1450),
+        {"type": NEWLINK},
+    ),
     "create veth": (
-        link.create_veth("eth0", "peer0"),
+        made(link.create_veth, "eth0", "peer0"),
         lambda ip: ip.link("add", ifname="eth0", kind="veth", peer="peer0"),
         {(18, 1): "the peer sends the NUL behind the kind; the kernel takes both"},
     ),
-    "dump qdiscs": (tc.dump_qdiscs(), lambda ip: ip.get_qdiscs(), {}),
-    "dump filters": (tc.dump_filters(2, IN, ""), lambda ip: ip.get_filters(index=2, parent=IN), {}),
-    "delete ingress": (tc.delete_qdisc(QDISC, ""), lambda ip: ip.tc("del", "ingress", index=2), {}),
+    "dump qdiscs": (made(tc.dump_qdiscs), lambda ip: ip.get_qdiscs(), {}),
+    "dump filters": (made(tc.dump_filters, 2, IN, ""), lambda ip: ip.get_filters(index=2, parent=IN), {}),
+    "delete ingress": (made(tc.delete_qdisc, QDISC, ""), lambda ip: ip.tc("del", "ingress", index=2), {}),
     "delete htb": (
-        tc.delete_qdisc(HTB, ""),
+        made(tc.delete_qdisc, HTB, ""),
         lambda ip: ip.tc("del", "htb", index=2, handle=0x10000, parent=uapi.TC_H_ROOT),
         {(2,): "the peer sends options, which a delete does not read"},
     ),
     "delete filter": (
-        tc.delete_filter(U32, IN, ""),
+        made(tc.delete_filter, U32, IN, ""),
         lambda ip: ip.tc("del-filter", index=2, handle=0x80000800, parent=IN, prio=7, protocol=3, info=INFO),
         {(1,): KIND},
     ),
     "delete priority": (
-        tc.delete_priority(U32, IN, ""),
+        made(tc.delete_priority, U32, IN, ""),
         lambda ip: ip.tc("del-filter", index=2, parent=IN, prio=7, protocol=3, info=INFO),
         {(1,): KIND},
     ),
-    "create ingress": (tc.create_ingress(2, ""), lambda ip: ip.tc("add", "ingress", index=2), {}),
+    "create ingress": (made(tc.create_ingress, 2, ""), lambda ip: ip.tc("add", "ingress", index=2), {}),
     "create redirect": (
-        tc.create_redirect(2, IN, 4, "", 7),
+        made(tc.create_redirect, 2, IN, 4, "", 7),
         lambda ip: ip.tc(
             "add-filter", "u32", index=2, parent=IN, prio=7, protocol=3, target=0, keys=["0x0/0x0+0"], action=MIRRED
         ),
@@ -112,22 +125,30 @@ INTENTS = {
         },
     ),
     "dump routes": (
-        inet.dump_routes(socket.AF_INET),
+        made(inet.dump_routes, socket.AF_INET),
         lambda ip: ip.get_routes(family=socket.AF_INET),
         {"fixed": "the peer names the main table, which the kernel heeds only if asked to check strictly"},
     ),
-    "dump addresses": (inet.dump_addresses(), lambda ip: ip.get_addr(family=socket.AF_INET), {}),
+    "dump addresses": (made(inet.dump_addresses), lambda ip: ip.get_addr(family=socket.AF_INET), {}),
     "create address": (
-        inet.create_address(7, bytes([10, 9, 8, 1]), 24, ""),
+        made(inet.create_address, 7, bytes([10, 9, 8, 1]), 24, ""),
         lambda ip: ip.addr("add", index=7, address="10.9.8.1", prefixlen=24),
         {},
     ),
     "create IPv6 address": (
-        inet.create_address(7, bytes.fromhex("fd000000000000000000000000000001"), 64, ""),
+        made(inet.create_address, 7, bytes.fromhex("fd000000000000000000000000000001"), 64, ""),
         lambda ip: ip.addr("add", index=7, address="fd00::1", prefixlen=64),
         {(2,): "the peer sends IFA_ADDRESS alone, which the kernel takes for both"},
     ),
 }
+
+
+def test_every_request_that_there_is_is_held_against_the_peers():
+    functions = {function for module in (link, tc, inet) for function in vars(module).values() if callable(function)}
+    made_by = (exchange.Request, "Request")
+    makers = {function for function in functions if getattr(function, "__annotations__", {}).get("return") in made_by}
+    assert makers >= MADE
+    assert {function.__name__ for function in makers - MADE} <= {"_request", "_delete_filter"}
 
 
 @pytest.mark.slow
