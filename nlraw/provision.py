@@ -237,7 +237,8 @@ class _Setup:
             parent |= uapi.TC_H_MIN_INGRESS
             used = {filter.priority for filter in others}
             lowest = min((number for number in used if number >= _LAST_PRIORITY), default=_FIRST_PRIORITY + 1)
-            priority = next(number for number in range(lowest - 1, 0, -1) if number not in used)
+            free = (number for number in range(lowest - 1, 0, -1) if number not in used)
+            priority = next(free, 0)  # where none is left the kernel is to say so
         elif others:
             parent = others[0].parent
         return tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname, priority)

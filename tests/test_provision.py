@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nlraw.provision, as far as it takes no kernel: the place that the uplink's redirect is given."""
+
+import pytest
+
+import build
+from nlraw import orphans, provision, tc, uapi
+from worlds import CLSACT_IN, CLSACT_OUT
+
+UPLINK = build.as_link(build.link_payload(2, "eth0", kind="veth"))
+TAP = build.as_link(build.link_payload(4))
+
+
+def priority_beside(incoming, outgoing=()):
+    """The priority of the redirect on a clsact whose two sides use those priorities."""
+    qdisc = build.as_qdisc(build.qdisc_payload(2, "clsact"))
+    setup = provision._Setup(None, None, orphans.Target("tap*", "eth0"), None)
+    setup.found.qdiscs = [qdisc]
+    setup.found.hooks = [
+        orphans.Hook(qdisc, parent, [build.Thing(priority=number) for number in numbers])
+        for parent, numbers in ((CLSACT_IN, incoming), (CLSACT_OUT, outgoing))
+    ]
+    request = setup.redirect(TAP, UPLINK)
+    return tc.Filter(build.received(uapi.RTM_NEWTFILTER, request.payload)).priority
+
+
+@pytest.mark.parametrize(
+    "incoming, outgoing, priority",
+    [
+        ([], [], 0xC000),
+        ([0xC000], [], 0xBFFF),
+        ([1, 7], [], 0xC000),
+        ([0xC000], [0xBFFF], 0xBFFE),
+        ([0x8000], [0x7FFF], 0x7FFE),
+        ([0x8000], range(2, 0x8000), 1),
+    ],
+)
+def test_the_redirect_goes_ahead_of_others_where_neither_side_uses_the_priority(incoming, outgoing, priority):
+    assert priority_beside(incoming, outgoing) == priority
+
+
+def test_where_every_priority_is_used_the_kernel_is_asked_for_one():
+    assert priority_beside([0x8000], range(1, 0x8000)) == 0
