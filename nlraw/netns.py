@@ -178,7 +178,7 @@ def _check(fd: int, path: str) -> None:
 
 def ioctl(fd: int, number: int, argument: "Any" = 0) -> "Any":
     """fcntl.ioctl(), with the number that it has on this machine."""
-    return fcntl.ioctl(fd, uapi.ioctl(number, os.uname().machine), argument)
+    return fcntl.ioctl(fd, uapi.ioctl(number, posix.uname().machine), argument)
 
 
 def create() -> Namespace:

@@ -58,12 +58,9 @@ def feed(data):
             broken.append((name, error))
         return None
 
-    def walk(messages):
-        for message in messages:
-            found.append(message)
-
-    found = []
-    attempt("messages", walk, wire.messages(data))
+    found = attempt("messages", wire.messages, data)
+    if found is None:  # those before the one that is malformed
+        found = attempt("messages", messages_before_the_first_bad_one, data) or []
     for request in REQUESTS:
         attempt("receive", receive, data, request)
     attempt("path", paths, data, 0)
@@ -74,7 +71,7 @@ def feed(data):
             if thing is not None:
                 things[name].append(thing)
         for size in (0, uapi.ifaddrmsg.size, uapi.rtmsg.size, uapi.ifinfomsg.size, uapi.tcmsg.size):
-            attempt("attributes", wire.spans, data, (message.start + size, message.end))
+            attempt("attributes", wire.Row, data, message.start + size, message.end)
         attempt("path", paths, data, message.start + uapi.ifinfomsg.size)
         attempt("addresses", inet.addresses, [message])
         attempt("routes", routes, [message])
@@ -82,6 +79,13 @@ def feed(data):
         attempt(name, read, found)
     attempt("plan", plan, things["link"], things["qdisc"], things["filter"])
     return broken
+
+
+def messages_before_the_first_bad_one(data):
+    try:
+        return wire.messages(data)
+    except Malformed as error:
+        return wire.messages(data[: error.offset])
 
 
 def receive(data, request):

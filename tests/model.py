@@ -11,7 +11,6 @@ Time is the model's own, and passes when somebody waits. Real are nlraw.orphans,
 import collections
 import contextlib
 import errno
-import importlib
 import random
 import select
 from unittest import mock
@@ -20,7 +19,7 @@ import build
 import junk
 import nlraw.route
 import worlds
-from nlraw import inet, link, orphans, provision, uapi, wire
+from nlraw import inet, link, node, orphans, provision, uapi, wire
 from nlraw.errors import Error, Refused
 from nlraw.route import Route
 
@@ -29,9 +28,6 @@ FIRST_TAP = 10
 PORT = 4321  # of a socket that wants none in particular
 
 FULL_LIST, ONE_LINK, MARK, OTHER = "full list", "one link", "mark", "other"
-
-# The module, not the function of that name.
-sweep = importlib.import_module("nlraw.sweep")
 
 DEFAULT_ROUTE = uapi.rtmsg.pack(inet.AF_INET, 0, 0, 0, uapi.RT_TABLE_MAIN, 0, 0, uapi.RTN_UNICAST, 0) + wire.attribute_u32(
     uapi.RTA_OIF, ETH0
@@ -638,7 +634,7 @@ def played(kernel, window=nlraw.route.WINDOW):
         patch(nlraw.route, "time", Clock(kernel))
         patch(nlraw.route, "WINDOW", window)
         patch(select, "poll", lambda: Poll(kernel))
-        for module in (orphans, sweep, provision):
+        for module in (orphans, node, provision):
             patch(module, "Namespace", lambda netns: Place(kernel))
         patch(provision, "create", _no_tap)
         yield

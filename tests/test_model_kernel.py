@@ -18,7 +18,7 @@ import model
 import nlraw
 import nlraw.route
 import worlds
-from nlraw import inet, link, orphans, tc
+from nlraw import inet, link, node, orphans, tc
 from nlraw.errors import Interrupted, Lost, Malformed, Refused, TapInUse
 from nlraw.route import Route
 
@@ -36,7 +36,7 @@ def inside(act, alone, **options):
     target = orphans.Target(orphans.MATCH, orphans.UPLINK, **options)
 
     def run():
-        report = model.sweep._inside(PATH, target, act, alone)
+        report = node._inside(PATH, target, lambda route: act(route, target), alone)
         if report.error is not None:
             raise report.error
         return report
@@ -53,6 +53,9 @@ WAYS = {
     "cleanup auto": Way(lambda: nlraw.cleanup(PATH, uplink="auto"), "auto", True, False),
     "cleanup none": Way(lambda: nlraw.cleanup(PATH, uplink="none"), "none", True, False),
     "setup": Way(lambda: nlraw.setup(PATH), "eth0", True, False),
+    "brief look of a sweep": Way(
+        inside(lambda route, target: orphans.inspect(route, target, briefly=True), alone=False), "eth0", False, False
+    ),
     "look of a sweep": Way(inside(orphans.inspect, alone=False), "eth0", False, False),
     "sweep": Way(inside(orphans.remove, alone=True, spare_fresh=True), "eth0", True, True),
 }

@@ -34,6 +34,7 @@ HEADERS = (
     "linux/tc_act/tc_mirred.h",
     "linux/nsfs.h",
     "linux/sched.h",
+    "linux/stat.h",
     "linux/version.h",
 )
 
