@@ -191,7 +191,7 @@ CLONE_NAMES = {
     CLONE_NEWNET: "network",
 }
 
-# linux/stat.h
+# linux/stat.h, which leaves them to sys/stat.h where there is one
 S_IFMT = 0o170000
 S_IFREG = 0o100000
 

@@ -19,8 +19,9 @@ import standin
 from nlraw import uapi
 
 HEADERS = (
-    # the C library's first: it has the numbers of sockets, and what the kernel's own headers give again they leave out then
+    # the C library's first: it has the numbers of sockets and files, and what the kernel's own headers give again they leave out
     "sys/socket.h",
+    "sys/stat.h",
     "linux/netlink.h",
     "linux/rtnetlink.h",
     "linux/if_addr.h",
@@ -34,7 +35,6 @@ HEADERS = (
     "linux/tc_act/tc_mirred.h",
     "linux/nsfs.h",
     "linux/sched.h",
-    "linux/stat.h",
     "linux/version.h",
 )
 
