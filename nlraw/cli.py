@@ -400,6 +400,9 @@ def main(arguments: "Optional[Sequence[str]]" = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return 130
+    except (OSError, ImportError, MemoryError) as error:  # something that Python needs, and was still to be loaded or allocated
+        complain("run the command: %s" % (str(error) or type(error).__name__))
+        return FAILED
     except _Unwritten as error:
         complain("the result could not be written: %s" % error)
         return FAILED

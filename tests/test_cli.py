@@ -367,3 +367,23 @@ def test_nothing_from_outside_is_in_the_text_unescaped():
     )
     assert told.count("a\\x1b[31m\\x0a\\xff") == 5
     assert all(line.isprintable() for line in told.splitlines()) and len(told.splitlines()) == 3
+
+
+# ---------------------------------------------------------------- what Python itself lacks
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (MemoryError(), "MemoryError"),
+        (ImportError("No module named 'json'"), "No module named 'json'"),
+        (OSError(errno.EMFILE, "Too many open files"), "[Errno 24] Too many open files"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_python_cannot_load_or_allocate_is_told_in_a_line(run, monkeypatch, error, words):
+    def lack(*_):
+        raise error
+
+    monkeypatch.setattr(orphans, "survey", lack)
+    assert run("scan") == (cli.FAILED, "", "nlraw: run the command: %s\n" % words)
