@@ -10,6 +10,7 @@ import _thread
 import errno
 import fcntl
 import posix  # what os is made of; os itself takes a quarter of an interpreter's start to import
+from _weakref import ref
 
 from . import uapi
 from .errors import BadNamespace, Error, Invalid, Refused
@@ -210,16 +211,24 @@ def start(function: "Callable[[], T]") -> "Callable[[], T]":
         except BaseException as error:
             raised.append(error)
         finally:
+            stillborn.clear()
             ended.release()
+
+    # Where there is no memory for body's frame, CPython ends the thread and tells nobody. That shows by its letting go of the
+    # arguments of what it called: not of body, which some versions then never let go of, but of next(), which has no frame.
+    argument: set[object] = set()
+    stillborn = [ref(argument, ended.__exit__)]  # type: ignore[arg-type] # which takes any
 
     def wait() -> "T":
         ended.acquire()
         if raised:
             raise raised[0]
+        if not returned:
+            raise Refused(errno.ENOMEM, posix.strerror(errno.ENOMEM), "start thread")
         return returned[0]
 
     try:
-        _thread.start_new_thread(body, ())
+        _thread.start_new_thread(next, (iter(body, None), argument))
     except RuntimeError:
         raise Refused(errno.EAGAIN, "no thread could be started", "enter namespace") from None
     return wait

@@ -162,7 +162,10 @@ def _remove(reports: "Dict[str, Report]", target: Target, jobs: int, tell: "Prog
         except Refused:  # there can be no more of them
             break
     for wait in threads:
-        wait()
+        try:
+            wait()
+        except Refused:  # it never ran; what it would have taken is still waiting, or another took it
+            pass
     late += waiting  # all of it, if there can be no thread beside this one now
     if late:
         netns.start(lambda: work(late, None))()

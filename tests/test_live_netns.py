@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Namespaces by every name they can be given, what is not one, and that the caller never moves and nothing is left open."""
 
+import _thread
 import concurrent.futures
 import contextlib
 import errno
 import os
 import pathlib
+import platform
 import posix
 import resource
 import signal
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -401,6 +404,28 @@ def test_namespaces_are_entered_without_ctypes_where_python_has_setns(pod, monke
     monkeypatch.setitem(sys.modules, "_ctypes", None)
     monkeypatch.setitem(sys.modules, "ctypes", None)
     assert names(pod.path) == [pods.TAP]
+
+
+@pytest.fixture
+def stillborn(monkeypatch):
+    """Threads that end before they have called anything, as where there is no memory: CPython lets go of the arguments."""
+    if platform.python_implementation() != "CPython":
+        pytest.skip("needs reference counts")
+
+    def start_new_thread(function, arguments):
+        threads.append(function)
+
+    threads = []
+    monkeypatch.setattr(nlraw.netns, "_thread", types.SimpleNamespace(**vars(_thread)))
+    monkeypatch.setattr(nlraw.netns._thread, "start_new_thread", start_new_thread)
+    return threads
+
+
+def test_a_thread_that_dies_as_it_is_born_is_not_waited_for(stillborn):
+    with within(5), pytest.raises(nlraw.Refused) as caught:
+        nlraw.netns.on_own_thread(lambda: 1)
+    assert (caught.value.errno, caught.value.step) == (errno.ENOMEM, "start thread")
+    assert stillborn
 
 
 def test_without_setns_and_ctypes_the_current_namespace_alone_can_be_used(pod, old_python, monkeypatch):

@@ -571,6 +571,21 @@ def test_where_no_thread_can_be_started_for_a_moment_all_is_done_all_the_same(no
     assert sweep(node).totals == totals(namespaces=3, orphans=3, deleted=3)
 
 
+def test_workers_that_die_as_they_are_born_leave_their_share_to_others(node, monkeypatch):
+    node.add_many(3)
+    real, calls = nlraw.netns.start, []
+
+    def start(function):
+        calls.append(function)
+        return unborn if len(calls) == 2 else real(function)  # the first is for the look
+
+    def unborn():
+        raise nlraw.Refused(errno.ENOMEM, "", "start thread")
+
+    monkeypatch.setattr(nlraw.netns, "start", start)
+    assert sweep(node, jobs=1).totals == totals(namespaces=3, orphans=3, deleted=3)
+
+
 # ---------------------------------------------------------------- many
 
 # Sweeps as a process of its own, which may open no more files than it is told; says what came of it, and how many
