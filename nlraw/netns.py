@@ -132,7 +132,7 @@ class Namespace:
 
     def close(self) -> None:
         if self.fileno() >= 0:
-            posix.close(self.fileno())
+            close(self.fileno())
             self._fd = -1  # not None, which would mean the current namespace
 
     def __enter__(self) -> "Namespace":
@@ -142,6 +142,14 @@ class Namespace:
         self, kind: "Optional[Type[BaseException]]", error: "Optional[BaseException]", trace: "Optional[TracebackType]"
     ) -> None:
         self.close()
+
+
+def close(fd: int) -> None:
+    """Close a descriptor. Whatever is answered it is gone (close(2)), and nothing is left to be told or done."""
+    try:
+        posix.close(fd)
+    except OSError:
+        pass
 
 
 def _open(path: str, netns: "NetnsArgument") -> int:

@@ -11,13 +11,12 @@ the TAP away. If a step fails, what this call made is taken away again, in rever
 """
 
 import errno
-import posix
 from _socket import inet_pton
 
 from . import inet, link, orphans, tc, uapi
 from .errors import Error, Invalid, Refused, TapInUse
 from .link import Link
-from .netns import Namespace, describe
+from .netns import Namespace, close, describe
 from .orphans import Cleanup, Target
 from .report import CreatedTap, Report, Setup, TcObject, Uplink
 from .route import Route
@@ -133,7 +132,7 @@ class _Setup:
             try:
                 tap, uplink, ahead = self.configure(fd, self.found.uplink)
             finally:
-                posix.close(fd)  # the TAP goes with it, unless it has been made persistent
+                close(fd)  # the TAP goes with it, unless it has been made persistent
         except Error as error:
             error.report = _failure(self.route.path, cleanup, error)
             raise

@@ -19,7 +19,7 @@ from _socket import socket as Socket
 from . import uapi
 from .errors import Error, Interrupted, Lost, Refused
 from .exchange import Exchange, Reply, Request
-from .netns import Namespace
+from .netns import Namespace, close
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Route:
 
     def close(self) -> None:
         if self._socket is not None:
-            self._socket.close()
+            close(self._socket.detach())
             self._socket = None
 
     def __enter__(self) -> "Route":
@@ -179,7 +179,7 @@ def _open(alone: bool) -> "Tuple[Socket, int]":
             socket.bind((0, 0))
         return socket, socket.getsockname()[0]
     except BaseException:
-        socket.close()
+        close(socket.detach())
         raise
 
 

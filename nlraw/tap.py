@@ -10,7 +10,7 @@ import posix
 
 from . import uapi
 from .errors import Refused
-from .netns import Namespace, ioctl
+from .netns import Namespace, close, ioctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _attached(name: str, flags: int, step: str) -> int:
         request = uapi.ifreq.pack(name.encode("utf-8", "surrogateescape"), flags)
         _call(lambda: ioctl(fd, uapi.TUNSETIFF, request), step, name, _ATTACH)
     except BaseException:
-        posix.close(fd)
+        close(fd)
         raise
     return fd
 

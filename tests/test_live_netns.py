@@ -428,6 +428,22 @@ def test_a_thread_that_dies_as_it_is_born_is_not_waited_for(stillborn):
     assert stillborn
 
 
+def test_whatever_a_close_answers_the_descriptor_is_gone_and_the_work_is_done(pod, monkeypatch):
+    pod.add_tap()
+    before, real = open_files(), posix.close
+
+    def close(fd):
+        real(fd)
+        raise OSError(errno.EIO, "on purpose")
+
+    monkeypatch.setattr(posix, "close", close)
+    assert names(pod.path) == [pods.TAP]
+    assert nlraw.setup(netns=pod.path).outcome == "created"
+    monkeypatch.undo()
+    assert open_files() == before
+    assert pods.TAP in pod.links()
+
+
 def test_without_setns_and_ctypes_the_current_namespace_alone_can_be_used(pod, old_python, monkeypatch):
     pod.add_tap(redirect=False)
     run = pod.run
