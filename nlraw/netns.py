@@ -276,9 +276,9 @@ def _from_libc(name: str) -> "Callable[..., None]":
         try:
             function, errno_of = _by_half_of_ctypes(name)
         except (ImportError, AttributeError):  # not CPython
-            import ctypes
+            from ctypes import CDLL, get_errno
 
-            function, errno_of = getattr(ctypes.CDLL(None, use_errno=True), name), ctypes.get_errno
+            function, errno_of = getattr(CDLL(None, use_errno=True), name), get_errno
 
         def call(*numbers: int) -> None:
             if function(*numbers) != 0:

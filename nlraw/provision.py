@@ -11,6 +11,7 @@ the TAP away. If a step fails, what this call made is taken away again, in rever
 """
 
 import errno
+import posix
 from _socket import inet_pton
 
 from . import inet, link, orphans, tc, uapi

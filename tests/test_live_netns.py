@@ -406,6 +406,15 @@ def test_namespaces_are_entered_without_ctypes_where_python_has_setns(pod, monke
     assert names(pod.path) == [pods.TAP]
 
 
+def test_a_ctypes_that_could_not_be_read_is_as_good_as_none(pod, monkeypatch):
+    # what import makes of a directory whose __init__.py cannot be looked at
+    monkeypatch.delattr(os, "setns", raising=False)
+    monkeypatch.setitem(sys.modules, "ctypes", types.ModuleType("ctypes"))
+    with pytest.raises(nlraw.Error) as caught:
+        nlraw.scan(netns=pod.path)
+    assert caught.value.step == "enter namespace"
+
+
 @pytest.fixture
 def stillborn(monkeypatch):
     """Threads that end before they have called anything, as where there is no memory: CPython lets go of the arguments."""
