@@ -82,7 +82,7 @@ class Route:
                     raise
                 continue
             replies.update(zip(asked, answers))
-            asked = tuple([reply.request for reply in answers if reply.interrupted or _is_busy(reply)])
+            asked = tuple([reply.request for reply in answers if reply.interrupted or _is_put_off(reply)])
             if not asked:
                 return [replies[request] for request in requests]
         for reply in replies.values():
@@ -162,8 +162,9 @@ class Route:
         self.close()
 
 
-def _is_busy(reply: Reply) -> bool:
-    return reply.error is not None and reply.error.errno == errno.EBUSY and reply.request.dumps
+def _is_put_off(reply: Reply) -> bool:
+    """Whether a dump was refused while another is under way, or while the receive buffer is full of what others send."""
+    return reply.error is not None and reply.error.errno in (errno.EBUSY, errno.ENOBUFS) and reply.request.dumps
 
 
 def _open(alone: bool) -> "Tuple[Socket, int]":

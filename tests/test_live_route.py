@@ -13,6 +13,7 @@ import pytest
 import nlraw
 import nlraw.route
 import pods
+import setups
 from nlraw import link, uapi, wire
 from nlraw.netns import Namespace
 from nlraw.route import Route
@@ -173,6 +174,34 @@ def test_scan_and_cleanup_are_right_with_a_tiny_receive_buffer(pod, tiny_receive
     assert [gone.kind for gone in report.tc_removed] == ["u32", "ingress"]
     assert pod.state() == before
     assert len(tiny_receive_buffer) > 2, "nothing overran"
+
+
+def test_setup_and_sweep_are_right_with_a_tiny_receive_buffer(pod, tmp_path, tiny_receive_buffer):
+    before = pod.state()
+    (tmp_path / "pod").symlink_to(pod.path)
+    for _ in range(2):
+        assert nlraw.setup(netns=pod.path).outcome == "created"
+        setups.check_pair(pod)
+    swept = nlraw.sweep(dirs=[str(tmp_path)], include_fresh=True)
+    assert [report.outcome for report in swept.namespaces] == ["cleaned"]
+    assert pod.state() == before
+    assert tiny_receive_buffer
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.ENOBUFS])
+def test_a_list_that_is_refused_for_the_moment_is_asked_for_again(route, monkeypatch, number):
+    # ENOBUFS: the buffer is full already, of what others send (netlink_dump(), net/netlink/af_netlink.c)
+    real, refusals = Route.change, [number, number]
+
+    def refuse(self, *requests):
+        replies = real(self, *requests)
+        if refusals:
+            replies[0].error = nlraw.Refused(refusals.pop(), "not now")
+        return replies
+
+    monkeypatch.setattr(Route, "change", refuse)
+    (reply,) = route.query(link.dump())
+    assert "eth0" in [found.ifname for found in link.links(reply.answer())]
 
 
 def test_more_changes_than_fit_a_receive_buffer_travel_in_several_datagrams(route, pod):
