@@ -254,10 +254,10 @@ def _call(name: str, step: str, object: str, *numbers: int) -> None:
         if function is None:
             try:
                 function = _from_libc(name)
-            except ImportError:
+            except ImportError as error:
                 raise Error(
                     "this Python has neither os.%s (3.12 and newer) nor ctypes (Debian: libpython3-stdlib); "
-                    "only the current namespace can be used" % name,
+                    "only the current namespace can be used (%s)" % (name, error),
                     step,
                     object,
                 ) from None

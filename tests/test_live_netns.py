@@ -413,6 +413,7 @@ def test_a_ctypes_that_could_not_be_read_is_as_good_as_none(pod, monkeypatch):
     with pytest.raises(nlraw.Error) as caught:
         nlraw.scan(netns=pod.path)
     assert caught.value.step == "enter namespace"
+    assert "cannot import name 'CDLL'" in str(caught.value)
 
 
 @pytest.fixture
