@@ -5,9 +5,12 @@ The moment is picked by wrapping the exchange with the kernel; what happens in i
 """
 
 import concurrent.futures
+import contextlib
 import errno
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 import sys
 
@@ -117,6 +120,71 @@ def test_a_tap_made_anew_before_the_second_look_is_judged_anew(pod, before_query
     with pytest.raises(nlraw.TapInUse):
         nlraw.cleanup(netns=pod.path)
     assert pods.TAP in pod.links()
+
+
+@contextlib.contextmanager
+def attached(pod, name, mode=pods.IFF_TAP, ifindex=0):
+    """A TAP or TUN device that somebody has made by holding it, of a certain index if one is given."""
+
+    def attach():
+        fd = os.open("/dev/net/tun", os.O_RDWR)
+        if ifindex:
+            fcntl.ioctl(fd, 0x400454DA, struct.pack("=I", ifindex))  # TUNSETIFINDEX
+        fcntl.ioctl(fd, 0x400454CA, struct.pack("=16sH22x", name.encode(), mode | pods.IFF_NO_PI))  # TUNSETIFF
+        return fd
+
+    fd = pod.run(attach)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "name, mode",
+    [(pods.TAP, pods.IFF_TAP), ("vm0", pods.IFF_TAP), (pods.TAP, pods.IFF_TUN)],
+    ids=["a held TAP of its name", "a held TAP of another name", "a TUN-mode device of its name"],
+)
+def test_an_index_that_is_used_again_before_the_second_look_is_noticed(pod, before_query, name, mode):
+    ifindex = pod.add_orphan(redirect=False)
+    with contextlib.ExitStack() as stack:
+
+        def replace():
+            pod.ip("link", "del", pods.TAP)
+            stack.enter_context(attached(pod, name, mode, ifindex))
+
+        before_query(SECOND_LOOK, replace)
+        if (name, mode) == (pods.TAP, pods.IFF_TAP):
+            with pytest.raises(nlraw.TapInUse):
+                nlraw.cleanup(netns=pod.path)
+        else:
+            assert nlraw.cleanup(netns=pod.path).outcome == "clean"
+        assert pod.links()[name]["ifindex"] == ifindex
+
+
+def test_an_index_that_a_device_of_another_kind_has_before_the_second_look_is_noticed(pod, before_query):
+    ifindex = pod.add_orphan(redirect=False)
+
+    def replace():
+        pod.ip("link", "del", pods.TAP)
+        pod.ip(*("link add %s index %d type veth peer name far" % (pods.TAP, ifindex)).split())
+
+    before_query(SECOND_LOOK, replace)
+    assert nlraw.cleanup(netns=pod.path).outcome == "clean"
+    assert pod.links()[pods.TAP]["linkinfo"]["info_kind"] == "veth"
+
+
+def test_another_index_after_the_second_look_saves_a_tap_of_the_name(pod, before_change):
+    pod.add_orphan(redirect=False)
+    with contextlib.ExitStack() as stack:
+
+        def replace():
+            pod.ip("link", "del", pods.TAP)
+            stack.enter_context(attached(pod, pods.TAP))
+
+        before_change(replace)
+        nlraw.cleanup(netns=pod.path)
+        assert pods.TAP in pod.links()
 
 
 def test_a_stranger_in_the_group_of_the_orphans_survives(pod, before_query):
