@@ -2,6 +2,7 @@
 """Pods to test in: throwaway network namespaces, built and read with iproute2, and processes that hold TAPs in them."""
 
 import concurrent.futures
+import contextlib
 import ctypes
 import json
 import os
@@ -272,7 +273,8 @@ class Child:
         if self._process.returncode is None:
             self._process.kill()
         self._process.wait()
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it ended before it read what was said last
+            self._process.stdin.close()
         self._process.stdout.close()
 
 
