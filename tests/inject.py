@@ -90,10 +90,9 @@ def record(log, *arguments):
     return ended, [Call(name, number, text) for (name, number), text in found.items()]
 
 
-def faults(calls, kinds=None):
-    """Every fault that the calls can meet, or those of some kinds alone."""
-    every = [Fault(call, kind) for call in calls for kind in ERRORS.get(call.name, "").split() + list(SIGNALS)]
-    return [fault for fault in every if kinds is None or fault.kind in kinds]
+def faults(calls):
+    """Every fault that the calls can meet."""
+    return [Fault(call, kind) for call in calls for kind in ERRORS.get(call.name, "").split() + list(SIGNALS)]
 
 
 def strike(log, fault, *arguments):

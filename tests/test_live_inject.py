@@ -4,7 +4,7 @@
 A run ends in time, with the right exit status, and never in a traceback. It leaves the namespace as it was, or finished, or so
 that the next run finishes it: in the end all is as if no orphan had been there, and nothing of anybody else was touched.
 
-All of it, some 5,000 runs in a quarter of an hour, with a table of what came of them:
+All of it, some 6,000 runs in a quarter of an hour or more, with a table of what came of them:
 
     pytest -m long -s tests/test_live_inject.py
 
@@ -54,6 +54,8 @@ class Play:
 
     # Exit status 3 is right only where a TAP is in use.
     refusals = (1,)
+    # What the system may say of a namespace that the command then has nothing to do with, successfully.
+    ignores = ()
 
     def __init__(self, make_pod, directory):
         self.pods = []
@@ -206,6 +208,8 @@ class SetupOverOrphan(Setup):
 class Sweep(Play):
     """`sweep` of three namespaces: one orphan, four, and one beside a TAP in use."""
 
+    ignores = ("ENOENT",)  # it has vanished
+
     def furnish(self, make_pod, directory):
         self.pods = [furnished(make_pod), make_pod(), make_pod()]
         add_orphans(self.pods[2], TAP)
@@ -272,7 +276,7 @@ def run(play, log, chosen):
         counts[fault.call.name, kind_of(fault), came] += 1
         try:
             check_end(play, fault if struck else None, ended, usual)
-            if ended.status == usual.status == 0:
+            if ended.status == usual.status == 0 and fault.kind not in play.ignores:
                 assert play.is_finished(after), "it says that all is done"
             if not fresh:
                 play.check_left(fault.kind, after)
