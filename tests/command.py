@@ -3,6 +3,7 @@
 
 import collections
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -36,6 +37,11 @@ def nlraw(*arguments, argv=MODULE, streams="", stdout=subprocess.PIPE, env=(), s
     err = done.stderr.decode("utf-8")
     assert "Traceback" not in err and "Exception ignored" not in err, err
     return Done(done.returncode, (done.stdout or b"").decode("utf-8"), err)
+
+
+def was_aborted(status, err):
+    """Whether glibc ended the process: a thread ends by pthread_exit(), as in old CPythons, whose library it cannot load."""
+    return status == -signal.SIGABRT and "libgcc_s.so.1 must be installed" in err
 
 
 class Marked:

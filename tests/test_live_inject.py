@@ -75,8 +75,8 @@ class Play:
     def is_finished(self, after):
         return after == self.clean
 
-    def check_left(self, kind, after):
-        """Make sure that what a run left that ended early is no worse than it may be."""
+    def check_left(self, killed, after):
+        """Make sure that a run which ended early left nothing worse than it may; ``killed``: without time to undo anything."""
 
     def finish(self):
         """Run the command again, undisturbed: it has to come through, and all is finished; then make it clean."""
@@ -181,11 +181,11 @@ class Setup(Play):
         whole = TAP in links and "UP" in links[TAP]["flags"] and links[TAP]["linkinfo"]["info_data"]["persist"]
         return whole and setups.redirects(pod, "eth0", TAP) == setups.redirects(pod, TAP, "eth0") == 1
 
-    def check_left(self, kind, after):
+    def check_left(self, killed, after):
         if not self.is_finished(after):
             # the kernel takes away what is not persistent yet, and that comes last; with time to undo all else goes too
             assert self.pods[0].links().get(TAP, {}).get("ifindex") in (None, self.old)
-            assert kind in ("KILL", "TERM") or after == self.clean
+            assert killed or after == self.clean
 
     def reset(self):
         nlraw.cleanup(netns=self.pods[0].path)
@@ -240,6 +240,8 @@ def check_end(play, fault, ended, usual):
     assert not re.search("Traceback|Exception ignored|Fatal Python error", err), ended
     if fault is None:
         assert ended.status == usual.status, ended
+    elif command.was_aborted(ended.status, ended.err):
+        return
     elif fault.kind == "KILL":
         assert ended.status == -9, ended
     elif fault.kind == "TERM":
@@ -279,7 +281,7 @@ def run(play, log, chosen):
             if ended.status == usual.status == 0 and fault.kind not in play.ignores:
                 assert play.is_finished(after), "it says that all is done"
             if not fresh:
-                play.check_left(fault.kind, after)
+                play.check_left(ended.status < 0, after)
             if not fresh and play.is_finished(after):
                 play.reset()
             elif not fresh:
@@ -328,4 +330,4 @@ def test_at_some_system_calls(make_pod, tmp_path, play):
     (tmp_path / "netns").mkdir()
     counts, wrong = run(play(make_pod, tmp_path / "netns"), tmp_path / "log", sample)
     assert wrong == []
-    assert sum(counts.values()) >= 8
+    assert sum(counts.values()) >= 5

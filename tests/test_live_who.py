@@ -9,7 +9,6 @@ import errno
 import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -255,9 +254,9 @@ def test_at_any_limit_of_descriptors_all_is_done_or_nothing(pod, tmp_path, name)
         if status == 0:
             assert err == "" and (name == "scan") == (pod.state() == before), told
         else:
-            # where a thread ends by pthread_exit() glibc wants a library then, and ends the process if it cannot open that
-            aborted = status == -signal.SIGABRT and err.startswith("libgcc_s.so.1 must be installed")
-            assert aborted or (status == 1 and err.startswith("nlraw: ") and os.strerror(errno.EMFILE) in err), told
+            assert command.was_aborted(status, err) or (
+                status == 1 and err.startswith("nlraw: ") and os.strerror(errno.EMFILE) in err
+            ), told
             # a setup may have done its cleanup
             assert pod.state() in ([before, clean] if name == "setup" else [before]), told
         nlraw.cleanup(netns=pod.path)
