@@ -9,7 +9,8 @@ What is never touched: a link that is no TAP or does not match, a TAP in use and
 that is not `ingress` on the uplink, a filter that neither redirects to an orphan nor is a dead redirect of our own shape.
 
 What is assumed: one VM per namespace. What cannot be seen: a holder that turned its own carrier off, and one that
-attaches between the second look and the delete: some 0.1 ms, and as much again for each change that goes ahead of it.
+attaches between the second look and the delete: some 0.1 ms, and more for each change that goes ahead of it, and for others'
+changes that it has to wait for. The README has figures.
 """
 
 import errno
