@@ -16,7 +16,7 @@ import nlraw
 PACKAGE = os.path.dirname(os.path.abspath(nlraw.__file__))
 
 PURE = ["uapi", "report", "errors", "wire", "exchange", "link", "tc", "inet"]
-ORDER = PURE + ["netns", "route", "tap", "orphans", "provision", "node", "hook", "selftest", "cli", "__init__", "__main__"]
+ORDER = PURE + ["netns", "route", "tap", "orphans", "provision", "node", "hook", "selftest", "cli", "__init__", "__main__", "bundle"]
 
 SYSTEM = {"socket", "_socket", "os", "posix", "ctypes", "time", "fcntl", "select", "subprocess", "threading", "_thread"}
 
