@@ -5,13 +5,15 @@ All Pythons are the same interpreter, outside of any virtual environment, with b
 
     start                  python3 -I -S -c pass
     cleanup                python3 -I -S -c "...; from nlraw.cli import main; main()" cleanup, started in the namespace
-    hook                   the same with hook, started outside of it, as a container runtime starts one
+    cleanup, one file      the same, of what `nlraw.bundle` makes
+    hook                   that of the folder with hook, started outside of it, as a container runtime starts one
     ... with site          both without -S: the module `site`, which every Python has that is started without flags
 """
 
 import json
 import os
 import shutil
+import subprocess
 
 from . import lab
 from .timing import Row, in_turn
@@ -21,10 +23,13 @@ BARE = "bare interpreter"
 
 def commands(laboratory, world):
     """What is started in the world, by (what, who)."""
+    one_file = os.path.join(laboratory.directory, "nlraw.pyz")
+    subprocess.run([lab.PYTHON, "-m", "nlraw.bundle", one_file], cwd=laboratory.copy, check=True)
     found = {
         ("start", BARE): lab.ISOLATED + ["-c", "pass"],
         ("cleanup", lab.NLRAW): laboratory.nlraw("cleanup"),
         ("cleanup of another namespace", lab.NLRAW): laboratory.nlraw("cleanup", "-n", world.path),
+        ("cleanup, one file", lab.NLRAW): lab.ISOLATED + [one_file, "cleanup"],
         ("start, with site", BARE): [lab.PYTHON, "-I", "-c", "pass"],
         ("cleanup, with site", lab.NLRAW): [lab.PYTHON, "-I"] + laboratory.nlraw("cleanup")[len(lab.ISOLATED) :],
         ("import", lab.NLRAW): lab.ISOLATED + ["-c", "import sys; sys.path.insert(0, %r); import nlraw" % laboratory.copy],
