@@ -10,8 +10,11 @@ import uuid
 
 import nlraw as package
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(package.__file__)))
-MODULE = (sys.executable, "-m", "nlraw")
+PACKAGE = os.path.dirname(os.path.abspath(package.__file__))
+
+# Where Python finds it: one above, and one more for each dot in its name where it is vendored (see test_vendored.py).
+ROOT = os.path.abspath(os.path.join(PACKAGE, *[os.pardir] * len(package.__name__.split("."))))
+MODULE = (sys.executable, "-m", package.__name__)
 
 # What is waited for is over in less than a second; one that takes this many hangs.
 PATIENCE = 60
@@ -22,7 +25,7 @@ Done = collections.namedtuple("Done", "status out err")
 def environment(**more):
     """That of a process which is to import the nlraw under test, and in which no PYTHONUNBUFFERED or the like hides a fault."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return dict(plain, PYTHONPATH=ROOT, **more)
+    return dict(dict(plain, PYTHONPATH=ROOT), **more)
 
 
 def nlraw(*arguments, argv=MODULE, streams="", stdout=subprocess.PIPE, env=(), stdin=None):

@@ -11,8 +11,7 @@ import pytest
 
 import command
 import pods
-
-PACKAGE = os.path.join(command.ROOT, "nlraw")
+from command import PACKAGE
 
 CACHES_NONE = pytest.mark.skipif(sys.version_info < (3, 7), reason="3.6 can trust no bytecode in a zip")
 
@@ -65,7 +64,7 @@ def test_the_zip_holds_every_source_and_nothing_compressed(bundle):
         entries = packed.infolist()
         for name in packed.namelist():
             if name.startswith("nlraw/") and name.endswith(".py"):
-                assert packed.read(name) == content(os.path.join(command.ROOT, name))
+                assert packed.read(name) == content(os.path.join(os.path.dirname(PACKAGE), name))
     names = [entry.filename for entry in entries]
     assert names == sorted(names)
     sources = {"nlraw/" + name for name in os.listdir(PACKAGE) if name.endswith(".py")}

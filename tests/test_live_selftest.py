@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import pods
-from command import MODULE, ROOT, Marked, nlraw
+from command import MODULE, PACKAGE, Marked, nlraw
 from nlraw import cli, link, orphans, selftest, tap, tc
 from nlraw.exchange import Request
 
@@ -144,7 +144,7 @@ def ordinary_user(tun_mode):
     skip_without("unshare", "mount", "setpriv")
     interpreter = os.path.relpath(os.path.realpath(sys.executable), sys.base_prefix)
     room = ("unshare", "--mount", "--net", "sh", "-c", ROOM, "sh")
-    return room + (sys.base_prefix, os.path.join(ROOT, "nlraw"), tun_mode, interpreter)
+    return room + (sys.base_prefix, PACKAGE, tun_mode, interpreter)
 
 
 def test_an_ordinary_user_is_told_that_all_is_well():
