@@ -77,6 +77,7 @@ DIR = Option("", "dir", "DIR", "look here instead; may be repeated", many=True)
 PROC = Option("", "proc", "", "look at the namespaces of all processes instead")
 INCLUDE_FRESH = Option("", "include-fresh", "", "remove fresh orphans too")
 JOBS = Option("", "jobs", "N", "namespaces to clean up at a time (default: 64)")
+METRICS = Option("", "metrics", "FILE", "replace this file with what was done, for the textfile collector of Prometheus")
 HELP = Option("h", "help", "", "show this help")
 
 
@@ -154,8 +155,11 @@ def setup(options: "Options") -> int:
 
 def sweep(options: "Options") -> int:
     """`nlraw sweep`; where stderr is a terminal, with a line of progress on it."""
+    import time
+
     from .node import sweep as sweep_node
 
+    begin = time.monotonic()
     swept = sweep_node(
         dirs=options.get("dir"),
         proc="proc" in options,
@@ -169,8 +173,17 @@ def sweep(options: "Options") -> int:
     for report in swept.namespaces:
         if report.error is not None:
             complain(_told(report.error, report.netns))
+    status = FAILED if swept.totals.failed else DONE
+    if "metrics" in options:
+        from . import metrics
+
+        try:
+            metrics.write(options["metrics"][0], metrics.text(swept.totals, time.monotonic() - begin, time.time()))
+        except Error as error:  # what was done is told all the same
+            complain(str(error))
+            status = FAILED
     say(in_json(swept) if "json" in options else sweep_in_text(swept))
-    return FAILED if swept.totals.failed else DONE
+    return status
 
 
 def _progress() -> "Callable[[str, int, int], None]":
@@ -282,7 +295,7 @@ COMMANDS = {
         "spared: its VM may be starting right now. Where the VMM inherits the creating descriptor every orphan looks fresh;\n"
         "give --include-fresh there. Where one namespace fails the others go on, and the exit status is 1."
         % ", ".join(netns.DIRECTORIES),
-        (DIR, PROC, INCLUDE_FRESH, JOBS, MATCH, UPLINK, DRY_RUN, JSON, HELP),
+        (DIR, PROC, INCLUDE_FRESH, JOBS, MATCH, UPLINK, DRY_RUN, METRICS, JSON, HELP),
         sweep,
     ),
     "hook": Command(

@@ -3,6 +3,7 @@
 
 import pytest
 
+import nodes
 import pods
 
 
@@ -27,3 +28,13 @@ def make_pod():
 def pod(make_pod):
     """A pod with an uplink and no TAP."""
     return make_pod()
+
+
+@pytest.fixture
+def node(make_pod, tmp_path):
+    """A node of its own for a test; ``make_pod`` is there to skip where no namespace can be made."""
+    directory = tmp_path / "netns"
+    directory.mkdir()
+    made = nodes.Node(directory)
+    yield made
+    made.close()

@@ -2,7 +2,6 @@
 """Sweeps of a made-up node: directories with namespaces in them, by the library and by the command line."""
 
 import contextlib
-import ctypes
 import errno
 import importlib
 import json
@@ -24,77 +23,11 @@ import nlraw
 import nlraw.netns
 import nlraw.orphans
 import nlraw.route
+import nodes
 import pods
-from nlraw import link, tap
 from nlraw.route import Route
 
 sweeping = importlib.import_module("nlraw.node")
-
-MS_BIND = 4096
-MNT_DETACH = 2
-
-
-class Node:
-    """A directory of namespaces, made and pinned as a container runtime does it."""
-
-    def __init__(self, directory):
-        self.directory = str(directory)
-        self._libc = ctypes.CDLL(None, use_errno=True)
-
-    def path(self, name):
-        return os.path.join(self.directory, name)
-
-    def pin(self, name, source):
-        """Bind-mount a namespace onto a file of the directory; return the file's path."""
-        path = self.path(name)
-        open(path, "w").close()
-        if self._libc.mount(os.fsencode(source), os.fsencode(path), None, MS_BIND, None) != 0:
-            raise OSError(ctypes.get_errno(), "mount")
-        return path
-
-    def unpin(self, path):
-        if self._libc.umount2(os.fsencode(path), MNT_DETACH) != 0:
-            raise OSError(ctypes.get_errno(), "umount")
-
-    def add(self, name, orphans=1, fresh=False, uplink="eth0"):
-        """Make a namespace with an uplink and orphans; return its path."""
-        with nlraw.netns.create() as namespace:
-            furnish(namespace, ["tap%d_urunc" % number for number in range(orphans)], fresh, uplink)
-            return self.pin(name, "/proc/self/fd/%d" % namespace.fileno())
-
-    def add_many(self, count, **options):
-        return [self.add("pod%d" % number, **options) for number in range(count)]
-
-    def close(self):
-        for name in os.listdir(self.directory):
-            with contextlib.suppress(OSError):
-                self.unpin(self.path(name))
-
-
-def furnish(namespace, names, fresh=False, uplink="eth0"):
-    """Put an uplink and orphans into a namespace."""
-    with Route(namespace) as route:
-        route.change(link.create_veth(uplink, "peer0"))[0].answer()
-    for name in names:
-        add_orphan(namespace, name, fresh)
-
-
-def add_orphan(namespace, name, fresh=False):
-    fd = tap.create(namespace, name)
-    tap.persist(fd, name)
-    os.close(fd)
-    if not fresh:
-        os.close(tap.attach(namespace, name))
-
-
-@pytest.fixture
-def node(make_pod, tmp_path):
-    """A node of its own for a test; ``make_pod`` is there to skip where no namespace can be made."""
-    directory = tmp_path / "netns"
-    directory.mkdir()
-    made = Node(directory)
-    yield made
-    made.close()
 
 
 def sweep(node, **options):
@@ -225,7 +158,7 @@ def test_a_fresh_orphan_is_spared_and_alone_it_leaves_the_namespace_clean(node):
 def test_one_that_was_attached_to_once_goes_beside_a_fresh_one(node):
     path = node.add("pod", orphans=1)
     with nlraw.netns.Namespace(path) as namespace:
-        add_orphan(namespace, "tap1_urunc", fresh=True)
+        nodes.add_orphan(namespace, "tap1_urunc", fresh=True)
     swept = sweep(node)
     assert outcomes(swept) == {"pod": "cleaned"}
     assert swept.totals == totals(namespaces=1, orphans=2, deleted=1, spared=1)
@@ -321,7 +254,7 @@ def unnamed(make_pod):
     assert process.stdout.readline() == b"ready\n"
     name = "tap" + uuid.uuid4().hex[:8]
     with nlraw.netns.Namespace(process.pid) as namespace:
-        furnish(namespace, [name])
+        nodes.furnish(namespace, [name])
     yield process.pid, name
     process.communicate()
 
@@ -359,7 +292,7 @@ def test_each_namespace_of_all_processes_is_visited_once(unnamed):
 def test_processes_are_looked_at_beside_directories_if_both_are_given(node, unnamed):
     _, name = unnamed
     with nlraw.netns.Namespace(node.add("pod", orphans=0)) as namespace:
-        add_orphan(namespace, name)
+        nodes.add_orphan(namespace, name)
     assert look_at_processes(name, dirs=[node.directory]).totals.orphans == 2
 
 
