@@ -21,6 +21,6 @@ def blocks(heading, language):
 
 def file(name):
     """The file whose name is the comment in a block's first line."""
-    found = [text for heading in sections() for text in blocks(heading, name.rpartition(".")[2])]
-    (text,) = [text for text in found if text.splitlines()[0] == "# " + name]
-    return text
+    with open(PATH, encoding="utf-8") as text:
+        (found,) = re.findall(r"^```\w+\n(# %s\n.*?)^```$" % re.escape(name), text.read(), re.MULTILINE | re.DOTALL)
+    return found
