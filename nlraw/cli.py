@@ -509,19 +509,33 @@ def step_in_text(step: "Step") -> str:
 
 
 def in_json(value: "object") -> str:
-    """A report, or a list of them, as one JSON document in ASCII; bytes that are no UTF-8 are lone surrogates in it."""
-    import json
+    """A report, or a list of them, as one JSON document in ASCII; bytes that are no UTF-8 are lone surrogates in it.
 
-    return json.dumps(value, default=_plain)
-
-
-def _plain(value: "object") -> "object":
+    By hand, as the module json does it: Debian's python3-minimal lacks that, and importing it takes longer than a cleanup.
+    """
     if isinstance(value, Error):
         name = None if value.errno is None else errorcode.get(value.errno, str(value.errno))
-        return {"step": value.step, "object": value.object, "errno": name, "message": value.message}
-    if isinstance(value, Record):
-        return {name: field for name, field in value.fields().items() if name != "ahead"}  # see `Setup`
+        value = {"step": value.step, "object": value.object, "errno": name, "message": value.message}
+    elif isinstance(value, Record):
+        value = {name: field for name, field in value.fields().items() if name != "ahead"}  # see `Setup`
+    if isinstance(value, dict):
+        return "{%s}" % ", ".join("%s: %s" % (in_json(name), in_json(field)) for name, field in value.items())
+    if isinstance(value, (list, tuple)):
+        return "[%s]" % ", ".join(map(in_json, value))
+    if isinstance(value, str):
+        return '"%s"' % "".join(map(_json_character, value))
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
     raise TypeError(value)
+
+
+def _json_character(char: str) -> str:
+    if " " <= char <= "~":
+        return "\\" + char if char in '"\\' else char
+    data = char.encode("utf-16-be", "surrogatepass")  # beyond 16 bits two of them
+    return "".join("\\u%02x%02x" % pair for pair in zip(data[::2], data[1::2]))
 
 
 class _Unwritten(Exception):

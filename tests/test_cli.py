@@ -5,8 +5,11 @@ import errno
 import json
 import os
 import re
+import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nlraw
 from nlraw import cli, orphans
@@ -17,7 +20,7 @@ OPTIONS = {
     "scan": COMMON + " --netns -n",
     "cleanup": COMMON + " --netns -n --dry-run -N",
     "setup": COMMON + " --netns -n --tap --owner --group --address",
-    "sweep": COMMON + " --dry-run -N --dir --proc --include-fresh --jobs",
+    "sweep": COMMON + " --dry-run -N --dir --proc --include-fresh --jobs --metrics",
     "hook": "--match --uplink -m -u",
     "selftest": "--json -j",
 }
@@ -280,6 +283,31 @@ def test_json_of_facts_that_the_kernel_did_not_tell():
     told = json.loads(cli.in_json(REPORT.replace(uplink=None, taps=(TAP.replace(carrier=None, operstate=None, flags=()),))))
     assert told["uplink"] is None
     assert (told["taps"][0]["carrier"], told["taps"][0]["operstate"], told["taps"][0]["flags"]) == (None, None, [])
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
+    max_leaves=20,
+)
+
+
+@given(VALUES)
+def test_json_says_what_the_module_json_says(value):
+    text = cli.in_json(value)
+    assert re.match(r"[ -~]*\Z", text)
+    assert repr(json.loads(text)) == repr(json.loads(json.dumps(value)))  # repr: True is not 1
+
+
+def test_what_json_cannot_tell_is_an_error():
+    with pytest.raises(TypeError):
+        cli.in_json([object()])
+
+
+def test_json_needs_no_module_json(monkeypatch):
+    for name in ("json", "json.encoder", "_json"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert cli.in_json([None, "\n"]) == '[null, "\\u000a"]'
 
 
 # ---------------------------------------------------------------- text out
