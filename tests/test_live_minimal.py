@@ -20,6 +20,7 @@ import pytest
 import command
 import pods
 import setups
+import test_vendored
 from nlraw import cli
 
 pytestmark = pytest.mark.long
@@ -255,3 +256,105 @@ def test_the_hook_works_or_says_what_is_missing(suite, minimal, make_pod, tmp_pa
 @pytest.mark.parametrize("arguments", ["--help", "--version", "sweep --help"])
 def test_it_tells_of_itself(minimal, pod, arguments):
     assert minimal(pod, *arguments.split()) == command.nlraw(*arguments.split())
+
+
+# ---------------------------------------------------------------- other Pythons
+
+
+# What is there of the suite for a Python that has just been unpacked: the last Hypothesis that is Python alone.
+TOOLS = ["pytest <9", "hypothesis <6.142"]
+
+
+@pytest.fixture(scope="module")
+def pypy(kept):
+    """A PyPy in a virtual environment, and where the tools are, if not there."""
+    need("pypy3")
+
+    def make(path):
+        run("pypy3", "-m", "venv", path)
+        run(os.path.join(path, "bin", "python"), "-m", "pip", "install", "--quiet", *TOOLS)
+
+    return [os.path.join(kept("pypy", make), "bin", "python")]
+
+
+# Debian has its sources; musl's gcc must be told where the kernel's headers are, and that this is no glibc.
+BUILD = """
+mkdir -p apt/state/lists/partial apt/cache/archives/partial apt/etc headers source
+: >apt/status
+echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $1 trixie main" >apt/etc/sources.list
+options="-qq -o Dir::State=$PWD/apt/state -o Dir::State::status=$PWD/apt/status -o Dir::Cache=$PWD/apt/cache
+ -o Dir::Etc=$PWD/apt/etc -o Dir::Etc::parts=- -o APT::Sandbox::User=root"
+apt-get $options update
+apt-get $options --download-only source python3.13
+tar -x --xz -f python3.13_*.orig.tar.xz -C source --strip-components=1
+ln -s /usr/include/linux /usr/include/asm-generic headers
+ln -s "/usr/include/$(gcc --print-multiarch)/asm" headers
+printf '#!/bin/sh\n[ "$1" = --print-multiarch ] || exec musl-gcc -idirafter "%s/headers" "$@"\n' "$PWD" >cc
+chmod +x cc
+cd source
+./configure -q --prefix=/musl CC="$PWD/../cc" OPT=-O1 --without-ensurepip --disable-test-modules
+make -s -j2
+make -s install DESTDIR="$PWD/../installed"
+cd ..
+rm -rf source apt python3.13_*
+"""
+
+
+@pytest.fixture(scope="module")
+def musl(kept):
+    """A CPython on musl, and where the tools are. It has no ctypes: there is no libffi for musl."""
+    need("musl-gcc", "make", "xz")
+
+    def make(path):
+        os.mkdir(path)
+        with open(path + ".log", "w") as log:
+            done = subprocess.run(["sh", "-euc", BUILD, "sh", mirror()], cwd=path, stdout=log, stderr=log)
+        assert done.returncode == 0, path + ".log tells why"
+        tools = ["--no-compile", "--target", os.path.join(path, "tools"), "--python-version", "3.13", "--only-binary=:all:"]
+        run(sys.executable, "-m", "pip", "install", "--quiet", *(tools + TOOLS))
+
+    home = kept("musl", make)
+    with open(os.path.join(home, "installed/musl/bin/python3.13"), "rb") as file:
+        assert b"/ld-musl-" in file.read()
+    return [os.path.join(home, "installed/musl/bin/python3.13"), os.path.join(home, "tools")]
+
+
+@pytest.fixture(params=["pypy", "musl"])
+def other(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_another_python_passes_what_needs_no_kernel(other):
+    python, places = other[0], [command.ROOT] + other[1:]
+    argv = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow and not long"]
+    argv += test_vendored.files(test_vendored.PURE)
+    done = subprocess.run(
+        argv,
+        cwd="/",
+        env=command.environment(PYTHONPATH=os.pathsep.join(places)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+    )
+    version = run(python, "-c", "import platform as p; print(p.python_implementation(), p.python_version(), *p.libc_ver())")
+    print("\n%s: %s" % (version.strip(), done.stdout.splitlines()[-1]))
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("form", ["-m nlraw", "one file"])
+def test_another_python_plays_the_whole_story(other, bundle, make_pod, form):
+    program = (other[0],) + (("-m", "nlraw") if form == "-m nlraw" else ("-I", bundle))
+    pod = make_pod()
+    before = pod.state()
+    pod.add_orphan()
+    where = ["--netns", pod.path]
+    assert setups.Result(*command.nlraw("scan", "--json", *where, argv=program)).document["outcome"] == "would-clean"
+    assert setups.Result(*command.nlraw("setup", "--json", *where, argv=program)).document["outcome"] == "created"
+    setups.check_pair(pod)
+    holder = pod.hold()
+    assert command.nlraw("cleanup", *where, argv=program).status == 3
+    holder.kill()
+    done = command.nlraw("cleanup", *where, argv=program)
+    assert (done.status, done.err) == (0, "")
+    assert pod.state() == before
+    assert command.nlraw("selftest", argv=program).status == 0

@@ -8,6 +8,7 @@ finds there as nlraw. All of it:
 """
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,9 +35,9 @@ else:
     sys.modules["nlraw"] = package
 """ % {"name": NAME}
 
-# What ordinary runs of the suite try on the copy: what needs no kernel, and in some seconds what does, and what starts children.
-SOME = "test_cli test_errors test_exchange test_inet test_link test_orphans test_report test_tc test_wire"
-SOME += " test_live_route test_live_selftest"
+# What needs no kernel. In some seconds ordinary runs of the suite try that on the copy, a little that does, and some children.
+PURE = "test_cli test_errors test_exchange test_inet test_link test_orphans test_report test_tc test_wire"
+SOME = PURE + " test_live_route test_live_selftest"
 
 # Of the sources or of the distribution, and the same whatever the name.
 SAME = "test_packaging test_vendored test_bundle"
@@ -52,6 +53,10 @@ def vendor(directory, shim=False):
         with open(os.path.join(str(directory), "nlraw.py"), "w") as file:
             file.write(SHIM)
     return copy
+
+
+def files(names):
+    return [os.path.join(TESTS, name + ".py") for name in names.split()]
 
 
 def suite(directory, *arguments):
@@ -85,13 +90,13 @@ def stage(tmp_path):
 
 @pytest.mark.slow
 def test_a_part_of_the_suite_passes_against_a_vendored_copy(stage):
-    status, told = suite(stage, "-m", "not slow and not long", *[os.path.join(TESTS, name + ".py") for name in SOME.split()])
+    status, told = suite(stage, "-m", "not slow and not long", *files(SOME))
     assert status == 0, told
 
 
 @pytest.mark.long
 def test_the_suite_passes_against_a_vendored_copy(stage):
-    ignored = ["--ignore=" + os.path.join(TESTS, name + ".py") for name in SAME.split()]
+    ignored = ["--ignore=" + path for path in files(SAME)]
     status, told = suite(stage, TESTS, *ignored)
     print("\n" + told)
     assert status == 0
@@ -217,11 +222,32 @@ def test_a_current_directory_that_is_gone_is_no_obstacle(tmp_path):
     assert command.nlraw("--version", argv=shell + command.MODULE).status == 0
 
 
-@pytest.mark.parametrize("options", [("-I",)], ids=" ".join)
-def test_the_isolated_form_imports_no_stray_file_at_all(strays, pod, options):
+@pytest.fixture
+def more_strays(strays):
     for name in ("struct", "fcntl", "errno", "_socket", "stat"):
         (strays / (name + ".py")).write_text(STRAY)
-    code = "import sys; sys.path.insert(0, %r); from nlraw.cli import main; sys.exit(main())" % command.ROOT
-    argv = in_directory(strays, sys.executable, *(options + ("-c", code)))
-    done = command.nlraw("scan", "--json", "-n", pod.path, argv=argv)
+    return strays
+
+
+def readme_line(word, pod, python=sys.executable):
+    """The README's isolated form with a word in it, for this Python and a pod of ours."""
+    (line,) = [line for block in readme.blocks("Use", "sh") for line in block.splitlines() if word in line]
+    argv = shlex.split(line)
+    assert argv[:2] == ["python3", "-I"] and argv[-1] == "pod1"
+    return [python] + argv[1:-1] + [pod.path]
+
+
+def test_the_isolated_form_for_a_folder_imports_no_stray_file_at_all(more_strays, pod):
+    argv = [part.replace("/opt/nlraw", command.ROOT) for part in readme_line("sys.path.insert", pod)]
+    done = command.nlraw(argv=in_directory(more_strays, *argv))
+    assert (done.status, done.err) == (0, "")
+
+
+def test_nor_does_the_one_for_an_installed_copy(more_strays, pod, tmp_path):
+    home = str(tmp_path / "installed")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", home], check=True)
+    python = os.path.join(home, "bin", "python3")
+    found = subprocess.check_output([python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
+    shutil.copytree(command.PACKAGE, os.path.join(found.decode().strip(), "nlraw"))
+    done = command.nlraw(argv=in_directory(more_strays, *readme_line("-I -m nlraw", pod, python)))
     assert (done.status, done.err) == (0, "")
