@@ -292,7 +292,7 @@ ln -s "/usr/include/$(gcc --print-multiarch)/asm" headers
 printf '#!/bin/sh\n[ "$1" = --print-multiarch ] || exec musl-gcc -idirafter "%s/headers" "$@"\n' "$PWD" >cc
 chmod +x cc
 cd source
-./configure -q --prefix=/musl CC="$PWD/../cc" OPT=-O1 --without-ensurepip --disable-test-modules
+./configure -q --prefix=/musl CC="$PWD/../cc" OPT=-O1 PKG_CONFIG=/bin/false --without-ensurepip --disable-test-modules
 make -s -j2
 make -s install DESTDIR="$PWD/../installed"
 cd ..
