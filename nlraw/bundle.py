@@ -2,7 +2,7 @@
 """Make one file of the package: `python3 -m nlraw.bundle nlraw.pyz`, then `python3 -I nlraw.pyz scan` anywhere.
 
 The file is a zip of the sources and, since bytecode cannot be cached beside a module in a zip, of their bytecode for the Python
-that makes it. Another version ignores that and compiles the sources each time, which is right, and takes some five times as long.
+that makes it. Another version ignores that and compiles the sources each time, which is right, and takes some four times as long.
 
 The same Python makes the same bytes of the same sources, wherever and whenever. So names are sorted, times fixed, nothing
 is compressed (each zlib does it its own way), and the compiling is done in a child in which nothing else has happened: how
