@@ -18,7 +18,7 @@ import pytest
 
 import guest
 import pods
-from command import PATIENCE, ROOT
+from command import PACKAGE, PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ class Machine:
     def __init__(self, node, directory):
         self.node = node
         self.directory = directory
-        argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", FURNISH, os.path.join(ROOT, "nlraw")]
+        argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", FURNISH, PACKAGE]
         self._holder = subprocess.Popen(argv, stdout=subprocess.PIPE, universal_newlines=True)
         if self._holder.stdout.readline() != "ready\n":
             self.close()
