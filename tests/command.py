@@ -15,6 +15,7 @@ PACKAGE = os.path.dirname(os.path.abspath(package.__file__))
 # Where Python finds it: one above, and one more for each dot in its name where it is vendored (see test_vendored.py).
 ROOT = os.path.abspath(os.path.join(PACKAGE, *[os.pardir] * len(package.__name__.split("."))))
 MODULE = (sys.executable, "-m", package.__name__)
+BUNDLE = (sys.executable, "-m", package.__name__ + ".bundle")
 
 # What is waited for is over in less than a second; one that takes this many hangs.
 PATIENCE = 60

@@ -152,12 +152,12 @@ def test_it_takes_the_folders_place_in_the_line_for_a_folder(bundle):
 
 @pytest.mark.parametrize("arguments", [(), ("one", "two"), ("--help",)])
 def test_its_maker_says_how_it_is_called(arguments, tmp_path):
-    done = command.nlraw(*arguments, argv=(sys.executable, "-m", "nlraw.bundle"))
+    done = command.nlraw(*arguments, argv=command.BUNDLE)
     assert (done.status, done.out, done.err) == (1, "", "usage: python3 -m nlraw.bundle FILE\n")
 
 
 def test_a_file_that_cannot_be_written_is_named():
-    done = command.nlraw("/nonexistent/nlraw.pyz", argv=(sys.executable, "-m", "nlraw.bundle"))
+    done = command.nlraw("/nonexistent/nlraw.pyz", argv=command.BUNDLE)
     assert (done.status, done.out) == (1, "")
     assert "/nonexistent/nlraw.pyz" in done.err
 

@@ -107,7 +107,7 @@ def kept(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("bundle") / "nlraw.pyz")
-    run(sys.executable, "-m", "nlraw.bundle", path, cwd="/", env=command.environment())
+    run(*command.BUNDLE, path, cwd="/", env=command.environment())
     return path
 
 

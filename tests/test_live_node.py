@@ -42,7 +42,7 @@ def output(*argv):
 @pytest.fixture
 def bundle(tmp_path):
     path = str(tmp_path / "nlraw.pyz")
-    subprocess.run([sys.executable, "-m", "nlraw.bundle", path], cwd="/", env=command.environment(), check=True)
+    subprocess.run(command.BUNDLE + (path,), cwd="/", env=command.environment(), check=True)
     return path
 
 
