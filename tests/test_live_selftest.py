@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import time
 
 import pytest
 
@@ -115,6 +116,9 @@ def test_the_holder_ends_with_a_story_that_is_broken_off(pod, monkeypatch):
         monkeypatch.setenv(name, value)
     story = selftest.play()
     assert pod.run(lambda: next(step for step in story if step.step == "hold the TAP, as a VMM does")).ok
+    deadline = time.monotonic() + 5
+    while not mark.alive():  # Popen returns before the new program's environment can be read in /proc
+        assert time.monotonic() < deadline
     assert len(mark.alive()) == 1
     story.close()
     assert mark.alive() == []
