@@ -34,7 +34,7 @@ def main():
 
 def parse():
     parser = argparse.ArgumentParser(prog="python3 -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and turns: two minutes instead of half an hour")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and turns: two minutes instead of a quarter of an hour")
     parser.add_argument("--check", action="store_true", help="fail if a budget is lost, with room for noise, twice in a row")
     names = "one of %s; may be repeated" % ", ".join(BENCHES)
     parser.add_argument("--only", action="append", choices=BENCHES, metavar="NAME", help=names)

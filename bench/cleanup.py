@@ -16,7 +16,7 @@ TASKS = {lab.NLRAW: "cleanup", lab.GO: "cleanup", lab.MNL: "cleanup", lab.PYROUT
 
 
 def measure(laboratory):
-    turns, seconds = (9, 15) if laboratory.quick else (51, 120)
+    turns, seconds = (9, 15) if laboratory.quick else (51, 45)
     with laboratory.world() as world:
         world.uplink()
         whole = {who: _process(world, who, argv) for who, argv in laboratory.cleanups().items()}

@@ -39,7 +39,7 @@ def measure(laboratory):
     path = message(laboratory)
     check(laboratory, path, codecs)
     contenders = {(task, codec): _turn(laboratory, path, codec, task) for task in ("build", "parse") for codec in codecs}
-    samples = in_turn(contenders, *((3, 1) if laboratory.quick else (15, 300)))
+    samples = in_turn(contenders, *((3, 1) if laboratory.quick else (15, 90)))
     rows = [Row("codec", task, 1, codec, taken) for (task, codec), taken in samples.items()]
     for codec in codecs:
         both = [sum(pair) for pair in zip(samples["build", codec], samples["parse", codec])]

@@ -47,7 +47,7 @@ def measure(laboratory):
         world.uplink()
         starts = {name: _start(argv, world) for name, argv in commands(laboratory, world).items()}
         starts["hook", lab.NLRAW] = _start(laboratory.nlraw("hook"), node, _state(laboratory, inside.process.pid))
-        samples = in_turn(starts, *((21, 20) if laboratory.quick else (201, 120)))
+        samples = in_turn(starts, *((21, 20) if laboratory.quick else (201, 60)))
     return [Row("coldstart", what, 0, who, taken) for (what, who), taken in samples.items()]
 
 

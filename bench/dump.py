@@ -62,7 +62,7 @@ def _in_world(laboratory, world, size):
             for what, command in COMMANDS.items():
                 links = (everything if what == "all" else taps)["links"]
                 contenders[what, lab.IPROUTE2] = _process(world, [shutil.which(command[0])] + command[1:], links)
-        samples = in_turn(contenders, *((21, 15) if laboratory.quick else (51, 90)))
+        samples = in_turn(contenders, *((21, 15) if laboratory.quick else (51, 40)))
     finally:
         for worker in workers.values():
             worker.close()
