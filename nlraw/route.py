@@ -19,7 +19,7 @@ from _socket import socket as Socket
 from . import uapi
 from .errors import Error, Interrupted, Lost, Refused
 from .exchange import Exchange, Reply, Request
-from .netns import Namespace, close
+from .netns import Namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class Route:
 
     def close(self) -> None:
         if self._socket is not None:
-            close(self._socket.detach())
+            _close(self._socket)
             self._socket = None
 
     def __enter__(self) -> "Route":
@@ -180,8 +180,16 @@ def _open(alone: bool) -> "Tuple[Socket, int]":
             socket.bind((0, 0))
         return socket, socket.getsockname()[0]
     except BaseException:
-        close(socket.detach())
+        _close(socket)
         raise
+
+
+def _close(socket: Socket) -> None:
+    """Close a socket. Whatever is answered it is gone (close(2))."""
+    try:
+        socket.close()
+    except OSError:
+        pass
 
 
 def _bind_alone(socket: Socket) -> bool:
