@@ -81,7 +81,7 @@ def missing():
         if shutil.which(program) is None:
             return "no {} (Debian package {})".format(program, package)
     try:
-        _run(["dpkg-query", "--listfiles", "busybox-static"])
+        run(["dpkg-query", "--listfiles", "busybox-static"])
         _kernel_packages()
     except RuntimeError as error:
         return " ".join(str(error).split())
@@ -105,13 +105,18 @@ def build(directory, cache=None):
         with open(os.path.join(root, "init"), "w") as init:
             init.write(INIT)
         os.chmod(init.name, 0o755)
-        names = [
-            os.path.relpath(os.path.join(parent, name), root)
-            for parent, folders, files in os.walk(root)
-            for name in folders + files
-        ]
-        _run(["cpio", "--create", "--format=newc", "--quiet", "--file=" + initramfs], cwd=root, input="\n".join(names))
+        pack(root, initramfs)
     return Image(os.path.join(kernel, "vmlinuz"), initramfs)
+
+
+def pack(root, initramfs):
+    """Write all that is in the folder `root` to the file `initramfs`, as the kernel unpacks it."""
+    names = [
+        os.path.relpath(os.path.join(parent, name), root) for parent, folders, files in os.walk(root) for name in folders + files
+    ]
+    run(
+        ["cpio", "--create", "--format=newc", "--quiet", "--file=" + os.path.abspath(initramfs)], cwd=root, input="\n".join(names)
+    )
 
 
 def _kernel(cache):
@@ -122,10 +127,10 @@ def _kernel(cache):
         return kept
     os.makedirs(cache, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        _run(["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download"] + packages, cwd=scratch)
+        run(["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download"] + packages, cwd=scratch)
         unpacked = os.path.join(scratch, "unpacked")
         for archive in [name for name in os.listdir(scratch) if name.endswith(".deb")]:
-            _run(["dpkg-deb", "--extract", archive, unpacked], cwd=scratch)
+            run(["dpkg-deb", "--extract", archive, unpacked], cwd=scratch)
         files = {name: os.path.join(parent, name) for parent, _, names in os.walk(unpacked) for name in names}
         chosen = os.path.join(scratch, "chosen")
         os.makedirs(os.path.join(chosen, "modules"))
@@ -143,15 +148,20 @@ def _kernel(cache):
 
 def _kernel_packages():
     """Return the packages that make up the newest cloud kernel of the suite that apt is set to."""
-    known = _run(["apt-cache", "depends", "--recurse", "--important", METAPACKAGE])
-    # From 7.2 on linux-image-* is empty, and depends on linux-binary-* and linux-modules-*.
-    packages = re.findall(r"^linux-(?:image|binary|modules)-\d\S*", known, re.MULTILINE)
+    packages = kernel_packages(METAPACKAGE)
     if not packages:
         raise RuntimeError("apt knows no kernel that {} stands for".format(METAPACKAGE))
     return packages
 
 
-def _run(argv, **options):
+def kernel_packages(package, options=()):
+    """Return the packages with files that a kernel's package stands for; `options` are apt's own, if any."""
+    known = run(["apt-cache", *options, "depends", "--recurse", "--important", package])
+    # From 7.2 on linux-image-* is empty, and depends on linux-binary-* and linux-modules-*.
+    return re.findall(r"^linux-(?:image|binary|modules)-\d\S*", known, re.MULTILINE)
+
+
+def run(argv, **options):
     """Run `argv` to its end; return what it wrote, or raise RuntimeError with it."""
     done = subprocess.run(
         argv,

@@ -458,11 +458,14 @@ def test_removing_in_parallel_takes_less_than_one_after_the_other(node):
     def measured(jobs):
         node.close()
         node.add_many(48)
-        begin = time.monotonic()
+        begin, computed = time.monotonic(), time.process_time()
         assert sweep(node, jobs=jobs).totals.deleted == 48
-        return time.monotonic() - begin
+        return time.monotonic() - begin, time.process_time() - computed
 
-    assert measured(48) < measured(1) / 2
+    alone, computed = measured(1)
+    if computed > alone / 4:
+        pytest.skip("this machine computes for most of the time: there are no waits to share")
+    assert measured(48)[0] < alone / 2
 
 
 @pytest.mark.parametrize("most", [2, 3, 10])
