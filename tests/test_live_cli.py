@@ -508,7 +508,7 @@ def deletions(lines):
     names = {"0x11": "RTM_DELLINK", "0x25": "RTM_DELQDISC", "0x2d": "RTM_DELTFILTER"}
     found = []
     for line in lines:
-        if re.search(r"\bsend(to|msg|mmsg)\(", line):
+        if re.search(r"\bsend(to|msg|mmsg)?\(", line):
             types = [names.get(type, type) for type in re.findall(r"nlmsg_type=(\w+)", line)]
             found.append([type for type in types if type.startswith("RTM_DEL")])
     return [types for types in found if types]
