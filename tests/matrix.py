@@ -9,8 +9,8 @@ machine's kernel, in mount, PID and network namespaces of their own, which end w
 again inside, with --inside: it runs pytest there and tells what it sees, a line a test, so that a row that hangs still says in
 which test, and what went before it counts.
 
-What is downloaded is kept in the work directory, and used again if that is given by --work. Nothing is written to the tree:
-the rows work on a copy. One row runs at a time.
+What is downloaded is kept in the work directory, and used again if that is given by --work; so is what each file of tests came
+to when it was last run, for --table. Nothing is written to the tree: the rows work on a copy. One row runs at a time.
 """
 
 import argparse
@@ -359,6 +359,24 @@ class Workshop:
 
         return self.once(self.path("kernel", row.name), make, [packages[-1], MODULES])
 
+    def keep(self, story):
+        """Add what a run told of a row to what its earlier runs told of other files; return it all."""
+        path = self.path("told", story.row.name + ".json")
+        known = self.recall(story.row)
+        if known:
+            story.files = dict(known.files, **story.files)
+        with open(path, "w") as file:
+            json.dump(story.kept(), file)
+        return story
+
+    def recall(self, row):
+        """What the last runs of a row told, or None."""
+        path = self.path("told", row.name + ".json")
+        if not os.path.exists(path):
+            return None
+        with open(path) as file:
+            return Story(row, **json.load(file))
+
 
 def mirror():
     """Where this machine gets Debian from."""
@@ -448,10 +466,7 @@ def run_row(workshop, row, files, patience):
             finally:
                 process.kill()
                 process.wait()
-        seconds = time.monotonic() - began
-    with open(workshop.path("logs", row.name + ".json"), "w") as file:
-        json.dump({"files": files, "seconds": seconds}, file)
-    return Story(row, files, read(log), seconds)
+    return workshop.keep(Story(row).told(read(log), files, time.monotonic() - began))
 
 
 def in_guest(workshop, row, root, wheels, tree, scratch, command):
@@ -514,16 +529,17 @@ def suite():
 
 
 class Story:
-    """What a row told, line by line."""
+    """What is known of a row: the tests of each file as it was last run, and what was not finished."""
 
-    def __init__(self, row, files, text, seconds):
+    def __init__(self, row, about=None, files=None, stopped=()):
         self.row = row
-        self.seconds = seconds
-        self.text = text
-        self.about = {}
-        self.tests = []
-        self.finished = None
-        begun = None
+        self.about = about or {}
+        self.files = files or {}
+        self.stopped = list(stopped)
+
+    def told(self, text, files, seconds):
+        """Take what a run of some files said; return self."""
+        tests, begun, finished = [], None, None
         for line in text.splitlines():
             if not line.startswith(MARK):
                 continue
@@ -534,42 +550,53 @@ class Story:
             if "begins" in told:
                 begun = told["begins"]
             elif "test" in told:
-                self.tests.append(told)
+                tests.append(told)
                 begun = None
             elif "finished" in told:
-                self.finished = told["finished"]
+                finished = told["finished"]
             else:
                 self.about = told
-        self.stopped_in = begun
-        self.files = files
+        for name in files:
+            mine = [test for test in tests if file_of(test["test"]) == name]
+            if finished is not None or mine and name != file_of(begun or ""):
+                self.files[name] = mine
+        if finished not in (0, 1):  # of pytest: all passed, some failed
+            last = [line for line in text.splitlines() if line.strip() and not line.startswith(MARK)][-1:]
+            where = begun or "".join(last).strip()
+            self.stopped.append("not finished after %.0f s: %s" % (seconds, where))
+        return self
+
+    def kept(self):
+        return {"about": self.about, "files": self.files, "stopped": self.stopped}
 
     def cell(self, part):
         """Passed, skipped and failed tests of a part and their seconds; or why there are none."""
-        here = [name for name in suite() if part_of(name) == part]
-        if not set(here) & set(self.files):
-            reasons = {left_out(self.row, name) for name in here}
-            return "left out" if None in reasons else "; ".join(sorted(reasons))
-        tests = [test for test in self.tests if part_of(test["test"].split("::")[0]) == part]
-        if not tests:
-            return "not reached" if self.finished is None else "none"
+        here = [name for name in suite() if part in (None, part_of(name))]
+        run = [name for name in here if name in self.files]
+        reasons = {left_out(self.row, name) for name in here} - {None}
+        wanted = [name for name in here if not left_out(self.row, name)]
+        if not run:
+            return "; ".join(sorted(reasons)) if reasons and not wanted else "not run"
+        tests = [test for name in run for test in self.files[name]]
         counts = collections.Counter(test["outcome"] for test in tests)
         figures = "/".join(str(counts[outcome]) for outcome in ("passed", "skipped", "failed"))
-        cut = self.stopped_in and part_of(self.stopped_in.split("::")[0]) == part
-        return "%s %.0f s%s" % (figures, sum(test["seconds"] for test in tests), ", stopped" if cut else "")
+        missing = len(set(wanted) - set(run))
+        note = " (%d of %d files)" % (len(run), len(set(wanted) | set(run))) if missing else ""
+        return "%s, %.0f s%s" % (figures, sum(test["seconds"] for test in tests), note)
 
     def wrong(self):
         """What went wrong, one line each."""
-        lines = [
-            "%s: %s: %s" % (self.row.name, test["test"], test["reason"]) for test in self.tests if test["outcome"] == "failed"
-        ]
-        if self.finished is None:
-            last = [line for line in self.text.splitlines() if line.strip() and not line.startswith(MARK)][-1:]
-            where = "in %s" % self.stopped_in if self.stopped_in else "; the last words: %s" % "".join(last)
-            lines.append("%s: not finished after %.0f s, %s" % (self.row.name, self.seconds, where))
-        return lines
+        tests = [test for name in sorted(self.files) for test in self.files[name]]
+        lines = ["%s: %s" % (test["test"], test["reason"]) for test in tests if test["outcome"] == "failed"]
+        return ["%s: %s" % (self.row.name, line) for line in lines + self.stopped]
 
     def reasons(self):
-        return collections.Counter(test["reason"] for test in self.tests if test["outcome"] == "skipped")
+        tests = [test for name in self.files for test in self.files[name]]
+        return collections.Counter(test["reason"] for test in tests if test["outcome"] == "skipped")
+
+
+def file_of(test):
+    return os.path.basename(test.split("::")[0])
 
 
 def table(stories, unable):
@@ -583,7 +610,7 @@ def table(stories, unable):
         elif row.name in stories:
             story = stories[row.name]
             about = [story.about.get(key, "?") for key in ("kernel", "machine", "python")]
-            cells = [row.name] + about + [story.cell(part) for part in parts] + ["%.0f s" % story.seconds]
+            cells = [row.name] + about + [story.cell(part) for part in parts + [None]]
             lines.append("| %s |" % " | ".join(cells))
     return "\n".join(lines)
 
@@ -605,18 +632,6 @@ def report(stories, unable):
     return wrong
 
 
-def recall(workshop):
-    """The rows' last runs that the work directory holds."""
-    stories = {}
-    for row in ROWS:
-        path = workshop.path("logs", row.name + ".json")
-        if os.path.exists(path):
-            with open(path) as file:
-                kept = json.load(file)
-            stories[row.name] = Story(row, kept["files"], read(workshop.path("logs", row.name + ".txt")), kept["seconds"])
-    return stories
-
-
 def read(path):
     with open(path, errors="replace") as file:
         return file.read()
@@ -629,7 +644,7 @@ def main(arguments):
     parser.add_argument("--work", metavar="DIR", help="keep downloads and logs there, and use those that are there")
     parser.add_argument("--patience", type=int, default=3600, metavar="SECONDS", help="the longest that a row may take")
     parser.add_argument("--files", nargs="+", metavar="FILE", help="these test files alone")
-    parser.add_argument("--table", action="store_true", help="run nothing; print the last runs that --work holds")
+    parser.add_argument("--table", action="store_true", help="run nothing; print the last run of each file that --work holds")
     parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.inside:
@@ -648,7 +663,8 @@ def main(arguments):
     with contextlib.ExitStack() as stack:
         workshop = Workshop(options.work or stack.enter_context(tempfile.TemporaryDirectory(prefix="nlraw-matrix-")))
         if options.table:
-            return 1 if report(recall(workshop), {}) else 0
+            stories = {row.name: workshop.recall(row) for row in ROWS}
+            return 1 if report({name: story for name, story in stories.items() if story}, {}) else 0
         stories, unable = {}, {}
         for row in ROWS:
             if options.rows and row.name not in options.rows:
