@@ -558,7 +558,7 @@ class Story:
                 self.about = told
         for name in files:
             mine = [test for test in tests if file_of(test["test"]) == name]
-            if finished is not None or mine and name != file_of(begun or ""):
+            if finished is not None or (mine and name != file_of(begun or "")):
                 self.files[name] = mine
         if finished not in (0, 1):  # of pytest: all passed, some failed
             last = [line for line in text.splitlines() if line.strip() and not line.startswith(MARK)][-1:]
