@@ -20,6 +20,7 @@ import json
 import lzma
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -63,7 +64,6 @@ Kernel = collections.namedtuple("Kernel", "suites flavour program package machin
 
 PC = ("qemu-system-x86_64", "qemu-system-x86", ("-M", "pc", "-cpu", "qemu64,+rdrand", "-smp", "1"), "ttyS0")
 MAINFRAME = ("qemu-system-s390x", "qemu-system-misc", ("-M", "s390-ccw-virtio", "-smp", "1"), "ttysclp0")
-ARM = ("qemu-system-aarch64", "qemu-system-arm", ("-M", "virt", "-cpu", "cortex-a57", "-smp", "1"), "ttyAMA0")
 
 # What a row leaves out, by how the files' names begin, and why.
 FAULTS = ("live_setup_faults", "its faults are injected above the kernel, and it takes minutes in a guest")
@@ -494,6 +494,7 @@ def in_guest(workshop, row, root, wheels, tree, scratch, command):
 
 def in_root(workshop, row, root, wheels, tree, scratch, command):
     """The argv that runs a row on this kernel, in namespaces of its own."""
+    root, tree, wheels = (shlex.quote(path) for path in (root, tree, wheels))
     script = HERE.format(
         root=root, tree=tree, wheels=wheels, place=PLACE, environment=in_words(ENVIRONMENT), command=" ".join(command)
     )
