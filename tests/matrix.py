@@ -301,15 +301,29 @@ class Workshop:
                 os.symlink("dash", os.path.join(path, "bin/sh"))
             for name in ("doc", "man", "locale", "info", "lintian", "bug"):
                 shutil.rmtree(os.path.join(path, "usr/share", name), ignore_errors=True)
-
             if row.architecture in NATIVE:
                 compile_in(path, row, "/usr/lib")
+            else:
+                for library in [name for name in os.listdir(path + "/usr/lib") if re.match(r"python\d\.", name)]:
+                    self.compile(row, os.path.join(path, "usr/lib", library), "/usr/lib/" + library)
 
         name = "-".join([row.architecture, row.suite, row.packages[0]])
         return self.once(self.path("root", name), make, packages)
 
+    def compile(self, row, directory, place):
+        """Compile a directory for a row's Python, that of another architecture too: this one's writes the same bytecode."""
+        native = self.root(row if row.architecture in NATIVE else row._replace(architecture=NATIVE[0]))
+        inside = native + "/wheels"
+        os.rmdir(inside)
+        os.rename(directory, inside)
+        try:
+            compile_in(native, row, "-s", "/wheels", "-p", place, "/wheels")
+        finally:
+            os.rename(inside, directory)
+            os.mkdir(inside)
+
     def wheels(self, row):
-        """The packages that the tests import, compiled for a row's Python: that of another architecture writes the same."""
+        """The packages that the tests import, for a row's Python."""
 
         def install(path):
             pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", path, "--python-version", OLDEST]
@@ -320,17 +334,9 @@ class Workshop:
         def make(path):
             os.rmdir(path)
             shutil.copytree(installed, path)
-            inside = os.path.join(native, "wheels")
-            os.rmdir(inside)
-            os.rename(path, inside)
-            try:
-                compile_in(native, row, "/wheels")
-            finally:
-                os.rename(inside, path)
-                os.mkdir(inside)
+            self.compile(row, path, "/wheels")
 
         installed = self.once(self.path("wheels", "source"), install, [OLDEST] + WHEELS)
-        native = self.root(row if row.architecture in NATIVE else row._replace(architecture=NATIVE[0]))
         return self.once(self.path("wheels", "-".join((row.suite, row.python))), make, [OLDEST] + WHEELS)
 
     def kernel(self, row):
@@ -388,10 +394,10 @@ def mirror():
     return sites.split()[0]
 
 
-def compile_in(root, row, path):
-    """Write the bytecode of all Python files below a path of a root: packages do so as they are configured, and here none was."""
+def compile_in(root, row, *paths):
+    """Write the bytecode of all Python files below paths of a root: packages do so as they are configured, and here none was."""
     # unchecked: neither copies nor archives need to keep the times. What does not compile is meant not to, and never imported.
-    command = [row.python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", path]
+    command = [row.python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", *paths]
     guest.run(["chroot", root, "env", "-i", "PATH=/usr/bin:/bin", "sh", "-c", " ".join(command) + " || [ $? = 1 ]"])
 
 
