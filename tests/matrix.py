@@ -568,7 +568,7 @@ class Story:
             mine = [test for test in tests if file_of(test["test"]) == name]
             if finished is not None or (mine and name != file_of(begun or "")):
                 self.files[name] = mine
-        if finished not in (0, 1):  # of pytest: all passed, some failed
+        if finished not in (0, 1, 5):  # of pytest: all passed, some failed, all deselected
             last = [line for line in text.splitlines() if line.strip() and not line.startswith(MARK)][-1:]
             where = begun or "".join(last).strip()
             self.stopped.append("not finished after %.0f s: %s" % (seconds, where))
@@ -688,7 +688,7 @@ def main(arguments):
                 unable[row.name] = str(error).strip().splitlines()[-1]
             else:
                 print(table({row.name: stories[row.name]}, {}).splitlines()[-1], file=sys.stderr)
-        return 1 if report(stories, unable) else 0
+        return 1 if report(stories, unable) or unable else 0
 
 
 if __name__ == "__main__":
