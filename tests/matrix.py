@@ -43,7 +43,7 @@ WHEELS = ["pytest<9", "hypothesis<6.142", "iniconfig<2.2", "packaging<26", "exce
 NATIVE = ("amd64", "i386")
 
 # What a root has beside its Python.
-TOOLS = ["coreutils", "dash", "util-linux", "mount", "kmod", "iproute2", "strace"]
+TOOLS = ["libc-bin", "coreutils", "dash", "util-linux", "mount", "kmod", "iproute2", "strace"]
 COMPILER = ["gcc", "libc6-dev", "linux-libc-dev"]
 
 # The part of the suite that a test file belongs to: the first one whose words begin its name. What is slow (seconds) or
