@@ -69,8 +69,8 @@ class Route:
         """Send requests that only read, in one datagram, and return a reply to each.
 
         Several dumps may be among them: the kernel refuses one with EBUSY while it has not finished another on the same
-        socket, and it is asked for again. Raises `Interrupted` for a list that is never whole, `Lost` for an answer that is
-        lost each time.
+        socket, or with ENOBUFS while other answers fill the receive buffer, and it is asked for again. Raises `Interrupted`
+        for a list that is never whole, `Lost` for an answer that is lost each time.
         """
         replies: Dict[Request, Reply] = {}
         asked = requests
