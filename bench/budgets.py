@@ -72,12 +72,16 @@ BUDGETS = (
         ("dump", "taps", 1004, lab.NLRAW),
         ("dump", "taps, floor", 1004, lab.FLOOR),
         at_most=1.3,
+        bound=1.9,
+        why="a send and three receives alone are 1.05x from Python; 13 µs of interpreter for four messages",
     ),
     Budget(
         "scan of that namespace, socket opened and closed; C floor of the list alone",
         ("dump", "scan", 1004, lab.NLRAW),
         ("dump", "taps, floor", 1004, lab.FLOOR),
         at_most=2,
+        bound=4.6,
+        why="to open, ask, receive and close alone is 1.2x from Python; judging and telling of a TAP takes 8 µs",
     ),
     Budget(
         "list all 1,004 links, into objects; Go, vishvananda/netlink",
@@ -90,6 +94,8 @@ BUDGETS = (
         ("dump", "all, read", 1004, lab.NLRAW),
         ("dump", "all", 1004, lab.GO),
         at_most=1,
+        bound=1.2,
+        why="about even, one way or the other from run to run",
     ),
     Budget(
         "build and parse a message; pyroute2",
@@ -102,6 +108,8 @@ BUDGETS = (
         ("cleanup", "library, less the link delete", 1, lab.NLRAW),
         at_most=1e-3,
         room=ONCE,
+        bound=1.6e-3,
+        why="with libmnl it is 0.27 ms, in Go 0.69",
     ),
     Budget(
         "remove 500 orphans of one namespace; one delete after another",
@@ -116,12 +124,16 @@ BUDGETS = (
         ("namespaces", "remove", 64, IN_SEQUENCE),
         faster=15,
         room=ONCE,
+        bound=8.5,
+        why="64 threads that only send the same deletions take 66 ms, which would be 18x",
     ),
     Budget(
         "scan of one more namespace in a sweep",
         ("namespaces", "look, one more", 64, lab.NLRAW),
         at_most=100e-6,
         room=ONCE,
+        bound=150e-6,
+        why="75 µs of processor time where nobody else takes it",
     ),
     Budget(
         "process with nothing to do, -I -S; bare interpreter",
@@ -136,6 +148,8 @@ BUDGETS = (
         ("coldstart", "start", 0, BARE),
         at_most=1.7,
         room=PROCESS,
+        bound=1.85,
+        why="a cleanup, and JSON to read and a namespace to enter",
     ),
     Budget(
         "process that removes one orphan; ip/tc script",
@@ -143,6 +157,8 @@ BUDGETS = (
         ("cleanup", "process", 1, SCRIPT),
         at_most=1,
         room=PROCESS,
+        bound=1.2,
+        why="even: each waits 15 ms for the kernel",
     ),
     Budget(
         "process that removes one orphan; pyroute2 script",
@@ -162,13 +178,13 @@ BUDGETS = (
     Budget(
         "system calls of a cleanup with nothing to do",
         ("system calls", "cleanup, nothing to do", 1, lab.NLRAW),
-        at_most=26,
+        at_most=27,
         room=EXACT,
     ),
     Budget(
         "system calls of a cleanup of one orphan",
         ("system calls", "cleanup, one orphan", 1, lab.NLRAW),
-        at_most=40,
+        at_most=41,
         room=EXACT,
     ),
     Budget(

@@ -187,7 +187,7 @@ def _check(fd: int, path: str) -> None:
 
 def ioctl(fd: int, number: int, argument: "Any" = 0) -> "Any":
     """fcntl.ioctl(), with the number that it has on this machine."""
-    return fcntl.ioctl(fd, uapi.ioctl(number, posix.uname().machine), argument)
+    return fcntl.ioctl(fd, uapi.ioctl(number, _MACHINE), argument)
 
 
 def create() -> Namespace:
@@ -265,6 +265,8 @@ def _call(name: str, step: str, object: str, *numbers: int) -> None:
     except OSError as error:
         raise _refused(error, step, object) from None
 
+
+_MACHINE = posix.uname().machine
 
 # What was found in the C library: looking it up takes longer than a call.
 _libc: "Dict[str, Callable[..., None]]" = {}
