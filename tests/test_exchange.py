@@ -162,7 +162,7 @@ def test_nothing_is_taken_after_the_end_of_an_answer():
 def test_messages_of_another_sequence_or_port_are_skipped(sequence, port):
     conversation = begin(DUMP)
     for type in (uapi.RTM_NEWLINK, uapi.NLMSG_DONE, uapi.NLMSG_ERROR, uapi.NLMSG_OVERRUN):
-        assert not conversation.receive(message(type, b"?", uapi.NLM_F_DUMP_INTR, sequence, port))
+        assert conversation.receive(message(type, b"?", uapi.NLM_F_DUMP_INTR, sequence, port)) is False
     reply = conversation.replies[0]
     assert not conversation.finished and not reply.messages and not reply.interrupted
 
@@ -255,7 +255,7 @@ def test_an_overrun_loses_the_answer():
     with pytest.raises(Lost) as caught:
         begin(DUMP).receive(item() + message(uapi.NLMSG_OVERRUN))
     assert caught.value.errno == errno.ENOBUFS
-    assert (caught.value.step, caught.value.object) == ("list links", "tun")
+    assert str(caught.value) == "list links tun: the kernel reports lost data (NLMSG_OVERRUN)"
 
 
 # ---------------------------------------------------------------- refusals
@@ -292,6 +292,13 @@ def test_the_kernels_words_are_found_behind_a_whole_request():
     whole = struct.pack("=I", 35) + whole[4:]  # the length of a request need not be aligned; what follows is
     refused = answered(CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=whole, told=words("No such thing"))).error
     assert refused.words == "No such thing"
+
+
+def test_the_kernels_words_are_found_behind_a_request_of_a_header_alone_or_are_none():
+    header = uapi.nlmsghdr.pack(16, uapi.RTM_DELLINK, 5, FIRST, 0)
+    for told, said in ((words("no"), "no"), (b"", "EINVAL"), (offset(999), "EINVAL")):
+        reply = answered(CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=header, told=told))
+        assert str(reply.error) == "delete link tap0: " + said
 
 
 def test_the_kernels_words_are_found_in_a_done():
@@ -373,6 +380,22 @@ def test_malformed_bytes_raise_with_their_offset(datagram, at):
     with pytest.raises(Malformed) as caught:
         begin(DUMP).receive(datagram)
     assert caught.value.offset == at
+
+
+@pytest.mark.parametrize(
+    "datagram, said",
+    [
+        (error(-5), "a positive error number, 5, at offset 16"),
+        (
+            error(errno.EINVAL, 0x200, request=uapi.nlmsghdr.pack(15, 17, 5, FIRST, 0)),
+            "the request in an ERROR claims 15 bytes, at offset 20",
+        ),
+    ],
+)
+def test_what_is_malformed_is_said(datagram, said):
+    with pytest.raises(Malformed) as caught:
+        begin(DUMP).receive(datagram)
+    assert str(caught.value) == "parse netlink message: " + said
 
 
 # ---------------------------------------------------------------- any bytes

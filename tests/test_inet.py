@@ -163,6 +163,11 @@ def test_addresses_of_another_family_or_without_a_value_are_left_out():
     assert inet.addresses([build.received(uapi.RTM_NEWADDR, payload) for payload in (six, none)]) == []
 
 
+def test_messages_that_are_no_addresses_are_left_out():
+    payload = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3) + wire.attribute(uapi.IFA_LOCAL, bytes([10, 9, 8, 2]))
+    assert inet.addresses([build.received(type, payload) for type in (uapi.RTM_NEWROUTE, uapi.NLMSG_DONE)]) == []
+
+
 # ---------------------------------------------------------------- malformed
 
 

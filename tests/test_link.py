@@ -229,6 +229,11 @@ def test_only_the_kind_tun_has_the_facts_of_a_tun():
     assert build.as_link(build.link_payload(kind="tunnel")).tun() is None
 
 
+def test_the_facts_of_a_tun_are_read_once():
+    found = build.as_link(build.link_payload())
+    assert found.tun() is found.tun() is not None
+
+
 def test_a_tun_without_its_data_has_neither_mode_nor_queues():
     linkinfo = wire.nested(uapi.IFLA_LINKINFO, wire.attribute(uapi.IFLA_INFO_KIND, b"tun"))
     facts = build.as_link(uapi.ifinfomsg.pack(0, 0, 3, 1, 0) + linkinfo).tun()

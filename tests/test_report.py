@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """nlraw.report: small immutable values whose attribute names are the keys of the JSON."""
 
+import copy
+import pickle
+
 import pytest
 
 from nlraw import report
@@ -58,6 +61,11 @@ def test_records_of_one_type_and_equal_fields_are_equal():
     assert TcObject(dev="eth0", object="filter", kind="u32") != TcObject(dev="eth0", object="qdisc", kind="u32")
     assert TcObject(dev="eth0", object="filter", kind="u32") != ("eth0", "filter", "u32")
     assert len({TAP, TAP.replace(), TAP.replace(deleted=False)}) == 2
+
+
+def test_a_record_survives_pickle_and_copy():
+    for other in (pickle.loads(pickle.dumps(TAP)), copy.deepcopy(TAP)):
+        assert other == TAP and type(other) is Tap
 
 
 def test_a_record_that_only_looks_the_same_is_another():

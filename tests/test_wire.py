@@ -100,6 +100,7 @@ def test_a_nested_attribute_is_marked_and_holds_its_children():
 def test_numbers_and_strings_have_their_own_attributes():
     assert wire.attribute_u16(1, 0x102) == build.native("u16=6 u16=1 u16=0x102 00 00")
     assert wire.attribute_u32(1, 0x1020304) == build.native("u16=8 u16=1 u32=0x1020304")
+    assert wire.attribute_u32(1, 0xFFFFFFFE) == build.native("u16=8 u16=1 u32=0xFFFFFFFE")
     assert wire.attribute_string(1, "abc") == build.native("u16=8 u16=1 'abc' 00")
 
 
@@ -108,6 +109,11 @@ def test_messages_of_one_datagram_come_in_order_with_their_spans():
     one, two = wire.messages(datagram)
     assert (one.type, one.flags, one.sequence, one.port, one.payload) == (16, 2, 7, 9, b"abc")
     assert (one.start, one.end, two.start, two.end) == (16, 19, 36, 36)
+
+
+def test_a_message_tells_all_of_itself_in_its_repr():
+    (message,) = wire.messages(wire.message(16, 0x305, 7, b"abc", port=9))
+    assert repr(message) == "Message(type=16, flags=0x305, sequence=7, port=9, payload=616263)"
 
 
 def test_the_last_message_and_the_last_attribute_need_no_padding():
@@ -147,7 +153,7 @@ def test_an_attribute_that_is_not_there_is_none_and_holds_none():
 
 
 def test_a_string_ends_at_its_nul_or_at_its_end():
-    for value in (b"lo\0junk", b"lo\0", b"lo"):
+    for value in (b"lo\0junk", b"lo\0ju\0nk", b"lo\0", b"lo"):
         data = wire.attribute(1, value)
         assert wire.Row(data, 0, len(data)).string(1) == "lo"
 
@@ -190,13 +196,31 @@ def test_a_row_that_cannot_be_true_is_malformed_though_one_of_its_length_is_know
     assert caught.value.offset == 8
 
 
+def test_the_layout_of_a_row_is_that_of_the_place_where_it_stands():
+    one = wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
+    other = wire.attribute(3, b"12345678") + wire.attribute(4, b"")
+    for first in (0, 16):
+        wire._layouts.clear()
+        for start in (first, 16 - first, first):
+            row = wire.Row(one + other, start, start + 16)
+            assert list(row) == ([3, 4] if start else [1, 2])
+
+
+def test_the_layout_of_a_row_is_for_rows_of_its_length():
+    data = wire.attribute(1, b"1234") + wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
+    wire._layouts.clear()
+    assert list(wire.Row(data, 8, 16)) == [1]
+    assert list(wire._layouts) == [8]
+    assert list(wire.Row(data, 0, 24)) == [1, 2]
+
+
 def test_few_layouts_are_kept():
     for size in range(300):
         for type in range(12):
             data = wire.attribute(type, bytes(4 * size))
             assert wire.Row(data, 0, len(data)).span(type) == (4, len(data))
-    assert len(wire._layouts) <= wire._LAYOUTS
-    assert max(map(len, wire._layouts.values())) <= wire._LAYOUTS_OF_SIZE
+        assert len(wire._layouts) <= wire._LAYOUTS
+        assert len(wire._layouts[len(data)]) == wire._LAYOUTS_OF_SIZE
 
 
 def test_bytes_that_are_not_utf_8_survive_a_round_trip():
@@ -208,6 +232,7 @@ def test_bytes_that_are_not_utf_8_survive_a_round_trip():
 def test_numbers_are_read_from_the_start_of_a_value_that_may_be_longer():
     data = wire.attribute(1, struct.pack("=I", 0x01020304) + b"more")
     row = wire.Row(data, 0, len(data))
+    assert wire.Row(wire.attribute(1, b"\xff" * 4), 0, 8).u32(1) == 0xFFFFFFFF
     assert (row.u32(1), row.u16(1), row.u8(1)) == (0x01020304, struct.unpack("=H", data[4:6])[0], data[4])
 
 
@@ -279,6 +304,23 @@ def test_a_value_too_short_for_its_number_raises_with_its_offset(read, size):
     with pytest.raises(Malformed) as caught:
         read(wire.Row(data, 4, 8 + size - 1), 1)
     assert caught.value.offset == 8
+
+
+@pytest.mark.parametrize(
+    "read, data, said",
+    [
+        (wire.messages, b"\0", "1 bytes where a message header of 16 belongs, at offset 0"),
+        (wire.messages, header(16) + header(15), "message length 15 with 16 bytes left, at offset 16"),
+        (walk, attribute_header(4) + b"\0", "1 bytes where an attribute header of 4 belongs, at offset 4"),
+        (walk, attribute_header(5), "attribute length 5 with 4 bytes left, at offset 0"),
+        (lambda data: wire.Row(data, 0, len(data)).u32(1), attribute_header(6) + b"ab", "2 bytes where 4 belong, at offset 4"),
+        (lambda data: wire.fixed(struct.Struct("=I"), data, (2, 5)), bytes(9), "3 bytes where 4 belong, at offset 2"),
+    ],
+)
+def test_what_is_malformed_is_said(read, data, said):
+    with pytest.raises(Malformed) as caught:
+        read(data)
+    assert str(caught.value) == "parse netlink message: " + said
 
 
 # ---------------------------------------------------------------- the path to an attribute
