@@ -32,8 +32,6 @@ _HEADER = uapi.nlmsghdr.size
 _ATTRIBUTE = uapi.nlattr.size
 _unpack_header = uapi.nlmsghdr.unpack_from
 _unpack_attribute = uapi.nlattr.unpack_from
-_unpack_u16 = _u16.unpack_from
-_unpack_u32 = _u32.unpack_from
 
 
 def align(length: int) -> int:
