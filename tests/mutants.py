@@ -66,12 +66,15 @@ class Finder(libcst.CSTVisitor):
 
     METADATA_DEPENDENCIES = (PositionProvider,)
 
-    def __init__(self):
+    def __init__(self, statements):
         super().__init__()
+        self.numbers = {id(statement): number for number, statement in enumerate(statements)}
+        self.number = None  # of the module's statement that is being visited
         self.found = []
         self.place = []
 
     def on_visit(self, node):
+        self.number = self.numbers.get(id(node), self.number)
         if isinstance(node, (libcst.Annotation, libcst.Decorator)):
             return False
         if isinstance(node, libcst.If) and getattr(node.test, "value", None) == "TYPE_CHECKING":
@@ -83,7 +86,8 @@ class Finder(libcst.CSTVisitor):
         position = self.get_metadata(PositionProvider, node, None)
         for kind, operator in mutation_operators:
             if isinstance(node, kind) and position is not None:
-                self.found += [(node, changed, position.start.line, list(self.place)) for changed in operator(node)]
+                told = (self.number, position.start.line, list(self.place), node)
+                self.found += [told + (changed,) for changed in operator(node)]
         return True
 
     def on_leave(self, node):
@@ -100,18 +104,23 @@ class Replace(libcst.CSTTransformer):
         return self.new if original is self.old else updated
 
 
-def mutants(module, source):
+def mutants(name, source):
     wrapper = MetadataWrapper(libcst.parse_module(source))
-    finder = Finder()
+    module = wrapper.module
+    finder = Finder(module.body)
     wrapper.visit(finder)
+    parts = [module.code_for_node(statement) for statement in module.body]
+    ahead = source[: len(source) - len("".join(parts))]
+    assert source == ahead + "".join(parts)
     seen = {source}
-    for old, new, line, place in finder.found:
-        changed = wrapper.module.visit(Replace(old, new)).code
+    for number, line, place, old, new in finder.found:
+        part = module.code_for_node(module.body[number].visit(Replace(old, new)))
+        changed = ahead + "".join(parts[:number]) + part + "".join(parts[number + 1 :])
         if changed in seen:
             continue
         seen.add(changed)
         try:
-            compile(changed, module, "exec")
+            compile(changed, name, "exec")
         except SyntaxError:
             continue
         before, after = source.splitlines(), changed.splitlines()
@@ -119,7 +128,7 @@ def mutants(module, source):
             del before[0], after[0]
         while before and after and before[-1] == after[-1]:
             del before[-1], after[-1]
-        yield Mutant(module, place, line, changed, " ".join(text.strip() for text in after))
+        yield Mutant(name, place, line, changed, " ".join(text.strip() for text in after))
 
 
 def explained():
