@@ -43,6 +43,7 @@ TESTS = {
 }
 
 MEMORY = 2 << 30  # some mutants allocate without end
+UNPATCHED = 77  # an exit status
 FUNCTION = 1  # CO_OPTIMIZED: the code of a function, not of a module or class
 
 
@@ -147,7 +148,10 @@ def pairs(old, new):
     if [each.co_name for each in inner_old] != [each.co_name for each in inner_new]:
         return None
     if not old.co_flags & FUNCTION:
-        told = [(code.co_code, code.co_names, [each for each in code.co_consts if not hasattr(each, "co_code")]) for code in (old, new)]
+        told = [
+            [code.co_code, code.co_names] + [each for each in code.co_consts if not hasattr(each, "co_code")]
+            for code in (old, new)
+        ]
         if repr(told[0]) != repr(told[1]):
             return None
     found = [(old, new)]
@@ -200,6 +204,7 @@ class Forking:
     def __init__(self, path, source, untried, log):
         self.path, self.source, self.untried, self.log = path, source, untried, log
         self.survivors = []
+        self.unpatched = []
 
     def pytest_runtestloop(self, session):
         told = tempfile.NamedTemporaryFile("w+")
@@ -207,9 +212,12 @@ class Forking:
             raise SystemExit("the tests fail without any change")
         with open(told.name) as lines:
             self.cost = [json.loads(line) for line in lines]
-        for mutant in self.untried:
-            if not self.killed(session, mutant):
-                self.survivors.append(mutant)
+        for number, mutant in enumerate(self.untried):
+            status = self.attempt(session, mutant)
+            if status == UNPATCHED:
+                self.unpatched.append(number)
+            elif status == 0:
+                self.survivors.append(number)
                 print("    survived so far, %d: %s" % (mutant.line, mutant), file=self.log, flush=True)
         return True
 
@@ -247,18 +255,18 @@ class Forking:
                 return status
         return 0
 
-    def killed(self, session, mutant):
+    def attempt(self, session, mutant):
         write(self.path, mutant.source)  # for the processes that a test starts
         through = [number for number, (_, lines) in enumerate(self.cost) if mutant.line in lines]
         numbers = sorted(through or range(len(self.cost)), key=lambda number: self.cost[number][0])
 
         def work():
             if not patch(self.path, self.source, mutant.source):
-                return 3
+                return UNPATCHED
             return self.run(session, numbers)
 
         try:
-            return in_child(work, 600) not in (0, 3)
+            return in_child(work, 600)
         finally:
             write(self.path, self.source)
 
@@ -273,20 +281,20 @@ def options(names):
 
 
 def fork_stage(path, source, untried, names, log):
-    """The mutants that survive these tests, tried in processes that have collected them already."""
+    """The mutants that survive these tests in processes that have collected them already, and those that cannot be tried so."""
     told = tempfile.NamedTemporaryFile("w+")
 
     def work():
         plugin = Forking(path, source, untried, log)
         status = pytest.main(options(names), plugins=[plugin])
-        told.write(json.dumps([untried.index(each) for each in plugin.survivors]))
+        told.write(json.dumps([plugin.survivors, plugin.unpatched]))
         told.flush()
         return int(status)
 
     if in_child(work, 0) != 0:
         raise SystemExit("no test was run")
     with open(told.name) as text:
-        return [untried[number] for number in json.load(text)]
+        return [[untried[number] for number in numbers] for numbers in json.load(text)]
 
 
 def fresh_stage(path, source, untried, names, log):
@@ -316,13 +324,12 @@ def score(module, reasons, log):
     for compiled in glob.glob("nlraw/__pycache__/%s.*" % module):
         os.unlink(compiled)
     print("%s: %d mutants" % (module, len(every)), file=log, flush=True)
-    if pure:
-        left = fork_stage(path, source, left, pure, log)
-        left = fresh_stage(path, source, left, pure, log)
+    if pure:  # what was imported before the change may have hidden it
+        survivors, unpatched = fork_stage(path, source, left, pure, log)
+        left = fresh_stage(path, source, survivors + unpatched, pure, log)
     if live and left:
-        left = fork_stage(path, source, left, live, log)
-        if not pure:
-            left = fresh_stage(path, source, left, live, log)
+        survivors, unpatched = fork_stage(path, source, left, live, log)
+        left = survivors + fresh_stage(path, source, unpatched, live, log)
     for mutant in left:
         print("SURVIVED nlraw/%s.py:%d  %s" % (module, mutant.line, mutant), file=log)
     row = (module, len(every), len(every) - len(excused) - len(left), len(excused), len(left), time.monotonic() - start)
@@ -352,7 +359,7 @@ def main(modules):
         in_child(lambda: int(pytest.main(["--collect-only", "-q", "tests"])), 120)  # leaves what is compiled behind
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        return int(any([score(module, reasons, log) for module in modules]))
+        return min(1, sum(score(module, reasons, log) for module in modules))  # any() would stop at the first
 
 
 # A mutant may leave the namespaces of a test behind: named where nobody else sees them, they end with the last process.

@@ -103,6 +103,8 @@ def test_fresh_is_an_orphan_whose_carrier_never_came_on(count, carrier, fresh):
     [
         ({"carrier": 1}, "carrier on"),
         ({"carrier": 0, "queues": 1, "disabled_queues": 2}, "carrier off, 1 queues attached, 2 detached"),
+        ({"carrier": 0, "queues": 1}, "carrier off, 1 queues attached, 0 detached"),
+        ({"carrier": 0, "flags": 0}, "carrier off"),
         ({"carrier": None, "flags": 0}, "no carrier to read, down"),
     ],
 )
@@ -147,6 +149,7 @@ def test_names_that_fit(pattern, name):
         ("t[0]", "t0"),
         ("t.p", "tap"),
         ("a*b", "a\nc"),
+        ("*ab*ba*", "xaba"),
     ],
 )
 def test_names_that_do_not_fit(pattern, name):
