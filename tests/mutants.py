@@ -36,7 +36,10 @@ TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TESTS = {
     "wire": (["wire", "exchange", "link", "tc"], []),
     "exchange": (["exchange"], []),
-    "orphans": (["orphans"], ["live_verdicts", "live_group", "live_netns", "live_report", "live_races"]),
+    "orphans": (
+        ["orphans"],
+        ["live_verdicts", "live_group", "live_netns", "live_report", "live_uplink", "live_foreign", "live_races"],
+    ),
     "link": (["link", "orphans"], []),
     "tc": (["tc", "orphans"], []),
     "provision": ([], ["live_setup", "live_setup_races"]),

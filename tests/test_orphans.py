@@ -19,7 +19,7 @@ from build import a_filter, a_link, a_qdisc
 from nlraw import link, orphans, tc, uapi
 from nlraw.errors import Interrupted, Invalid, Lost, Refused, TapInUse
 from nlraw.orphans import IN_USE, ORPHAN, Hook, Target
-from worlds import CLSACT_IN, CLSACT_OUT, INGRESS
+from worlds import CLSACT_IN, CLSACT_OUT, HTB, INGRESS
 
 # ---------------------------------------------------------------- judge
 
@@ -332,6 +332,68 @@ def test_without_an_uplink_no_filter_is_planned():
     assert planned(redirect(4), uplink=None) == ["delete link tap0_urunc"]
 
 
+def planned_of_sides(incoming, outgoing, taps=(), other=CLSACT_QDISC):
+    """The steps for what the two sides of a clsact list, or the ingress side of one and a place on another qdisc."""
+    hooks = [Hook(CLSACT_QDISC, CLSACT_IN, filters(*incoming)), Hook(other, CLSACT_OUT, filters(*outgoing))]
+    return ["%s %s" % (step.request.step, step.request.object) for step in orphans.plan(ETH0, taps, (), hooks)]
+
+
+def test_a_filter_that_both_sides_of_a_clsact_list_goes_once_if_it_redirects_to_an_orphan():
+    both = [table(), table(handle=2), redirect(4, "u32", handle=3)]
+    assert planned_of_sides(both, both, [TAP]) == [
+        "delete u32 filter eth0",
+        "delete u32 priority 49152 eth0",
+        "delete u32 priority 49152 eth0",
+        "delete link tap0_urunc",
+    ]
+    assert planned_of_sides([table(handle=4)] + both, both, [TAP]) == [
+        "delete u32 filter eth0",
+        "delete u32 priority 49152 eth0",  # of the side without a third table
+        "delete link tap0_urunc",
+    ]
+
+
+def test_a_dead_filter_that_both_sides_of_a_clsact_list_may_be_the_other_sides_and_stays():
+    assert planned_of_sides([redirect(0, "u32")], [redirect(0, "u32")]) == []
+
+
+@pytest.mark.parametrize(
+    "own, others",
+    [
+        ([redirect(0, "u32")], [redirect(0, "u32", priority=7)]),
+        ([redirect(0, "u32")], [redirect(0, "u32", handle=2)]),
+        ([bare("u32"), redirect(0, "u32")], [bare("u32")]),
+        ([redirect(0)], [redirect(0)]),
+        ([redirect(0)], [redirect(0, "u32")]),
+    ],
+)
+def test_a_dead_filter_of_the_incoming_side_alone_goes(own, others):
+    assert planned_of_sides(own, others)[:1] == ["delete %s filter eth0" % filters(*own)[-1].kind]
+
+
+def test_only_the_sides_of_one_qdisc_share_filters():
+    other = build.as_qdisc(build.qdisc_payload(2, "htb", HTB, uapi.TC_H_ROOT))
+    assert planned_of_sides([redirect(0, "u32")], [redirect(0, "u32")], other=other)[:1] == ["delete u32 filter eth0"]
+
+
+def test_what_only_u32_shares_goes_from_either_side_of_other_classifiers():
+    assert planned_of_sides([redirect(4)], [redirect(4)], [TAP]) == ["delete matchall filter eth0"] * 2 + [
+        "delete link tap0_urunc"
+    ]
+
+
+def test_a_group_is_deleted_behind_all_others_and_named_by_its_taps():
+    qdiscs = [build.as_qdisc(build.qdisc_payload(ifindex, "ingress")) for ifindex in (4, 5)]
+    steps = orphans.plan(ETH0, [TAP, OTHER_TAP], qdiscs, [], group=7)
+    assert [(step.request.step, step.request.object, set(step.taps)) for step in steps] == [
+        ("delete ingress qdisc", "tap0_urunc", set()),
+        ("delete ingress qdisc", "tap1_urunc", set()),
+        ("delete links", "tap0_urunc, tap1_urunc", {4, 5}),
+    ]
+    assert [step.taps for step in steps[-1].parts()] in ([{4}, {5}], [{5}, {4}])
+    assert steps[0].parts() == [steps[0]]
+
+
 # ---------------------------------------------------------------- remove, in a made-up namespace
 
 
@@ -606,8 +668,10 @@ def test_a_namespace_that_changes_each_time_is_given_up():
 
 def test_a_pattern_must_be_one_and_an_uplink_be_a_name():
     for match, uplink in (("", "eth0"), ("tap*", ""), ("tap*", "a" * 16), ("tap*", "a/b")):
-        with pytest.raises(Invalid):
+        with pytest.raises(Invalid) as caught:
             Target(match, uplink)
+        if not match:
+            assert str(caught.value) == "check pattern: an empty pattern matches nothing"
 
 
 # ---------------------------------------------------------------- any namespace
