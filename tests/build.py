@@ -222,6 +222,7 @@ class Namespace:
 
     ``changes`` are the types of the requests that changed something or tried to. ``refuse`` maps a type of request to the errno
     that it is answered with. ``before`` is called with every datagram's requests ahead of the answer, to change things meanwhile.
+    ``routes`` are the default routes: pairs of family and ifindex.
     """
 
     path = "/run/netns/made-up"
@@ -232,6 +233,7 @@ class Namespace:
         self.qdiscs = list(qdiscs)
         self.filters = list(filters)
         self.before = before
+        self.routes = []
         self.refuse = {}
         self.changes = []
         self.datagrams = 0
@@ -297,7 +299,12 @@ class Namespace:
                 for each in self.filters
                 if (each.ifindex, each.parent) == (asked.ifindex, asked.parent)
             ]
-        return []
+        assert message.type == uapi.RTM_GETROUTE
+        return [
+            uapi.rtmsg.pack(family, 0, 0, 0, 254, 0, 0, 1, 0) + wire.attribute_u32(uapi.RTA_OIF, ifindex)
+            for family, ifindex in self.routes
+            if family == message.payload[0]
+        ]
 
     def filter_payload_of(self, each):
         if each.table:

@@ -149,7 +149,7 @@ def pairs(old, new):
     """The code objects in two of the same shape, or None where more than functions' insides differ."""
     inner_old, inner_new = ([each for each in code.co_consts if hasattr(each, "co_code")] for code in (old, new))
     if [each.co_name for each in inner_old] != [each.co_name for each in inner_new]:
-        return None
+        return [(old, new)] if old.co_flags & FUNCTION else None  # what is made inside is made anew with each call
     if not old.co_flags & FUNCTION:
         told = [
             [code.co_code, code.co_names] + [each for each in code.co_consts if not hasattr(each, "co_code")]
@@ -174,7 +174,7 @@ def patch(path, source, changed):
     codes = {(old.co_qualname, old.co_firstlineno): new for old, new in found}
     for each in gc.get_objects():
         if type(each) is type(patch) and each.__code__.co_filename == path:
-            each.__code__ = codes[each.__code__.co_qualname, each.__code__.co_firstlineno]
+            each.__code__ = codes.get((each.__code__.co_qualname, each.__code__.co_firstlineno), each.__code__)
     return True
 
 
@@ -261,10 +261,10 @@ class Forking:
     def attempt(self, session, mutant):
         write(self.path, mutant.source)  # for the processes that a test starts
         through = [number for number, (_, lines) in enumerate(self.cost) if mutant.line in lines]
-        numbers = sorted(through or range(len(self.cost)), key=lambda number: self.cost[number][0])
+        numbers = sorted(through, key=lambda number: self.cost[number][0])
 
         def work():
-            if not patch(self.path, self.source, mutant.source):
+            if not through or not patch(self.path, self.source, mutant.source):
                 return UNPATCHED
             return self.run(session, numbers)
 
@@ -327,12 +327,10 @@ def score(module, reasons, log):
     for compiled in glob.glob("nlraw/__pycache__/%s.*" % module):
         os.unlink(compiled)
     print("%s: %d mutants" % (module, len(every)), file=log, flush=True)
-    if pure:  # what was imported before the change may have hidden it
-        survivors, unpatched = fork_stage(path, source, left, pure, log)
-        left = fresh_stage(path, source, survivors + unpatched, pure, log)
-    if live and left:
-        survivors, unpatched = fork_stage(path, source, left, live, log)
-        left = survivors + fresh_stage(path, source, unpatched, live, log)
+    for names in (pure, live):
+        if names and left:
+            survivors, unpatched = fork_stage(path, source, left, names, log)
+            left = survivors + fresh_stage(path, source, unpatched, names, log)
     for mutant in left:
         print("SURVIVED nlraw/%s.py:%d  %s" % (module, mutant.line, mutant), file=log)
     row = (module, len(every), len(every) - len(excused) - len(left), len(excused), len(left), time.monotonic() - start)

@@ -449,12 +449,42 @@ def test_the_changes_are_one_datagram():
     assert sum(any(type in (uapi.RTM_DELLINK, uapi.RTM_DELQDISC, uapi.RTM_DELTFILTER) for type in types) for types in seen) == 1
 
 
+def test_what_is_asked_is_told_in_words():
+    made = pod(tap())
+    asked = []
+    made.before = lambda requests: asked.append(", ".join("%s %s" % (each.step, each.object) for each in requests))
+    removed(made)
+    assert asked == [
+        "look up link eth0, list links tun, list qdiscs of all links",
+        "list filters eth0",
+        "read link tap0_urunc",
+        "delete u32 filter eth0, delete u32 priority 49152 eth0, delete ingress qdisc eth0, "
+        "delete ingress qdisc tap0_urunc, delete link tap0_urunc",
+    ]
+
+
 def test_run_twice_the_second_run_finds_nothing():
     made = pod(tap())
     removed(made)
     made.changes.clear()
     assert removed(made).outcome == "clean"
     assert made.changes == []
+
+
+def test_two_orphans_go_one_by_one():
+    made = pod(tap(), tap(5, "tap1_urunc"))
+    assert removed(made).outcome == "cleaned"
+    assert (made.changes.count(uapi.RTM_DELLINK), uapi.RTM_SETLINK in made.changes) == (2, False)
+
+
+@pytest.mark.parametrize("random, group", [(b"\0\0\0\0", 1), (b"\xff\xff\xff\xff", 0x7FFFFFFF), (b"\1\2\3\4", 0x810183)])
+def test_the_number_of_the_group_is_random_and_neither_0_nor_negative(monkeypatch, random, group):
+    monkeypatch.setattr(orphans.posix, "urandom", lambda size: random[:size])
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(3)])
+    seen = []
+    made.before = meanwhile(uapi.RTM_DELLINK, lambda: seen.extend(each.group for each in made.links))
+    removed(made)
+    assert seen == [0, 0, 0] + [group] * 3
 
 
 @pytest.mark.parametrize("count", [3, 20])
@@ -472,12 +502,20 @@ def test_one_that_is_in_use_stops_everything():
     with pytest.raises(TapInUse) as caught:
         removed(made)
     assert state(made) == before and made.changes == []
-    assert caught.value.object == "tap1_urunc"
+    assert str(caught.value) == "clean up tap1_urunc: in use (carrier on), nothing was changed"
     assert caught.value.report.outcome == "in-use" and caught.value.report.error is caught.value
     assert [(each.ifname, each.verdict, each.deleted) for each in caught.value.report.taps] == [
         ("tap0_urunc", "orphan", False),
         ("tap1_urunc", "in-use", False),
     ]
+
+
+def test_all_that_are_in_use_are_named_and_each_evidence_once():
+    made = pod(tap(carrier=1), tap(5, "tap1_urunc", queues=1), tap(6, "tap2_urunc", carrier=1))
+    with pytest.raises(TapInUse) as caught:
+        removed(made)
+    assert (caught.value.step, caught.value.object) == ("clean up", "tap0_urunc, tap1_urunc, tap2_urunc")
+    assert caught.value.message == "in use (carrier off, 1 queues attached, 0 detached; carrier on), nothing was changed"
 
 
 def test_without_the_uplink_nothing_is_touched():
@@ -501,6 +539,30 @@ def test_with_the_uplink_none_the_links_go_and_no_tc_state_of_others():
     assert report.outcome == "cleaned" and report.uplink is None
     assert names(made) == ["lo", "eth0", "peer0"]
     assert [each.targets for each in made.filters] == [[0]]
+
+
+@pytest.mark.parametrize(
+    "routes, uplink",
+    [
+        ([(2, 2)], "eth0"),
+        ([(10, 2)], "eth0"),
+        ([(10, 3), (2, 2)], "eth0"),  # by IPv4 first
+        ([(2, 2), (2, 2), (10, 2)], "eth0"),
+        ([(2, 9), (2, 2), (2, 3)], "eth0"),  # one that is gone meanwhile
+        ([(2, 4), (2, 2)], "eth0"),  # an orphan may have a default route too
+        ([(2, 4)], None),
+        ([], None),
+    ],
+)
+def test_the_uplink_auto_is_the_device_of_the_first_default_route(routes, uplink):
+    made = pod(tap())
+    made.routes = routes
+    asked = []
+    made.before = lambda requests: asked.extend((each.step, each.object) for each in requests)
+    report = removed(made, uplink="auto", dry_run=True)
+    assert (report.outcome, report.uplink) == ("would-clean" if uplink else "skipped", uplink)
+    assert len(report.tc_removed) == (3 if uplink else 0)
+    assert asked.count(("read link", "of the default route")) == len({ifindex for _, ifindex in routes})
 
 
 def test_an_uplink_that_matches_the_pattern_is_no_candidate():
@@ -576,13 +638,14 @@ def meanwhile(type, event):
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_tap_that_comes_into_use_before_the_second_look_stops_everything(count):
     made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(count)])
+    made.links[-1].group = 7
     second_look = uapi.RTM_GETLINK if count == 1 else uapi.RTM_SETLINK
     made.before = meanwhile(second_look, lambda: made.links[-1].facts.update(carrier=1))
     with pytest.raises(TapInUse):
         removed(made)
     assert len(made.links) == 3 + count
     assert not set(made.changes) - {uapi.RTM_SETLINK}
-    assert {each.group for each in made.links} == {0}
+    assert [each.group for each in made.links] == [0] * (2 + count) + [7]
 
 
 @pytest.mark.parametrize("change", [{"name": "vm0"}, {"ifindex": 9}])
@@ -608,14 +671,36 @@ def test_a_refusal_tells_what_was_not_done_and_the_report_what_was():
     with pytest.raises(Refused) as caught:
         removed(made)
     assert caught.value.errno == errno.EPERM
-    assert "not done: delete link tap0_urunc" in str(caught.value)
+    assert str(caught.value) == "delete link tap0_urunc: EPERM; not done: delete link tap0_urunc"
     assert caught.value.report.outcome == "failed"
     assert len(caught.value.report.tc_removed) == 3 and not caught.value.report.taps[0].deleted
 
 
-def test_a_refusal_that_passes_is_tried_again():
+def test_a_refusal_tells_all_that_was_not_done():
+    made = pod(tap())
+    made.refuse = {uapi.RTM_DELLINK: errno.EPERM, uapi.RTM_DELQDISC: errno.EINVAL}
+    with pytest.raises(Refused) as caught:
+        removed(made)
+    assert str(caught.value) == (
+        "delete ingress qdisc eth0: EINVAL; "
+        "not done: delete ingress qdisc eth0, delete ingress qdisc tap0_urunc, delete link tap0_urunc"
+    )
+
+
+def test_one_that_comes_into_use_after_a_change_is_not_said_to_have_changed_nothing():
     made = pod(tap())
     made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
+    made.before = lambda requests: made.links[-1].facts.update(carrier=int(uapi.RTM_DELLINK in made.changes))
+    with pytest.raises(TapInUse) as caught:
+        removed(made)
+    assert str(caught.value) == "clean up tap0_urunc: in use (carrier on)"
+    assert (caught.value.report.outcome, len(caught.value.report.tc_removed)) == ("in-use", 3)
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EINTR, errno.EAGAIN])
+def test_a_refusal_that_passes_is_tried_again(number):
+    made = pod(tap())
+    made.refuse = {uapi.RTM_DELLINK: number}
     made.before = lambda requests: made.refuse.clear() if made.changes.count(uapi.RTM_DELLINK) == 2 else None
     assert removed(made).outcome == "cleaned"
     assert names(made) == ["lo", "eth0", "peer0"]
@@ -624,9 +709,10 @@ def test_a_refusal_that_passes_is_tried_again():
 def test_a_refusal_that_does_not_pass_ends_in_failure():
     made = pod(tap())
     made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
-    with pytest.raises((Refused, Interrupted)):
+    with pytest.raises(Refused):
         removed(made)
     assert names(made) == ["lo", "eth0", "peer0", "tap0_urunc"]
+    assert made.changes.count(uapi.RTM_DELLINK) == 9  # the tenth look finds it still there
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -658,9 +744,12 @@ def test_a_namespace_that_changes_each_time_is_given_up():
             victim.ifindex += 1
 
     made.before = before
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted) as caught:
         removed(made)
     assert made.changes == []
+    assert str(caught.value) == "clean up /run/netns/made-up: the namespace changed each time it was looked at"
+    assert caught.value.report.outcome == "failed"
+    assert victim.ifindex == 4 + 10
 
 
 # ---------------------------------------------------------------- targets
