@@ -59,7 +59,7 @@ class Mutant:
         self.place = place  # the function
         self.line = line
         self.source = source
-        self.words = words  # the lines as they are now
+        self.words = words  # the lines as they are now, and which of several alike in the function it is
 
     def __str__(self):
         return "%s: %s" % (".".join([self.module] + self.place), self.words)
@@ -116,7 +116,7 @@ def mutants(name, source):
     parts = [module.code_for_node(statement) for statement in module.body]
     ahead = source[: len(source) - len("".join(parts))]
     assert source == ahead + "".join(parts)
-    seen = {source}
+    seen, met = {source}, []
     for number, line, place, old, new in finder.found:
         part = module.code_for_node(module.body[number].visit(Replace(old, new)))
         changed = ahead + "".join(parts[:number]) + part + "".join(parts[number + 1 :])
@@ -132,7 +132,11 @@ def mutants(name, source):
             del before[0], after[0]
         while before and after and before[-1] == after[-1]:
             del before[-1], after[-1]
-        yield Mutant(name, place, line, changed, " ".join(text.strip() for text in after))
+        words = " ".join(text.strip() for text in after)
+        met.append((place, words))
+        if met.count(met[-1]) > 1:
+            words += " [%d]" % met.count(met[-1])
+        yield Mutant(name, place, line, changed, words)
 
 
 def explained():

@@ -706,6 +706,15 @@ def test_a_refusal_that_passes_is_tried_again(number):
     assert names(made) == ["lo", "eth0", "peer0"]
 
 
+def test_where_the_uplink_goes_in_the_middle_the_report_tells_what_was_done():
+    made = pod(tap())
+    made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
+    made.before = lambda requests: made.links[1].__dict__.update(name="gone0" if made.changes else "eth0")
+    report = removed(made)
+    assert (report.outcome, report.uplink, len(report.tc_removed)) == ("cleaned", "eth0", 3)
+    assert [each.deleted for each in report.taps] == [False]
+
+
 def test_a_refusal_that_does_not_pass_ends_in_failure():
     made = pod(tap())
     made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
