@@ -142,7 +142,7 @@ def mutants(name, source):
 def explained():
     """The mutants that may survive, with the reason."""
     with open(os.path.join(TREE, "tests", "survivors.txt")) as lines:
-        pairs = [line.rstrip("\n").split("  # ", 1) for line in lines if line.strip() and not line.startswith("#")]
+        pairs = [line.rstrip("\n").rsplit("  # ", 1) for line in lines if line.strip() and not line.startswith("#")]
     return dict(pairs)
 
 

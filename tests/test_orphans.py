@@ -16,7 +16,7 @@ import build
 import golden
 import worlds
 from build import a_filter, a_link, a_qdisc
-from nlraw import link, orphans, tc, uapi
+from nlraw import link, orphans, report, tc, uapi
 from nlraw.errors import Interrupted, Invalid, Lost, Refused, TapInUse
 from nlraw.orphans import IN_USE, ORPHAN, Hook, Target
 from worlds import CLSACT_IN, CLSACT_OUT, HTB, INGRESS
@@ -463,6 +463,20 @@ def test_what_is_asked_is_told_in_words():
     ]
 
 
+def test_a_report_describes_a_tap():
+    (found,) = removed(pod(tap(carrier=0, operstate=OPER_DOWN, flags=UP)), dry_run=True).taps
+    assert found == report.Tap(
+        ifname="tap0_urunc",
+        ifindex=4,
+        verdict="orphan",
+        fresh=False,
+        carrier=False,
+        operstate="DOWN",
+        flags=("UP",),
+        deleted=False,
+    )
+
+
 def test_run_twice_the_second_run_finds_nothing():
     made = pod(tap())
     removed(made)
@@ -606,7 +620,7 @@ def test_a_dead_redirect_alone_is_removed():
 
 def test_an_empty_ingress_qdisc_without_an_orphan_is_left_alone():
     made = pod()
-    assert removed(made).outcome == "clean"
+    assert [removed(made, dry_run=dry_run).outcome for dry_run in (True, False)] == ["clean", "clean"]
     assert [each.kind for each in made.qdiscs] == ["noqueue", "ingress"]
 
 
@@ -742,6 +756,39 @@ def test_a_lost_answer_is_settled_by_looking_again(count, carried_out):
     report = removed(made)
     assert report.outcome == "cleaned" and names(made) == ["lo", "eth0", "peer0"]
     assert len(report.taps) == count and all(each.deleted for each in report.taps)
+
+
+def test_a_tap_that_goes_while_the_group_is_made_is_success():
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(5)])
+    made.before = meanwhile(uapi.RTM_SETLINK, lambda: made.delete_link(made.links[-1]))
+    assert removed(made).outcome == "cleaned"
+    assert names(made) == ["lo", "eth0", "peer0"]
+
+
+def test_a_group_that_cannot_be_made_is_a_failure():
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(5)])
+    made.refuse = {uapi.RTM_SETLINK: errno.EPERM}
+    with pytest.raises(Refused) as caught:
+        removed(made)
+    assert (caught.value.errno, caught.value.object) == (errno.EPERM, "tap0_urunc")
+    assert len(made.links) == 8 and set(made.changes) == {uapi.RTM_SETLINK}
+
+
+def test_a_group_is_undone_where_its_members_cannot_be_listed():
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(5)])
+    made.links[-1].group = 7
+    query, failed = made.query, []
+
+    def failing(*requests):
+        if made.changes and not failed:
+            failed.append(True)
+            raise Lost(errno.ETIMEDOUT, "")
+        return query(*requests)
+
+    made.query = failing
+    with pytest.raises(Lost):
+        removed(made)
+    assert [each.group for each in made.links] == [0] * 7 + [7]
 
 
 def test_a_namespace_that_changes_each_time_is_given_up():
