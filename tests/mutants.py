@@ -208,8 +208,8 @@ def in_child(work, patience):
 class Forking:
     """A plugin that tries the mutants instead of running the tests."""
 
-    def __init__(self, path, source, untried, log):
-        self.path, self.source, self.untried, self.log = path, source, untried, log
+    def __init__(self, path, source, untried, more, log):
+        self.path, self.source, self.untried, self.more, self.log = path, source, untried, more, log
         self.survivors = []
         self.unpatched = []
 
@@ -268,8 +268,10 @@ class Forking:
         numbers = sorted(through, key=lambda number: self.cost[number][0])
 
         def work():
-            if not through or not patch(self.path, self.source, mutant.source):
+            if not patch(self.path, self.source, mutant.source):
                 return UNPATCHED
+            if not through:  # run at import, or by other tests alone
+                return 0 if self.more else UNPATCHED
             return self.run(session, numbers)
 
         try:
@@ -287,12 +289,12 @@ def options(names):
     return ["-q", "-x", "-p", "no:cacheprovider"] + ["tests/test_%s.py" % name for name in names]
 
 
-def fork_stage(path, source, untried, names, log):
+def fork_stage(path, source, untried, names, more, log):
     """The mutants that survive these tests in processes that have collected them already, and those that cannot be tried so."""
     told = tempfile.NamedTemporaryFile("w+")
 
     def work():
-        plugin = Forking(path, source, untried, log)
+        plugin = Forking(path, source, untried, more, log)
         status = pytest.main(options(names), plugins=[plugin])
         told.write(json.dumps([plugin.survivors, plugin.unpatched]))
         told.flush()
@@ -333,7 +335,7 @@ def score(module, reasons, log):
     print("%s: %d mutants" % (module, len(every)), file=log, flush=True)
     for names in (pure, live):
         if names and left:
-            survivors, unpatched = fork_stage(path, source, left, names, log)
+            survivors, unpatched = fork_stage(path, source, left, names, names is pure and live, log)
             left = survivors + fresh_stage(path, source, unpatched, names, log)
     for mutant in left:
         print("SURVIVED nlraw/%s.py:%d  %s" % (module, mutant.line, mutant), file=log)

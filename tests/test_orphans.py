@@ -811,6 +811,11 @@ def test_a_namespace_that_changes_each_time_is_given_up():
 # ---------------------------------------------------------------- targets
 
 
+def test_the_names_and_words_of_the_contract():
+    assert (orphans.MATCH, orphans.TAP, orphans.UPLINK) == ("tap*_urunc", "tap0_urunc", "eth0")
+    assert (IN_USE, ORPHAN) == ("in-use", "orphan")
+
+
 def test_a_pattern_must_be_one_and_an_uplink_be_a_name():
     for match, uplink in (("", "eth0"), ("tap*", ""), ("tap*", "a" * 16), ("tap*", "a/b")):
         with pytest.raises(Invalid) as caught:
