@@ -192,7 +192,7 @@ def in_child(work, patience):
         os.setsid()
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         signal.alarm(patience)
-        status = 9
+        status = UNPATCHED  # where anything but a test raises
         try:
             status = work()
         finally:

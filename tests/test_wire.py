@@ -196,6 +196,13 @@ def test_a_row_that_cannot_be_true_is_malformed_though_one_of_its_length_is_know
     assert caught.value.offset == 8
 
 
+def test_a_row_of_a_known_layout_is_not_walked(monkeypatch):
+    data = wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
+    wire.Row(data, 0, len(data))
+    monkeypatch.setattr(wire, "_learn", None)
+    assert list(wire.Row(data, 0, len(data))) == [1, 2]
+
+
 def test_the_layout_of_a_row_is_that_of_the_place_where_it_stands():
     one = wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
     other = wire.attribute(3, b"12345678") + wire.attribute(4, b"")
@@ -219,7 +226,7 @@ def test_few_layouts_are_kept():
         for type in range(12):
             data = wire.attribute(type, bytes(4 * size))
             assert wire.Row(data, 0, len(data)).span(type) == (4, len(data))
-        assert len(wire._layouts) <= wire._LAYOUTS
+            assert len(wire._layouts) <= wire._LAYOUTS
         assert len(wire._layouts[len(data)]) == wire._LAYOUTS_OF_SIZE
 
 
@@ -309,10 +316,10 @@ def test_a_value_too_short_for_its_number_raises_with_its_offset(read, size):
 @pytest.mark.parametrize(
     "read, data, said",
     [
-        (wire.messages, b"\0", "1 bytes where a message header of 16 belongs, at offset 0"),
+        (wire.messages, header(16) + b"\0", "1 bytes where a message header of 16 belongs, at offset 16"),
         (wire.messages, header(16) + header(15), "message length 15 with 16 bytes left, at offset 16"),
         (walk, attribute_header(4) + b"\0", "1 bytes where an attribute header of 4 belongs, at offset 4"),
-        (walk, attribute_header(5), "attribute length 5 with 4 bytes left, at offset 0"),
+        (walk, attribute_header(4) + attribute_header(5), "attribute length 5 with 4 bytes left, at offset 4"),
         (lambda data: wire.Row(data, 0, len(data)).u32(1), attribute_header(6) + b"ab", "2 bytes where 4 belong, at offset 4"),
         (lambda data: wire.fixed(struct.Struct("=I"), data, (2, 5)), bytes(9), "3 bytes where 4 belong, at offset 2"),
     ],
