@@ -198,6 +198,7 @@ def test_a_row_that_cannot_be_true_is_malformed_though_one_of_its_length_is_know
 
 def test_a_row_of_a_known_layout_is_not_walked(monkeypatch):
     data = wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
+    wire._layouts.clear()
     wire.Row(data, 0, len(data))
     monkeypatch.setattr(wire, "_learn", None)
     assert list(wire.Row(data, 0, len(data))) == [1, 2]
