@@ -371,12 +371,13 @@ def main(modules):
         return min(1, sum(score(module, reasons, log) for module in modules))  # any() would stop at the first
 
 
-# A mutant may leave the namespaces of a test behind: named where nobody else sees them, they end with the last process.
-OWN_MOUNTS = ["unshare", "--mount", "sh", "-c", 'mkdir -p /run/netns && mount -t tmpfs none /run/netns && exec "$@"', "sh"]
+# A mutant may take the current network namespace for the one that was named: let it be an empty one. And it may leave namespaces of
+# a test behind: named where nobody else sees them, they end with the last process.
+APART = ["unshare", "--net", "--mount", "sh", "-c", 'mkdir -p /run/netns && mount -t tmpfs none /run/netns && exec "$@"', "sh"]
 
 if __name__ == "__main__":
     modules = sys.argv[1:] or list(TESTS)
-    if any(TESTS[module][1] for module in modules) and "NLRAW_OWN_MOUNTS" not in os.environ:
-        os.environ["NLRAW_OWN_MOUNTS"] = "1"
-        os.execvp("unshare", OWN_MOUNTS + [sys.executable] + sys.argv)
+    if any(TESTS[module][1] for module in modules) and "NLRAW_APART" not in os.environ:
+        os.environ["NLRAW_APART"] = "1"
+        os.execvp("unshare", APART + [sys.executable] + sys.argv)
     sys.exit(main(modules))

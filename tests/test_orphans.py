@@ -601,6 +601,17 @@ def test_a_dry_run_changes_nothing_and_tells_what_would_go():
     assert len(report.tc_removed) == 3 and not report.taps[0].deleted
 
 
+def test_to_inspect_is_to_say_what_would_go_and_no_error_where_one_is_in_use():
+    used = pod(tap(carrier=1))
+    found = orphans.inspect(used, Target("tap*_urunc", "eth0"))
+    assert (found.outcome, found.error, [each.verdict for each in found.taps]) == ("in-use", None, [IN_USE])
+    made = pod(tap())
+    fully, briefly = (orphans.inspect(made, Target("tap*_urunc", "eth0"), each) for each in (False, True))
+    assert (fully.outcome, len(fully.tc_removed)) == ("would-clean", 3)
+    assert (briefly.outcome, briefly.tc_removed) == ("would-clean", ())
+    assert used.changes + made.changes == []
+
+
 def test_a_fresh_orphan_is_spared_where_that_is_asked_for():
     made = pod(tap(up_count=0), tap(5, "tap1_urunc", up_count=1))
     report = removed(made, spare_fresh=True)
