@@ -371,8 +371,8 @@ def main(modules):
         return min(1, sum(score(module, reasons, log) for module in modules))  # any() would stop at the first
 
 
-# A mutant may take the current network namespace for the one that was named: let it be an empty one. And it may leave namespaces of
-# a test behind: named where nobody else sees them, they end with the last process.
+# A mutant may take the current network namespace for the one that was named: let it be an empty one. And it may leave namespaces
+# of a test behind: named where nobody else sees them, they end with the last process.
 APART = ["unshare", "--net", "--mount", "sh", "-c", 'mkdir -p /run/netns && mount -t tmpfs none /run/netns && exec "$@"', "sh"]
 
 if __name__ == "__main__":
