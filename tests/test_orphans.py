@@ -5,6 +5,7 @@ The namespaces are made up (`build.Namespace`): they answer datagrams with datag
 test_live_*.py.
 """
 
+import contextlib
 import copy
 import errno
 
@@ -17,7 +18,7 @@ import golden
 import worlds
 from build import a_filter, a_link, a_qdisc
 from nlraw import link, orphans, report, tc, uapi
-from nlraw.errors import Interrupted, Invalid, Lost, Refused, TapInUse
+from nlraw.errors import Error, Interrupted, Invalid, Lost, Refused, TapInUse
 from nlraw.orphans import IN_USE, ORPHAN, Hook, Target
 from worlds import CLSACT_IN, CLSACT_OUT, HTB, INGRESS
 
@@ -833,6 +834,34 @@ def test_a_pattern_must_be_one_and_an_uplink_be_a_name():
             Target(match, uplink)
         if not match:
             assert str(caught.value) == "check pattern: an empty pattern matches nothing"
+
+
+# ---------------------------------------------------------------- the public functions
+
+
+def test_a_failure_before_anything_was_seen_has_its_report():
+    for call in (orphans.cleanup, orphans.survey):
+        with pytest.raises(Error) as caught:
+            call(netns="/nonexistent/x", uplink="eth7")
+        assert caught.value.report == report.Report(
+            netns="/nonexistent/x", uplink="eth7", outcome="failed", taps=(), tc_removed=(), error=caught.value
+        )
+
+
+def test_only_what_may_change_something_asks_to_be_alone(monkeypatch):
+    opened = []
+
+    @contextlib.contextmanager
+    def opens(*arguments):
+        opened.append(arguments)
+        yield pod(tap())
+
+    monkeypatch.setattr(orphans, "Namespace", opens)
+    monkeypatch.setattr(orphans, "Route", lambda namespace, alone=False: opens("route", alone))
+    outcomes = [orphans.cleanup("pod").outcome, orphans.cleanup("pod", dry_run=True).outcome, orphans.survey("pod").outcome]
+    assert outcomes == ["cleaned", "would-clean", "would-clean"]
+    assert [each.ifname for each in orphans.scan("pod")] == ["tap0_urunc"]
+    assert opened == [each for alone in (True, False, False, False) for each in (("pod",), ("route", alone))]
 
 
 # ---------------------------------------------------------------- any namespace
