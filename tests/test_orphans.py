@@ -839,6 +839,16 @@ def test_a_pattern_must_be_one_and_an_uplink_be_a_name():
 # ---------------------------------------------------------------- the public functions
 
 
+def test_what_is_not_said_is_to_act_on_all_and_to_tell_all():
+    target = Target("tap*_urunc", "eth0")
+    assert (target.tap, target.spare_fresh) == (None, False)
+    assert len(orphans.inspect(pod(tap()), target).tc_removed) == 3
+    for act in (orphans.remove, lambda made, target: orphans.Cleanup(made, target).remove()):
+        made = pod(tap())
+        assert act(made, target).outcome == "cleaned" and made.changes
+    assert orphans.as_tap(TAP).deleted is False
+
+
 def test_a_failure_before_anything_was_seen_has_its_report():
     for call in (orphans.cleanup, orphans.survey):
         with pytest.raises(Error) as caught:
