@@ -385,7 +385,7 @@ def test_malformed_bytes_raise_with_their_offset(datagram, at):
 @pytest.mark.parametrize(
     "datagram, said",
     [
-        (error(-5), "a positive error number, 5, at offset 16"),
+        (error(-5), "5 is no error number, at offset 16"),
         (
             error(errno.EINVAL, 0x200, request=uapi.nlmsghdr.pack(15, 17, 5, FIRST, 0)),
             "the request in an ERROR claims 15 bytes, at offset 20",
