@@ -435,7 +435,7 @@ def test_podman_starts_the_container_in_silence_where_the_hook_is_missing(podman
     assert podman.run(pod, "--annotation", ANNOTATION) == (0, ["eth0", "lo", "peer0", TAP], "")
 
 
-# ---------------------------------------------------------------- a VMM crashes, and its container is started again
+# ---------------------------------------------------------------- a VMM crashes, and its container is started again (pytest -rP)
 
 # What a runtime and its VMM do in a container: make the TAP and the redirects, attach, answer as a guest.
 VMM = """
@@ -464,10 +464,13 @@ class Story:
     """A pod behind a node, and a runtime that starts VMs in it."""
 
     def __init__(self, runtime, make_pod):
+        if not os.path.islink("/lib"):
+            pytest.skip("needs a system whose libraries are below /usr")
         self.runtime = runtime
         self.node = make_pod(uplink=None)
         self.pod = make_pod(node=self.node)
         self.address = self.pod.links()["eth0"]["address"]
+        self.enter = ["ip", "netns", "exec", self.node.name]
         for name in ("lib", "lib64", "bin", "sbin"):  # as on every system of today
             os.symlink("usr/" + name, os.path.join(runtime.machine.rootfs, name))
 
@@ -479,12 +482,9 @@ class Story:
 
 
 def test_a_pod_whose_vmm_was_killed_comes_back_because_of_the_hook(runtime, make_pod, tmp_path):
-    if not os.path.islink("/lib"):
-        pytest.skip("needs a system whose libraries are below /usr")
     story = Story(runtime, make_pod)
     empty = story.pod.state()
-    enter = ["ip", "netns", "exec", story.node.name]
-    with guest.Pinger(enter, pods.POD_ADDRESS, tmp_path / "pings") as pinger:
+    with guest.Pinger(story.enter, pods.POD_ADDRESS, tmp_path / "pings") as pinger:
         vm = story.start(71, BEFORE)
         assert vm.said == "ready\n"
         pinger.wait_for(71, 10)
@@ -492,13 +492,16 @@ def test_a_pod_whose_vmm_was_killed_comes_back_because_of_the_hook(runtime, make
         assert vm.kill() == 128 + 9
         again = story.start(72, {})
         assert (again.said, again.wait()) == ("create %s: Device or resource busy\n" % TAP, 1)
+        print("%s, 1 killed, started again without the hook: %s" % (runtime.name, again.said.strip()))
         # 2 with the hook it does
         vm = story.start(73, BEFORE)
         assert vm.said == "ready\n"
         first = pinger.wait_for(73, 10)
+        print("%s, 2 started again with the hook: the VM answers with its TTL" % runtime.name)
         # 3 a sidecar that is started again beside it is refused if it has the hook, and starts if it has not
         assert runtime.run(network(story.pod), LIST_LINKS, BEFORE)[0] == runtime.refused
         assert TAP in runtime.run(network(story.pod), LIST_LINKS, {})[1].split()
+        print("%s, 3 a sidecar with the hook: exit status %d; without it: starts" % (runtime.name, runtime.refused))
         time.sleep(0.2)  # for the answers to the last ones
         assert {ping.ttl for ping in pinger.pings() if first.sent <= ping.sent < time.monotonic() - 0.1} == {73}
         # 4 the next one starts with a clean namespace, and poststop leaves one
@@ -507,3 +510,56 @@ def test_a_pod_whose_vmm_was_killed_comes_back_because_of_the_hook(runtime, make
         pinger.wait_for(74, 10)
         assert vm.kill() == 128 + 9
     assert story.pod.state() == empty
+    print("%s, 4 killed, started and killed again: poststop has left the namespace as it was at first" % runtime.name)
+
+
+def test_a_pod_of_podmans_whose_vmm_was_killed_comes_back_because_of_the_hook(podman, make_pod, tmp_path):
+    story = Story(podman, make_pod)
+    empty = story.pod.state()
+    with open(os.path.join(podman.machine.rootfs, "vmm.py"), "w") as file:
+        file.write(VMM)
+
+    def start(ttl, *arguments):
+        """Start a VM in a container; the process of podman."""
+        command = "exec %s -I -S /vmm.py %s %s %s %d" % (PYTHON, TAP, story.address, pods.POD_ADDRESS, ttl)
+        arguments += ("-i", "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun", "-v", "/usr:/usr", "-v", HERE + ":/tests")
+        argv = podman.machine.argv(*podman.argv(story.pod, command, *arguments))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "universal_newlines": True}
+        return subprocess.Popen(argv, **pipes)
+
+    def kill(process, ttl):
+        """End the VM as a crash does; the exit status of podman."""
+        words = ["/vmm.py", str(ttl)]
+        (pid,) = [pid for pid in os.listdir("/proc") if pid.isdigit() and _runs(pid, words)]
+        os.kill(int(pid), 9)
+        return ended(process)[0]
+
+    def ended(process):
+        err = process.communicate(timeout=PATIENCE)[1]
+        return process.returncode, err
+
+    with guest.Pinger(story.enter, pods.POD_ADDRESS, tmp_path / "pings") as pinger:
+        vm = start(71)
+        pinger.wait_for(71, 20)
+        # 1 killed: the TAP outlives it, and without the hook the pod never comes back
+        assert kill(vm, 71) == 128 + 9
+        status, err = ended(start(72))
+        assert status == 1
+        assert "create %s: Device or resource busy" % TAP in err
+        print("podman, 1 killed, started again without the hook: %s" % err.strip())
+        # 2 with the hook it does, and what it leaves in the end goes too
+        vm = start(73, "--annotation", ANNOTATION)
+        pinger.wait_for(73, 20)
+        assert kill(vm, 73) == 128 + 9
+    assert story.pod.state() == empty
+    print("podman, 2 started again with the hook: the VM answers with its TTL; killed: the namespace is as it was at first")
+
+
+def _runs(pid, words):
+    """Whether a process is a Python of ours with these words in its command line, and no podman or shell that was given them."""
+    try:
+        with open("/proc/%s/cmdline" % pid, "rb") as file:
+            argv = file.read().decode().split("\0")
+    except OSError:  # it has ended
+        return False
+    return argv[0] == PYTHON and all(word in argv for word in words)
