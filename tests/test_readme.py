@@ -12,7 +12,9 @@ import pytest
 import command
 import pods
 import readme
-from command import ROOT
+
+# The tree that the README is of, wherever the nlraw under test lies.
+TREE = os.path.dirname(readme.PATH)
 
 # Who tries the blocks of a section, by the language of the block.
 TRIED = {
@@ -61,7 +63,7 @@ def test_every_block_is_tried_by_somebody():
 
 @pytest.mark.parametrize("name", sorted({name for name in TRIED.values() if name.startswith("test_")}))
 def test_who_is_named_reads_the_readme(name):
-    with open(os.path.join(ROOT, "tests", name), encoding="utf-8") as file:
+    with open(os.path.join(TREE, "tests", name), encoding="utf-8") as file:
         assert re.search(r"\breadme\b|README\.md", file.read())
 
 
@@ -75,7 +77,7 @@ def test_every_link_within_the_tree_leads_somewhere():
     }
     for target in targets:
         path, _, anchor = target.partition("#")
-        assert not path or os.path.exists(os.path.join(ROOT, path)), target
+        assert not path or os.path.exists(os.path.join(TREE, path)), target
         assert not anchor or path or anchor in anchors, target
 
 
@@ -222,26 +224,26 @@ def test_what_is_named_for_tests_is_there():
     named = set(re.findall(r"\b(?:tests/)?(test_\w+\.py)", text)) | set(re.findall(r"\btests/(\w+\.py)", text))
     assert named
     for name in named:
-        assert os.path.exists(os.path.join(ROOT, "tests", name)), name
+        assert os.path.exists(os.path.join(TREE, "tests", name)), name
     for name in re.findall(r"-m long (?:-s )?tests/(\w+\.py)", text):
-        with open(os.path.join(ROOT, "tests", name), encoding="utf-8") as file:
+        with open(os.path.join(TREE, "tests", name), encoding="utf-8") as file:
             assert "pytest.mark.long" in file.read(), name
     for name in re.findall(r"python3? -m (bench\w*(?:\.\w+)?)", text):
-        assert os.path.exists(os.path.join(ROOT, *name.split("."))) or os.path.exists(
-            os.path.join(ROOT, *name.split(".")) + ".py"
+        assert os.path.exists(os.path.join(TREE, *name.split("."))) or os.path.exists(
+            os.path.join(TREE, *name.split(".")) + ".py"
         )
 
 
 def test_the_gate_installs_what_the_readme_says_the_benches_take():
     (text,) = shown("How fast")
     packages = re.search(r"no-install-recommends (.*?)\n/usr", text, re.DOTALL).group(1).replace("\\\n", " ").split()
-    with open(os.path.join(ROOT, ".ci", "run"), encoding="utf-8") as file:
+    with open(os.path.join(TREE, ".ci", "run"), encoding="utf-8") as file:
         gate = file.read()
     assert not [package for package in packages if not re.search(r"\b%s\b" % re.escape(package), gate)]
 
 
 def test_the_gate_runs_the_test_line():
     (line,) = [text for text in shown("How it is tested") if "pytest" in text][:1]
-    awk = re.search(r"awk '\n(.*?)' README.md", open(os.path.join(ROOT, ".ci", "run"), encoding="utf-8").read(), re.DOTALL)
+    awk = re.search(r"awk '\n(.*?)' README.md", open(os.path.join(TREE, ".ci", "run"), encoding="utf-8").read(), re.DOTALL)
     found = subprocess.check_output(["awk", awk.group(1), readme.PATH], universal_newlines=True)
     assert found == line
