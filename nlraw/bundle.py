@@ -61,15 +61,19 @@ def files() -> "Dict[str, bytes]":
 def main(arguments: "Sequence[str]") -> None:
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise SystemExit("usage: python3 -m nlraw.bundle FILE")
+    path, new = arguments[0], "%s.%d.tmp" % (arguments[0], os.getpid())
     try:
         packed = files()
-        with zipfile.ZipFile(arguments[0], "w", zipfile.ZIP_STORED) as bundle:
+        with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as bundle:
             for name in sorted(packed):
                 entry = zipfile.ZipInfo(name)  # of 1980, the first year that a zip can tell
                 entry.create_system = 3  # Unix
                 entry.external_attr = 0o644 << 16
                 bundle.writestr(entry, packed[name])
+        os.rename(new, path)  # as a whole: whoever starts it meanwhile runs the one before
     except OSError as error:
+        if os.path.exists(new):
+            os.unlink(new)
         raise SystemExit("nlraw.bundle: %s" % error) from None
 
 

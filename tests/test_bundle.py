@@ -162,6 +162,17 @@ def test_a_file_that_cannot_be_written_is_named():
     assert "/nonexistent/nlraw.pyz" in done.err
 
 
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "nlraw.pyz"
+    path.write_text("old")
+    limited = ("sh", "-c", 'ulimit -f 64; exec "$0" "$@"') + command.BUNDLE
+    assert command.nlraw(str(path), argv=limited).status != 0
+    assert path.read_text() == "old"
+    assert command.nlraw(str(path), argv=command.BUNDLE).status == 0
+    assert path.read_bytes()[:2] == b"PK"
+    assert [each.name for each in tmp_path.iterdir()] == ["nlraw.pyz"]
+
+
 def test_a_bundle_cannot_make_another(bundle, tmp_path):
     argv = (
         sys.executable,
