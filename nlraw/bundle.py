@@ -9,6 +9,7 @@ is compressed (each zlib does it its own way), and the compiling is done in a ch
 marshal writes an object depends on who else refers to it, and the order of a set on the hash seed.
 """
 
+import io
 import marshal
 import os
 import subprocess
@@ -63,13 +64,15 @@ def main(arguments: "Sequence[str]") -> None:
         raise SystemExit("usage: python3 -m nlraw.bundle FILE")
     path, new = arguments[0], "%s.%d.tmp" % (arguments[0], os.getpid())
     try:
-        packed = files()
-        with zipfile.ZipFile(new, "w", zipfile.ZIP_STORED) as bundle:
+        packed, made = files(), io.BytesIO()
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as bundle:
             for name in sorted(packed):
                 entry = zipfile.ZipInfo(name)  # of 1980, the first year that a zip can tell
                 entry.create_system = 3  # Unix
                 entry.external_attr = 0o644 << 16
                 bundle.writestr(entry, packed[name])
+        with open(new, "wb") as file:
+            file.write(made.getvalue())
         os.rename(new, path)  # as a whole: whoever starts it meanwhile runs the one before
     except OSError as error:
         if os.path.exists(new):

@@ -170,6 +170,8 @@ def test_the_quick_start_of_each_user(node):
     assert done.returncode == 0, done.stderr
     assert "3 namespaces, 3 orphans, 0 deleted" in done.stdout
     assert json_of(node(author))["outcome"] == "created"
+    if sys.version_info < (3, 7):  # whose compileall has no such option
+        builder = builder.replace("--invalidation-mode unchecked-hash", "")
     done = node(builder + 'cd image/opt/nlraw && python3 -I -c "%s" scan -n pod1\n' % START)
     assert done.returncode == 0, done.stderr
     assert pods.TAP in done.stdout
