@@ -53,6 +53,10 @@ class Request:
     def dumps(self) -> bool:
         return self.flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP
 
+    def numbered(self, sequence: int) -> bytes:
+        """The message to send."""
+        return wire.message(self.type, self.flags, sequence, self.payload)
+
     def __repr__(self) -> str:
         return "Request(%s %s: type=%d, flags=%#x, payload=%s)" % (
             self.step,
@@ -100,8 +104,7 @@ class Exchange:
 
     def datagram(self) -> bytes:
         """The bytes to send."""
-        requests = [(reply.request, sequence) for sequence, reply in self._waiting.items()]
-        return b"".join([wire.message(asked.type, asked.flags, sequence, asked.payload) for asked, sequence in requests])
+        return b"".join([reply.request.numbered(sequence) for sequence, reply in self._waiting.items()])
 
     def receive(self, datagram: bytes) -> bool:
         """Take one datagram of the kernel's; tell whether any of it was for us.
@@ -109,14 +112,15 @@ class Exchange:
         Raises `Malformed` for bytes that break their layout and `Lost` for NLMSG_OVERRUN; the conversation ends with either.
         """
         ours = False
+        waiting, port = self._waiting, self._port
         for message in wire.messages(datagram):
-            reply = self._waiting.get(message.sequence)
-            if reply is None or message.port != self._port:
+            reply = waiting.get(message.sequence)
+            if reply is None or message.port != port:
                 continue
             ours = True
             if self._take(reply, message):
                 reply.finished = True
-                del self._waiting[message.sequence]
+                del waiting[message.sequence]
         return ours
 
     def _take(self, reply: Reply, message: wire.Message) -> bool:

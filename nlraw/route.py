@@ -72,8 +72,8 @@ class Route:
         socket, or with ENOBUFS while other answers fill the receive buffer, and it is asked for again. Raises `Interrupted`
         for a list that is never whole, `Lost` for an answer that is lost each time.
         """
-        replies: Dict[Request, Reply] = {}
         asked = requests
+        replies: Dict[Request, Reply] = {}
         for left in reversed(range(ATTEMPTS)):
             try:
                 answers = self.change(*asked)
@@ -81,10 +81,13 @@ class Route:
                 if not left or error.errno == errno.ETIMEDOUT:
                     raise
                 continue
+            again = [reply.request for reply in answers if reply.interrupted or (reply.error is not None and _is_put_off(reply))]
+            if not again and asked is requests:
+                return answers
             replies.update(zip(asked, answers))
-            asked = tuple([reply.request for reply in answers if reply.interrupted or _is_put_off(reply)])
-            if not asked:
-                return [replies[request] for request in requests]
+            if not again:
+                break
+            asked = tuple(again)
         for reply in replies.values():
             if reply.interrupted:
                 words = "the list changed while it was read, %d times in a row" % ATTEMPTS
@@ -125,17 +128,18 @@ class Route:
             self.close()
             raise
         for reply in exchange.replies:
-            if reply.error is not None:
+            if reply.error is not None and not _is_put_off(reply):  # of which nobody is told
                 reply.error = _in_words(reply.error)
         return exchange.replies
 
     def _converse(self, socket: Socket, exchange: Exchange) -> None:
         socket.send(exchange.datagram())
-        deadline = time.monotonic() + self._silence
+        deadline = 0.0  # the clock is read when there is something to wait for
         while not exchange.finished:
             try:
                 datagram, _, flags, sender = socket.recvmsg(self._buffer, 0, MSG_DONTWAIT)
             except BlockingIOError:
+                deadline = deadline or time.monotonic() + self._silence
                 _wait(socket, deadline)
                 continue
             if sender[0] == 0:  # the kernel; other processes may send to our port too
@@ -143,9 +147,11 @@ class Route:
                     self._buffer = min(self._buffer * 4, LARGEST_BUFFER)
                     raise OSError(errno.EMSGSIZE, "")
                 if exchange.receive(datagram):
-                    deadline = time.monotonic() + self._silence
+                    deadline = 0.0
                     continue
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            deadline = deadline or now + self._silence
+            if now > deadline:
                 raise OSError(errno.ETIMEDOUT, "")
 
     def close(self) -> None:

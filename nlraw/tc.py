@@ -57,11 +57,12 @@ class Qdisc(_Tc):
 class Filter(_Tc):
     """One filter; or one u32 hash table (`table`), or a priority as such (`bare`), which the kernel lists alike."""
 
-    __slots__ = ("options",)
+    __slots__ = ("options", "_actions")
 
     def __init__(self, message: wire.Message) -> None:
         super().__init__(message)
         self.options = self.attributes.row(uapi.TCA_OPTIONS)
+        self._actions: Optional[List[Action]] = None
 
     @property
     def priority(self) -> int:
@@ -88,8 +89,10 @@ class Filter(_Tc):
 
     def actions(self) -> "List[Action]":
         """Its actions in the order in which they are run; none of a classifier not known here."""
-        row = self.options.row(_ACTIONS.get(self.kind, -1))
-        return [Action(row.row(order)) for order in sorted(row)]
+        if self._actions is None:
+            row = self.options.row(_ACTIONS.get(self.kind, -1))
+            self._actions = [Action(row.row(order)) for order in sorted(row)]
+        return self._actions
 
     @property
     def matches_all(self) -> bool:

@@ -149,8 +149,13 @@ class Row:
 
     def string(self, type: int) -> "Optional[str]":
         """A string up to its NUL. Bytes that are not UTF-8 become lone surrogates, as os.fsdecode() has it."""
-        value = self.raw(type)
-        return None if value is None else value.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
+        place = self._places.get(type)
+        if place is None:
+            return None
+        at = self.start + place[0]
+        end = at + place[1]
+        nul = self.data.find(b"\0", at, end)
+        return self.data[at : end if nul < 0 else nul].decode("utf-8", "surrogateescape")
 
     def raw(self, type: int) -> "Optional[bytes]":
         place = self._places.get(type)
@@ -212,7 +217,7 @@ def network_u16(number: int) -> int:
 def attribute(type: int, value: bytes) -> bytes:
     """One attribute, padded to the next boundary. A value of over 65,531 bytes does not fit its length field."""
     length = _ATTRIBUTE + len(value)
-    return uapi.nlattr.pack(length, type) + value + bytes(align(length) - length)
+    return uapi.nlattr.pack(length, type) + value + bytes(-length & 3)
 
 
 def nested(type: int, *children: bytes) -> bytes:
@@ -236,7 +241,7 @@ def attribute_string(type: int, text: str) -> bytes:
 def message(type: int, flags: int, sequence: int, payload: bytes, port: int = 0) -> bytes:
     """One message. ``port`` is the sender's; 0 leaves it to the kernel, which knows."""
     length = _HEADER + len(payload)
-    return uapi.nlmsghdr.pack(length, type, flags, sequence, port) + payload + bytes(align(length) - length)
+    return uapi.nlmsghdr.pack(length, type, flags, sequence, port) + payload + bytes(-length & 3)
 
 
 def path(data: bytes, start: int, end: int, offset: int) -> "Tuple[int, ...]":

@@ -7,7 +7,7 @@ import time
 
 sys.path[:0] = sys.argv[1:]
 
-from serve import serve, tally, timed
+from serve import serve, tally
 
 import nlraw
 from nlraw import link, netns, route
@@ -38,11 +38,14 @@ class SplitSocket(route.Socket):
         return len(datagram)
 
 
+def names(found):
+    return [(one.ifindex, one.ifname) for one in found]
+
+
 def links(count, request, parse=link.links):
     """Ask on an open socket, get `Link` objects."""
     with netns.Namespace() as namespace, route.Route(namespace) as asked:
-        lists, ns = timed(count, lambda: parse(asked.query(request)[0].answer()))
-    return tally([[(found.ifindex, found.ifname) for found in one] for one in lists], ns)
+        return tally(count, lambda: parse(asked.query(request)[0].answer()), names)
 
 
 def read(messages):
@@ -54,9 +57,7 @@ def read(messages):
 
 
 def scan(count, **where):
-    lists, ns = timed(count, lambda: nlraw.scan(**where))
-    orphans = [[(tap.ifindex, tap.ifname) for tap in taps if tap.verdict == "orphan"] for taps in lists]
-    return tally(orphans, ns)
+    return tally(count, lambda: nlraw.scan(**where), lambda taps: names(tap for tap in taps if tap.verdict == "orphan"))
 
 
 def cleanup(count):
