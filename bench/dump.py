@@ -2,10 +2,11 @@
 """What does it cost to list the links of a namespace, or to find the TAPs among them, as the links grow?
 
     taps         the TAPs into objects, found by the kernel where the peer can ask for that
-    scan         socket opened, TAPs found and judged, socket closed; nlraw also looks up the uplink
+    scan         socket opened, TAPs found and judged, socket closed
     all          every link into an object
     all, read    the same, and six values of each link read: nlraw parses when it is asked
-    ..., floor   the kernel's answers to the same requests received and counted, nothing else
+    ..., floor   the kernel's answers to the same requests received and counted, nothing else: in C; and the same system calls
+                 made by Python, which looks at nothing but whether that was the end
 
 iproute2's figures are those of whole processes.
 """
@@ -23,9 +24,9 @@ QUICK_SIZES = (10, 1004)
 
 # Who can do what, and the name of the task.
 TASKS = {
-    "taps, floor": {lab.FLOOR: "taps"},
+    "taps, floor": {lab.FLOOR: "taps", lab.PYTHON_FLOOR: "taps-floor"},
     "taps": {lab.NLRAW: "taps", lab.MNL: "taps", lab.GO: "taps", lab.PYROUTE2: "taps"},
-    "scan, floor": {lab.FLOOR: "scan"},
+    "scan, floor": {lab.FLOOR: "scan", lab.PYTHON_FLOOR: "scan-floor"},
     "scan": {lab.NLRAW: "scan", lab.MNL: "scan", lab.GO: "scan", lab.PYROUTE2: "scan"},
     "scan of another namespace": {lab.NLRAW: "scan-other"},
     "all, floor": {lab.FLOOR: "dump"},

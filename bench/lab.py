@@ -24,6 +24,7 @@ ISOLATED = [PYTHON, "-I", "-S"]
 
 NLRAW, PYROUTE2, IPROUTE2 = "nlraw", "pyroute2", "iproute2"
 GO, MNL, FLOOR = "Go, vishvananda/netlink", "C, libmnl", "C floor"
+PYTHON_FLOOR = "Python floor"
 
 # How a compiled peer is built, and what has to be there.
 GOCODE = "/usr/share/gocode"
@@ -145,7 +146,8 @@ def spawn_well(argv, world, output=os.devnull, fed=os.devnull):
 
 
 def _peers(copy):
-    peers, skipped = {NLRAW: ISOLATED + [os.path.join(PEERS, "nlraw_peer.py"), copy, PEERS]}, {}
+    ours = ISOLATED + [os.path.join(PEERS, "nlraw_peer.py"), copy, PEERS]
+    peers, skipped = {NLRAW: ours, PYTHON_FLOOR: ours}, {}
     try:
         found = str(metadata.distribution("pyroute2").locate_file(""))
         peers[PYROUTE2] = ISOLATED + [os.path.join(PEERS, "pyroute2_peer.py"), found, PEERS]

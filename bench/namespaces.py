@@ -5,7 +5,8 @@
     remove 64    64 orphans, each in one of so many namespaces: a node on which some VMs were killed
     look         where there is none
 
-`nlraw.sweep` removes many at a time; its peers, and `nlraw.cleanup` called in a row, one after the other.
+`nlraw.sweep` removes many at a time; its peers, and `nlraw.cleanup` called in a row, one after the other. The floor of `remove`
+is the deletions alone, which were planned before: it says how much of a sweep the kernel takes.
 """
 
 from . import lab
@@ -28,6 +29,7 @@ def measure(laboratory):
     rows, worlds = [], []
     home = laboratory.world()
     tasks = {lab.NLRAW: (lab.NLRAW, "sweep"), IN_SEQUENCE: (lab.NLRAW, "in-sequence")}
+    tasks[lab.PYTHON_FLOOR] = (lab.NLRAW, "sweep-floor")
     tasks.update((who, (who, "sweep")) for who in (lab.GO, lab.MNL, lab.PYROUTE2) if who in laboratory.peers)
     workers = {who: laboratory.worker(peer, home) for who, (peer, _) in tasks.items()}
     try:
@@ -39,7 +41,8 @@ def measure(laboratory):
             rows += _look(workers[lab.NLRAW], directory, size, laboratory.directory_of(worlds[:1]))
             whats = {"remove": size, "remove 64": SOME} if size > SOME else {"remove": size}
             for what, orphans in whats.items():
-                contenders = {who: _turn(worlds, orphans, directory, who, workers[who], tasks[who][1]) for who in tasks}
+                here = [who for who in tasks if who != lab.PYTHON_FLOOR or size <= SOME]
+                contenders = {who: _turn(worlds, orphans, directory, who, workers[who], tasks[who][1]) for who in here}
                 turns = 3 if laboratory.quick else 5 if size < MANY else 2 if what == "remove 64" else 1
                 samples = in_turn(contenders, turns, 300)
                 rows += [Row("namespaces", what, size, who, taken) for who, taken in samples.items()]

@@ -153,9 +153,7 @@ class Row:
         if place is None:
             return None
         at = self.start + place[0]
-        end = at + place[1]
-        nul = self.data.find(b"\0", at, end)
-        return self.data[at : end if nul < 0 else nul].decode("utf-8", "surrogateescape")
+        return self.data[at : at + place[1]].partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
     def raw(self, type: int) -> "Optional[bytes]":
         place = self._places.get(type)

@@ -303,7 +303,7 @@ def test_a_config_that_cannot_be_read_is_1(bundle, make, words):
         ("<&-", "it is closed"),
         ("</dev/null", "it is empty"),
         ("</dev/zero", "it is longer than 2097152 bytes"),
-        ("</etc/passwd", "it is no JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("</proc/version", "it is no JSON: Expecting value: line 1 column 1 (char 0)"),
         ("0>/dev/null", "Bad file descriptor"),
     ],
 )

@@ -158,6 +158,11 @@ def test_a_string_ends_at_its_nul_or_at_its_end():
         assert wire.Row(data, 0, len(data)).string(1) == "lo"
 
 
+def test_a_string_without_a_nul_does_not_go_on_into_what_follows():
+    data = wire.attribute(1, b"eth0") + wire.attribute_string(2, "x")
+    assert wire.Row(data, 0, len(data)).string(1) == "eth0"
+
+
 # ---------------------------------------------------------------- rows of a layout that was met before
 
 

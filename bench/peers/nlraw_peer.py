@@ -10,7 +10,7 @@ sys.path[:0] = sys.argv[1:]
 from serve import serve, tally
 
 import nlraw
-from nlraw import link, netns, route
+from nlraw import link, netns, orphans, route, tc, uapi, wire
 
 # So a process enters its own namespace as it would any other: through a thread and setns().
 OWN = "/proc/self/ns/net"
@@ -26,7 +26,7 @@ class SplitSocket(route.Socket):
         at = 0
         while at < len(datagram):
             length, kind = int.from_bytes(datagram[at : at + 4], sys.byteorder), datagram[at + 4]
-            if kind == nlraw.uapi.RTM_DELLINK:
+            if kind == uapi.RTM_DELLINK:
                 break
             at += (length + 3) & ~3
         if at:
@@ -56,6 +56,27 @@ def read(messages):
     return found
 
 
+def floor(count, anew):
+    """The system calls of `links`, or where the socket is opened ``anew`` of `scan`, and nothing else."""
+    asked = link.dump("tun").numbered(1)
+    sockets = [] if anew else [route._open(alone=False)[0]]
+
+    def once():
+        socket = route._open(alone=False)[0] if anew else sockets[0]
+        socket.send(asked)
+        datagrams = []
+        while not datagrams or datagrams[-1][4] != uapi.NLMSG_DONE:
+            datagrams.append(socket.recvmsg(route.BUFFER, 0, route.MSG_DONTWAIT)[0])
+        if anew:
+            socket.close()
+        return datagrams
+
+    def links_of(datagrams):
+        return names(link.links([message for datagram in datagrams for message in wire.messages(datagram)]))
+
+    return tally(count, once, links_of)
+
+
 def scan(count, **where):
     return tally(count, lambda: nlraw.scan(**where), lambda taps: names(tap for tap in taps if tap.verdict == "orphan"))
 
@@ -69,6 +90,27 @@ def cleanup(count):
 def sweep(directory, dry_run=False):
     totals = nlraw.sweep(dirs=[directory], include_fresh=True, dry_run=dry_run).totals
     return {"removed": totals.deleted, "namespaces": totals.namespaces}
+
+
+def sweep_floor(directory):
+    """What a sweep deletes, planned beforehand and then sent, each namespace's on a thread of its own."""
+    target, planned, removed = orphans.Target(orphans.MATCH, orphans.UPLINK), [], 0
+    for name in os.listdir(directory):
+        namespace = netns.Namespace(os.path.join(directory, name))
+        asked = route.Route(namespace)
+        uplink, taps, (listed,) = orphans.look(asked, target, tc.dump_qdiscs())
+        qdiscs = tc.qdiscs(listed.answer())
+        steps = orphans.plan(uplink, taps, qdiscs, orphans.hooks(asked, uplink, qdiscs))
+        planned.append((namespace, asked, [step.request for step in steps]))
+        removed += len(taps)
+    begun = time.perf_counter_ns()
+    for wait in [netns.start(lambda asked=asked, requests=requests: asked.change(*requests)) for _, asked, requests in planned]:
+        wait()
+    told = {"ns": time.perf_counter_ns() - begun, "removed": removed, "namespaces": len(planned)}
+    for namespace, asked, _ in planned:
+        asked.close()
+        namespace.close()
+    return told
 
 
 def in_sequence(directory):
@@ -94,12 +136,15 @@ if __name__ == "__main__":
             "dump": lambda count: links(count, link.dump()),
             "read": lambda count: links(count, link.dump(), read),
             "taps": lambda count: links(count, link.dump("tun")),
+            "taps-floor": lambda count: floor(count, anew=False),
+            "scan-floor": lambda count: floor(count, anew=True),
             "scan": scan,
             "scan-other": lambda count: scan(count, netns=OWN),
             "cleanup": cleanup,
             "cleanup-split": cleanup_split,
             "sweep": sweep,
             "sweep-dry": lambda directory: sweep(directory, dry_run=True),
+            "sweep-floor": sweep_floor,
             "in-sequence": in_sequence,
         }
     )
