@@ -158,6 +158,12 @@ def test_a_string_ends_at_its_nul_or_at_its_end():
         assert wire.Row(data, 0, len(data)).string(1) == "lo"
 
 
+def test_a_number_is_signed_or_not_as_it_is_read():
+    data = wire.attribute(1, b"\xff" * 4)
+    row = wire.Row(data, 0, len(data))
+    assert (row.u8(1), row.u16(1), row.u32(1), row.s32(1)) == (0xFF, 0xFFFF, 0xFFFFFFFF, -1)
+
+
 def test_a_string_without_a_nul_does_not_go_on_into_what_follows():
     data = wire.attribute(1, b"eth0") + wire.attribute_string(2, "x")
     assert wire.Row(data, 0, len(data)).string(1) == "eth0"
