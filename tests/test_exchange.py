@@ -382,6 +382,10 @@ def test_malformed_bytes_raise_with_their_offset(datagram, at):
     assert caught.value.offset == at
 
 
+def test_the_greatest_error_number_is_one():
+    assert answered(CHANGE, error(4095)).error.errno == 4095
+
+
 @pytest.mark.parametrize(
     "datagram, said",
     [
