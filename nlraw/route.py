@@ -72,8 +72,8 @@ class Route:
         socket, or with ENOBUFS while other answers fill the receive buffer, and it is asked for again. Raises `Interrupted`
         for a list that is never whole, `Lost` for an answer that is lost each time.
         """
-        asked = requests
         replies: Dict[Request, Reply] = {}
+        asked = requests
         for left in reversed(range(ATTEMPTS)):
             try:
                 answers = self.change(*asked)
@@ -81,13 +81,10 @@ class Route:
                 if not left or error.errno == errno.ETIMEDOUT:
                     raise
                 continue
-            again = [reply.request for reply in answers if reply.interrupted or (reply.error is not None and _is_put_off(reply))]
-            if not again and asked is requests:
-                return answers
             replies.update(zip(asked, answers))
-            if not again:
-                break
-            asked = tuple(again)
+            asked = tuple([reply.request for reply in answers if reply.interrupted or _is_put_off(reply)])
+            if not asked:
+                return [replies[request] for request in requests]
         for reply in replies.values():
             if reply.interrupted:
                 words = "the list changed while it was read, %d times in a row" % ATTEMPTS
@@ -128,7 +125,7 @@ class Route:
             self.close()
             raise
         for reply in exchange.replies:
-            if reply.error is not None and not _is_put_off(reply):  # of which nobody is told
+            if reply.error is not None:
                 reply.error = _in_words(reply.error)
         return exchange.replies
 
