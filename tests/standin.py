@@ -4,8 +4,8 @@
     python3 standin.py TAP MAC ADDRESS TTL [TARGET]
 
 The pod's own kernel holds the address too; what tells them apart is the TTL. With a TARGET it also asks who has that
-address, sends it an echo request and says "TARGET answered" when the reply comes. It says "ready" once it is attached, and ends
-with its input. Each frame has a struct virtio_net_hdr (10 bytes) ahead of it, since the TAP has IFF_VNET_HDR.
+address, again each second, sends it an echo request and says "TARGET answered" when the reply comes, or "TARGET is silent" in the
+end. It says "ready" once it is attached, and ends with its input. Each frame has a struct virtio_net_hdr (10 bytes) ahead of it, since the TAP has IFF_VNET_HDR.
 """
 
 import fcntl
@@ -27,6 +27,9 @@ ICMP = struct.Struct("!BBHHH")
 ETH_P_IP, ETH_P_ARP = 0x0800, 0x0806
 REQUEST, REPLY = 1, 2
 ECHO, ECHO_REPLY = 8, 0
+
+# How often the target is asked for, a second apart: a first frame may be lost while a link comes up.
+ATTEMPTS = 20
 
 
 def checksum(data):
@@ -76,13 +79,19 @@ def main(tap, mac, address, ttl, target=None):
     fcntl.ioctl(fd, TUNSETIFF, struct.pack("=16sH22x", tap.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
     guest = StandIn(bytes.fromhex(mac.replace(":", "")), socket.inet_aton(address), int(ttl))
     goal = target and socket.inet_aton(target)
+    left = ATTEMPTS if goal else 0
     print("ready", flush=True)
-    if goal:
-        os.write(fd, NO_OFFLOAD + guest.arp(REQUEST, bytes(6), goal))
     while True:
-        ready = select.select([fd, sys.stdin], [], [])[0]
+        ready = select.select([fd, sys.stdin], [], [], 0 if left == ATTEMPTS else 1 if left else None)[0]
         if sys.stdin in ready:
             return
+        if not ready:
+            left -= 1
+            if left:
+                os.write(fd, NO_OFFLOAD + guest.arp(REQUEST, bytes(6), goal))
+            else:
+                print(target, "is silent", flush=True)
+            continue
         frame = os.read(fd, 65536)[len(NO_OFFLOAD) :]
         answer = guest.answer(frame)
         if answer is not None:
@@ -90,6 +99,7 @@ def main(tap, mac, address, ttl, target=None):
         elif goal and frame[12:14] == b"\x08\x06" and frame[28:32] == goal:
             os.write(fd, NO_OFFLOAD + guest.icmp(ECHO, b"\0\1\0\1hello", frame[6:12], goal))
         elif goal and frame[12:14] == b"\x08\0" and frame[26:30] == goal and frame[34] == ECHO_REPLY:
+            left = 0
             print(target, "answered", flush=True)
 
 
