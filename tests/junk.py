@@ -227,7 +227,7 @@ def repeat(data, random, _):
 
 def put_in(data, random, others):
     other = random.choice(others)
-    at = random.randrange(0, len(other), 4)
+    at = random.randrange(0, len(other) or 1, 4)
     place = random.randrange(0, len(data), 4)
     data[place:place] = other[at : at + random.choice((4, 12, 40, 400))]
 

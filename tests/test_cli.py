@@ -7,6 +7,7 @@ import os
 import re
 import sys
 
+import build
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -292,6 +293,7 @@ VALUES = st.recursive(
 )
 
 
+@build.patient
 @given(VALUES)
 def test_json_says_what_the_module_json_says(value):
     text = cli.in_json(value)
