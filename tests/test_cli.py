@@ -7,11 +7,11 @@ import os
 import re
 import sys
 
-import build
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import build
 import nlraw
 from nlraw import cli, orphans
 
