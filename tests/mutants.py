@@ -42,7 +42,7 @@ TESTS = {
     ),
     "link": (["link", "orphans"], []),
     "tc": (["tc", "orphans"], []),
-    "provision": ([], ["live_setup", "live_setup_races"]),
+    "provision": (["provision"], ["live_setup", "live_setup_races", "live_setup_faults"]),
 }
 
 MEMORY = 2 << 30  # some mutants allocate without end
