@@ -119,9 +119,22 @@ def test_create_veth_bytes():
 
 
 def test_requests_say_what_they_do_to_what():
-    requests = (link.get(7, "tap0"), link.find("eth0"), link.dump("tun"), link.delete(7, "tap0"))
-    told = [(each.step, each.object) for each in requests]
-    assert told == [("read link", "tap0"), ("look up link", "eth0"), ("list links", "tun"), ("delete link", "tap0")]
+    told = {
+        link.get(7, "tap0"): "read link tap0",
+        link.find("eth0"): "look up link eth0",
+        link.dump(): "list links of every kind",
+        link.dump("tun"): "list links tun",
+        link.delete(7, "tap0"): "delete link tap0",
+        link.set_group(7, "tap0", 9): "set group of link tap0",
+        link.delete_group(9, "tap0, tap1"): "delete links tap0, tap1",
+        link.set_up(7, "tap0"): "set up link tap0",
+        link.create_veth("eth0", "peer0"): "create veth eth0",
+    }
+    assert {each: "%s %s" % (each.step, each.object) for each in told} == told
+
+
+def test_what_is_asked_by_a_request_of_one_link_ends_with_the_one_message():
+    assert [each.flags for each in (link.get(7, "tap0"), link.find("eth0"))] == [uapi.NLM_F_REQUEST] * 2
 
 
 @pytest.mark.parametrize("request_", [link.get(7, "a"), link.find("eth0"), link.dump("tun"), link.create_veth("a", "b")])
@@ -254,6 +267,11 @@ def test_operational_states_are_named_as_ip_names_them(state, name):
     assert link.operstate_name(state) == name
 
 
+def test_a_link_layer_address_is_told_in_hex():
+    payload = build.link_payload() + wire.attribute(uapi.IFLA_ADDRESS, b"\x02\xab\x00\x0c\xff\x10")
+    assert build.as_link(payload).address == "02:ab:00:0c:ff:10"
+
+
 def test_links_are_picked_from_among_other_messages():
     row = [(uapi.NLMSG_DONE, bytes(4)), (uapi.RTM_NEWLINK, build.link_payload()), (uapi.RTM_DELLINK, b"")]
     datagram = b"".join(wire.message(type, 0, 1, payload) for type, payload in row)
@@ -272,8 +290,9 @@ def test_only_is_the_one_link_of_a_reply():
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_only_refuses_none_and_several(count):
-    with pytest.raises(Malformed):
+    with pytest.raises(Malformed) as caught:
         link.only(reply_of(count))
+    assert str(caught.value) == "parse netlink message: %d links where one was asked for, at offset 0" % count
 
 
 def test_only_raises_the_refusal():
@@ -286,15 +305,19 @@ def test_only_raises_the_refusal():
 # ---------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("name", ["eth0", "tap0_urunc", "a" * 15, "\u00e9" * 7, "tap\udcff", "*", "-x", "..."])
+@pytest.mark.parametrize("name", ["eth0", "tap0_urunc", "X", "a" * 15, "\u00e9" * 7, "tap\udcff", "*", "-x", "..."])
 def test_what_a_link_can_be_called(name):
     link.check_name(name)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a" * 16, "\u00e9" * 8, "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0b"])
 def test_what_a_link_cannot_be_called(name):
-    with pytest.raises(Invalid):
+    with pytest.raises(Invalid) as caught:
         link.check_name(name)
+    size = len(name.encode("utf-8"))
+    too_long = "an interface name has at most 15 bytes, this one has %d" % size
+    assert caught.value.message == (too_long if size > 15 else "this cannot be the name of an interface")
+    assert (caught.value.step, caught.value.object) == ("check name", name)
 
 
 # ---------------------------------------------------------------- malformed
@@ -304,6 +327,7 @@ def test_what_a_link_cannot_be_called(name):
 def test_a_link_shorter_than_its_fixed_part_is_malformed(size):
     with pytest.raises(Malformed) as caught:
         build.as_link(bytes(size))
+    assert caught.value.message == "%d bytes where ifinfomsg belongs, at offset 16" % size
     assert caught.value.offset == 16
 
 
