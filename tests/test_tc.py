@@ -114,18 +114,21 @@ def test_create_redirect_bytes():
 def test_requests_say_what_they_do_to_what():
     filter = build.as_filter(build.redirect_payload(2, "u32", 4, priority=7))
     qdisc = build.as_qdisc(build.qdisc_payload(2, "ingress"))
-    requests = [
-        tc.delete_qdisc(qdisc, "eth0"),
-        tc.delete_filter(filter, INGRESS, "eth0"),
-        tc.delete_priority(filter, INGRESS, "eth0"),
-    ]
-    assert [each.step for each in requests] == ["delete ingress qdisc", "delete u32 filter", "delete u32 priority 7"]
-    assert [each.object for each in requests] == ["eth0"] * 3
+    told = {
+        tc.delete_qdisc(qdisc, "eth0"): "delete ingress qdisc",
+        tc.delete_filter(filter, INGRESS, "eth0"): "delete u32 filter",
+        tc.delete_priority(filter, INGRESS, "eth0"): "delete u32 priority 7",
+        tc.create_ingress(2, "eth0"): "create qdisc (ingress)",
+        tc.create_redirect(2, INGRESS, 4, "eth0"): "create redirect (u32, mirred)",
+    }
+    assert {each: each.step for each in told} == told
+    assert {(each.object, each.fixed) for each in told} == {("eth0", 20)}
 
 
 def test_the_redirect_that_is_made_is_read_as_one():
-    payload = tc.create_redirect(2, INGRESS, 4, "eth0").payload
+    payload = tc.create_redirect(2, INGRESS, 4, "eth0", priority=7).payload
     made = build.as_filter(payload)
+    assert (made.priority, made.protocol) == (7, uapi.ETH_P_ALL)
     (action,) = made.actions()
     assert made.matches_all
     assert (action.redirect, action.eaction, action.control) == (4, uapi.TCA_EGRESS_REDIR, uapi.TC_ACT_STOLEN)
@@ -306,6 +309,11 @@ def test_actions_of_other_kinds_redirect_nothing():
         build.filter_payload(2, "u32", build.selector(0), build.actions("u32", build.action("gact"), build.mirred(4)))
     )
     assert told(filter) == [("gact", None, None, None), ("mirred", 4, REDIRECT, STOLEN)]
+
+
+def test_an_action_without_a_kind_has_an_empty_one():
+    (action,) = build.as_filter(build.filter_payload(2, "matchall", build.actions("matchall", b""))).actions()
+    assert (action.kind, action.redirect) == ("", None)
 
 
 def test_a_mirred_without_its_parameters_redirects_nothing():
