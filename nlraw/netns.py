@@ -44,7 +44,7 @@ def describe(netns: "NetnsArgument") -> str:
     """
     if netns is None:
         return "current"
-    if isinstance(netns, int):
+    if isinstance(netns, int) and not isinstance(netns, bool):
         return "/proc/%d/ns/net" % netns
     if isinstance(netns, str):
         if netns.isdecimal():
@@ -206,6 +206,10 @@ def unshare(kinds: int) -> None:
     _call("unshare", "create namespace", ", ".join(names), kinds)
 
 
+# Seconds after which it is looked whether a thread that has not ended ever began.
+_STILLBORN = 1.0
+
+
 def start(function: "Callable[[], T]") -> "Callable[[], T]":
     """Call a function on a thread of its own. Returns a function that waits for it, and hands on what it returned or raised."""
     returned: List[T] = []
@@ -219,16 +223,16 @@ def start(function: "Callable[[], T]") -> "Callable[[], T]":
         except BaseException as error:
             raised.append(error)
         finally:
-            stillborn.clear()
             ended.release()
 
     # Where there is no memory for body's frame, CPython ends the thread and tells nobody. That shows by its letting go of the
     # arguments of what it called: not of body, which some versions then never let go of, but of next(), which has no frame.
     argument: set[object] = set()
-    stillborn = [ref(argument, ended.__exit__)]  # type: ignore[arg-type] # which takes any
+    alive = ref(argument)
 
     def wait() -> "T":
-        ended.acquire()
+        while not ended.acquire(timeout=_STILLBORN) and alive() is not None:
+            pass
         if raised:
             raise raised[0]
         if not returned:
@@ -237,7 +241,7 @@ def start(function: "Callable[[], T]") -> "Callable[[], T]":
 
     try:
         _thread.start_new_thread(next, (iter(body, None), argument))
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         raise Refused(errno.EAGAIN, "no thread could be started", "enter namespace") from None
     return wait
 

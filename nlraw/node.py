@@ -99,6 +99,8 @@ def _candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
     for directory in netns.DIRECTORIES if dirs is None else map(os.fspath, dirs):
         try:
             names = sorted(os.listdir(directory))
+        except ValueError as error:  # a NUL in it
+            raise Invalid(str(error), "list namespaces in", repr(directory)) from None
         except OSError as error:
             if dirs is None and isinstance(error, FileNotFoundError):
                 continue
@@ -195,6 +197,9 @@ def _inside(path: str, target: Target, act: "Callable[[Route], Report]", alone: 
         if not isinstance(report, Report):
             return orphans.failure(path, target, error)
         return report.replace(error=None) if isinstance(error, TapInUse) else report
+    except MemoryError:
+        words = os.strerror(errno.ENOMEM)
+        return orphans.failure(path, target, Refused(errno.ENOMEM, words, "clean up", path))
 
 
 def _totals(reports: "Sequence[Report]", target: Target) -> Totals:

@@ -256,7 +256,7 @@ def test_a_closed_file_is_a_clear_error(pod):
         nlraw.scan(netns=file)
 
 
-@pytest.mark.parametrize("netns", [1.5, b"/run/netns/x", [], object()])
+@pytest.mark.parametrize("netns", [1.5, b"/run/netns/x", [], object(), True])
 def test_what_is_no_name_at_all_is_invalid(netns):
     with pytest.raises(nlraw.Invalid) as caught:
         nlraw.scan(netns=netns)

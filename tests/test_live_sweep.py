@@ -418,6 +418,21 @@ def test_a_directory_that_cannot_be_read_is_an_error(node, directory, number):
     assert caught.value.step == "list namespaces in"
 
 
+def test_a_directory_that_cannot_be_one_is_an_error(node):
+    with pytest.raises(nlraw.Invalid) as caught:
+        nlraw.sweep(dirs=["a\0b"])
+    assert (caught.value.step, caught.value.object) == ("list namespaces in", repr("a\0b"))
+
+
+def test_where_memory_runs_out_in_one_namespace_the_others_go_on(node, fail_in):
+    paths = node.add_many(3)
+    fail_in(paths[1], error=MemoryError())
+    swept = sweep(node)
+    assert swept.totals == totals(namespaces=3, orphans=2, deleted=2, failed=1)
+    (error,) = [report.error for report in swept.namespaces if report.error is not None]
+    assert (error.errno, error.object) == (errno.ENOMEM, paths[1])
+
+
 # ---------------------------------------------------------------- how many at a time
 
 

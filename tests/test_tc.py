@@ -311,6 +311,11 @@ def test_actions_of_other_kinds_redirect_nothing():
     assert told(filter) == [("gact", None, None, None), ("mirred", 4, REDIRECT, STOLEN)]
 
 
+def test_the_actions_of_a_filter_are_read_once():
+    filter = build.as_filter(build.redirect_payload(2, "u32", 4))
+    assert filter.actions() is filter.actions()
+
+
 def test_an_action_without_a_kind_has_an_empty_one():
     (action,) = build.as_filter(build.filter_payload(2, "matchall", build.actions("matchall", b""))).actions()
     assert (action.kind, action.redirect) == ("", None)
