@@ -81,7 +81,7 @@ def test_a_bundle_is_any_absolute_path(bundle):
         (b"creating", "it is no JSON: Expecting value: line 1 column 1 (char 0)"),
         (b'{"id": "t1"', "it is no JSON: "),
         (b"{} {}", "it is no JSON: Extra data: line 1 column 4 (char 3)"),
-        (b'{"id": "\n"}', "it is no JSON: Invalid control character at"),
+        (b'{"id": "\n"}', "it is no JSON: Invalid control character "),
         (b'{"pid": NaN}', "it is no JSON: NaN is no JSON"),
         (b'{"pid": -Infinity}', "it is no JSON: -Infinity is no JSON"),
         (b'{"pid": 01}', "it is no JSON: "),
