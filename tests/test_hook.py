@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import build
 import nlraw
 from nlraw import cli, hook
 
@@ -182,6 +183,7 @@ JSON = st.recursive(
 )
 
 
+@build.patient
 @given(JSON, st.sampled_from([None, 1]), st.booleans())
 def test_what_json_writes_is_read_as_it_was_meant(value, indent, escaped):
     text = json.dumps(value, indent=indent, ensure_ascii=escaped)
