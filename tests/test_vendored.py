@@ -187,7 +187,8 @@ STRAY = "raise SystemExit('a stray file was imported: ' + __name__)\n"
 
 # What commands import while they run. What `python -m` takes is imported before any code of ours runs.
 STRAYS = "ctypes json select subprocess threading".split()
-if sys.version_info >= (3, 7) and platform.python_implementation() == "CPython":  # before that, importing nlraw imports all that a cleanup takes
+# Before 3.7 importing nlraw imports all that a cleanup takes.
+if sys.version_info >= (3, 7) and platform.python_implementation() == "CPython":
     STRAYS += "struct fcntl _socket".split()
 
 
