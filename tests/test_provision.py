@@ -1,14 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw.provision, as far as it takes no kernel: the place that the uplink's redirect is given."""
+"""nlraw.provision, as far as it takes no kernel: what it refuses, and the place that the uplink's redirect is given."""
 
 import pytest
 
 import build
 from nlraw import orphans, provision, tc, uapi
+from nlraw.errors import Invalid
 from worlds import CLSACT_IN, CLSACT_OUT
 
 UPLINK = build.as_link(build.link_payload(2, "eth0", kind="veth"))
 TAP = build.as_link(build.link_payload(4))
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        ({"uplink": "none"}, "check uplink none: a setup needs an uplink"),
+        ({"tap": "tap%d"}, "check name tap%d: this cannot be the name of a new interface"),
+        ({"owner": -1}, "check ID -1: this can be no user or group"),
+        ({"group": 0xFFFFFFFF}, "check ID 4294967295: this can be no user or group"),
+        ({"address": "10.9.8.1"}, "check address 10.9.8.1: this is no address with a prefix length, such as 10.9.8.1/24"),
+        ({"address": "10.9.8.1/33"}, "check address 10.9.8.1/33: this is no address with a prefix length, such as 10.9.8.1/24"),
+        ({"address": "0.0.0.0/0"}, "check address 0.0.0.0/0: no device can have this address"),
+    ],
+)
+def test_an_argument_that_cannot_be_meant_is_refused_before_anything_is_looked_at(arguments, told):
+    with pytest.raises(Invalid) as caught:
+        provision.setup("/nonexistent/netns", **arguments)
+    assert str(caught.value) == told
+    assert caught.value.report is None
 
 
 def priority_beside(incoming, outgoing=()):
