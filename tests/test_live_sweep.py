@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import socket
@@ -729,7 +730,10 @@ def test_on_a_terminal_a_long_run_shows_its_progress_and_takes_it_away(node):
     node.add_many(3)
     slow(node, 2)
     status, shown = on_terminal("sweep", "--dir", node.directory, "--jobs", "1")
-    assert (status, shown) == (0, "\r\x1b[Knlraw: cleaned up 1 of 4 namespaces\r\x1b[K")
+    told = shown.split("\r\x1b[K")  # more than once where the machine is slow
+    assert (status, told[0], told[-1]) == (0, "", "")
+    assert any(told)
+    assert all(re.match("(nlraw: (looked at|cleaned up) [0-3] of 4 namespaces)?$", each) for each in told)
 
 
 def test_on_a_terminal_a_short_run_is_silent(node):
