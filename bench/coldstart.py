@@ -4,7 +4,7 @@
 All Pythons are the same interpreter, outside of any virtual environment, with bytecode caches:
 
     start                  python3 -I -S -c pass
-    cleanup                python3 -I -S -c "...; from nlraw.cli import main; main()" cleanup, started in the namespace
+    cleanup                python3 -I -S -c "...; from nlraw.cli import program; program()" cleanup, started in the namespace
     cleanup, one file      the same, of what `nlraw.bundle` makes
     hook                   that of the folder with hook, started outside of it, as a container runtime starts one
     ... with site          both without -S: the module `site`, which every Python has that is started without flags

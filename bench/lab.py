@@ -66,7 +66,7 @@ class Lab:
 
     def nlraw(self, *arguments):
         """The command line `nlraw ...`, of an installed copy with its bytecode cached, as bare as a caller can start it."""
-        start = "import sys; sys.path.insert(0, %r); from nlraw.cli import main; sys.exit(main())" % self.copy
+        start = "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()" % self.copy
         return ISOLATED + ["-c", start] + list(arguments)
 
     def cleanups(self):

@@ -10,6 +10,6 @@ try:
 except OSError:  # the current directory is gone
     pass
 
-from .cli import main
+from .cli import program
 
-sys.exit(main())
+program()

@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from typing import Dict, Sequence
 
 MAIN = b"""\
-import sys
+from nlraw.cli import program
 
-from nlraw.cli import main
-
-sys.exit(main())
+program()
 """
 
 # Reads sources by name, writes their code objects, each as marshal has it.

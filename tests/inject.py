@@ -21,10 +21,10 @@ import command
 LAUNCH = """
 import os, signal, sys
 del sys.path[0]
-from nlraw.cli import main
+from nlraw.cli import program
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has us ignore it
 os.kill(os.getpid(), signal.SIGSTOP)
-sys.exit(main())
+program()
 """
 
 # The errors that a call can give: interrupted, no room, refused, no descriptor left, broken, gone. What is not named never fails

@@ -166,7 +166,7 @@ def test_all_that_is_promised_is_there():
 
 @needs_lazy_imports
 def test_a_cleanup_imports_only_what_it_needs():
-    loaded = modules_after("from nlraw.cli import main")
+    loaded = modules_after("from nlraw.cli import program")
     own = {module[len("nlraw.") :] for module in loaded if module.startswith("nlraw.")}
     assert not own & {"node", "provision", "tap", "selftest"}
     assert not loaded & {"os", "stat"} - modules_after("pass")

@@ -433,8 +433,8 @@ def test_nothing_is_asked_of_stdin(pod):
 HEEDING_CTRL_C = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from nlraw.cli import main
-sys.exit(main())
+from nlraw.cli import program
+program()
 """
 
 
@@ -533,7 +533,7 @@ def test_a_look_sends_no_change(pod, strace, arguments):
 # ---------------------------------------------------------------- ways in
 
 # As an installer writes it for the entry point of the console script.
-CONSOLE_SCRIPT = "import sys; from nlraw.cli import main; sys.exit(main())"
+CONSOLE_SCRIPT = "import sys; from nlraw.cli import program; sys.exit(program())"
 # What -m does, where -I keeps PYTHONPATH out.
 AS_MODULE = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('nlraw', None, '__main__', True)"
 

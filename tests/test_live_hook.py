@@ -389,7 +389,7 @@ def test_whoever_does_not_listen_changes_neither_the_work_nor_the_status(make_po
     assert pods.TAP not in orphaned.links() and pods.TAP in used.links()
 
 
-ISOLATED = "import sys; sys.path.insert(0, %r); from nlraw.cli import main; sys.exit(main())" % ROOT
+ISOLATED = "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()" % ROOT
 
 
 def test_neither_environment_nor_a_directory_is_needed(pod, bundle, tmp_path):

@@ -231,10 +231,10 @@ def test_where_setns_is_filtered_out_the_current_namespace_can_be_used(pod, refu
 # As `ulimit -n` does, from main() on: with fewer than a handful the interpreter itself does not start.
 LIMITED = """
 import resource, sys
-from nlraw.cli import main
+from nlraw.cli import program
 limit = int(sys.argv.pop(1))
 resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-sys.exit(main())
+program()
 """
 
 

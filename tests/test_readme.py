@@ -178,7 +178,7 @@ def test_the_quick_start_of_each_user(node):
     assert pods.TAP in done.stdout
 
 
-START = "import sys; sys.path.insert(0, '.'); from nlraw.cli import main; sys.exit(main())"
+START = "import sys; sys.path.insert(0, '.'); from nlraw.cli import program; program()"
 
 
 @pytest.mark.slow

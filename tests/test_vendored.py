@@ -115,7 +115,7 @@ def test_a_test_that_fails_against_the_copy_is_seen(stage):
 
 def isolated(directory, *options):
     """The argv that starts the copy, where no nlraw can be imported."""
-    code = "import sys; sys.path.insert(0, %r); from %s.cli import main; sys.exit(main())" % (str(directory), NAME)
+    code = "import sys; sys.path.insert(0, %r); from %s.cli import program; program()" % (str(directory), NAME)
     absent = "import importlib.util as u; assert u.find_spec('nlraw') is None; "
     return (sys.executable, "-I", "-S") + options + ("-c", absent + code)
 
