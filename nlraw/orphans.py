@@ -54,7 +54,7 @@ def judge(link: Link) -> "Optional[str]":
     a deferred worker (linkwatch_event(), net/core/link_watch.c). They count only where there is no carrier to read.
     """
     tun, carrier = link.tun(), link.carrier
-    if tun is None or tun.type != uapi.IFF_TAP:
+    if tun is None or not is_tap(link):
         return None
     if carrier or tun.queues or tun.disabled_queues:  # a queue has a holder, attached or not, whatever the carrier
         return IN_USE
@@ -63,6 +63,11 @@ def judge(link: Link) -> "Optional[str]":
         if running or not link.flags & uapi.IFF_UP:  # down shows nothing either way: not provably an orphan
             return IN_USE
     return ORPHAN
+
+
+def is_tap(link: Link) -> bool:
+    tun = link.tun()
+    return tun is not None and tun.type == uapi.IFF_TAP
 
 
 def evidence(link: Link) -> str:
@@ -76,9 +81,9 @@ def evidence(link: Link) -> str:
     return ", ".join(facts)
 
 
-def is_fresh(link: Link) -> bool:
-    """An orphan that no second open ever attached to: the leftover of a failed start, or a start under way."""
-    return not link.carrier_up_count and judge(link) == ORPHAN
+def is_fresh(orphan: Link) -> bool:
+    """One that no second open ever attached to: the leftover of a failed start, or a start under way."""
+    return not orphan.carrier_up_count
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -264,28 +269,27 @@ class Target:
         return name != self.name and (name == self.tap or matches(self.match, name))
 
 
-def look(route: Route, target: Target, *more: "Request") -> "Tuple[Optional[Link], List[Link], List[Reply]]":
-    """The uplink, None where there is none; the matching TAPs; and replies to further questions. All is asked for in
-    one datagram, behind the default routes where they have to tell the uplink."""
+def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
+    """The uplink, None where there is none, and the matching TAPs. Both are asked for in one datagram, behind the default
+    routes where they have to tell the uplink."""
     requests = []
     if target.uplink == "auto":
         requests = [link.get(ifindex, "of the default route") for ifindex in _default_routes(route)]
     elif target.name is not None:
         requests = [link.find(target.name)]
-    replies = route.query(*(requests + [link.dump("tun")] + list(more)))
-    named, listed, told = replies[: len(requests)], replies[len(requests)], replies[len(requests) + 1 :]
+    *named, listed = route.query(*requests, link.dump("tun"))
     taps = matching(listed, target)
     found = [link.only(reply) for reply in named if not is_gone(reply.error)]
     if target.name is None:  # an orphan may have a default route too
         found = [device for device in found if device.ifindex not in {tap.ifindex for tap in taps}]
     else:  # one found by an alternative name is somebody else's device
         found = [device for device in found if device.ifname == target.name]
-    return found[0] if found else None, taps, told
+    return found[0] if found else None, taps
 
 
 def matching(listed: "Reply", target: Target) -> "List[Link]":
     """The matching TAPs among the links that a reply lists."""
-    return [tap for tap in link.links(listed.answer()) if target.fits(tap.ifname) and judge(tap) is not None]
+    return [found for found in link.links(listed.answer()) if target.fits(found.ifname) and is_tap(found)]
 
 
 def _default_routes(route: Route) -> "List[int]":
@@ -378,7 +382,8 @@ class Cleanup:
         raise Interrupted("the namespace changed each time it was looked at", "clean up", self.route.path)
 
     def look(self) -> "List[Link]":
-        self.uplink, taps, (qdiscs,) = look(self.route, self.target, tc.dump_qdiscs())
+        self.uplink, taps = look(self.route, self.target)
+        (qdiscs,) = self.route.query(tc.dump_qdiscs())  # by itself: while one dump is under way the kernel refuses another
         self.qdiscs = tc.qdiscs(qdiscs.answer())
         if self.uplink is not None:
             self.name = self.uplink.ifname
@@ -572,11 +577,12 @@ def failure(path: str, target: Target, error: Error) -> Report:
 
 def as_tap(tap: Link, deleted: bool = False) -> Tap:
     """What a report tells of a TAP."""
+    verdict = judge(tap)
     return Tap(
         ifname=tap.ifname,
         ifindex=tap.ifindex,
-        verdict=judge(tap),
-        fresh=is_fresh(tap),
+        verdict=verdict,
+        fresh=verdict == ORPHAN and is_fresh(tap),
         carrier=tap.carrier,
         operstate=link.operstate_name(tap.operstate),
         flags=link.flag_names(tap.flags),

@@ -433,25 +433,26 @@ def test_an_interruption_around_an_ioctl_is_undone(pod, monkeypatch, number, ste
 
 
 class Fault:
-    """One request of a setup that goes wrong, the nth of those sent since a datagram that starts with ``begin``, or of all.
+    """One request of a setup that goes wrong, the nth of those sent since the datagrams that start with these steps, or of all.
 
     "refused": the kernel refuses that request alone, and carries the others out. "lost": the answers to its whole datagram
     are lost. "interrupted": a signal's exception comes instead of them. ``done``: the kernel had carried it out.
     """
 
-    def __init__(self, monkeypatch, number, kind, done, begin=None):
+    def __init__(self, monkeypatch, number, kind, done, since=()):
         self.left = number
         self.kind = kind
         self.done = done
-        self.begin = begin
+        self.since = list(since)
         self.struck = None
         real = Route.change
         monkeypatch.setattr(Route, "change", lambda route, *requests: self.change(real, route, requests))
 
     def change(self, real, route, requests):
-        if self.begin and [request.step for request in requests[:1]] != [self.begin]:
+        if self.since and self.since[0] == requests[0].step:
+            self.since.pop(0)
+        if self.since:
             return real(route, *requests)
-        self.begin = None
         place, self.left = self.left, self.left - len(requests)
         if self.struck is not None or not 0 <= place < len(requests):
             return real(route, *requests)
@@ -566,7 +567,7 @@ def test_an_undo_that_fails_is_told_beside_the_first_error_and_made_good_by_the_
     told = []
     for number in range(100):
         with pytest.MonkeyPatch.context() as patch:
-            fault = Fault(patch, number, kind, done, begin="list qdiscs")
+            fault = Fault(patch, number, kind, done, since=["list qdiscs", "list qdiscs"])  # the cleanup's, the undo's
             fail_ioctl(patch, uapi.TUNSETPERSIST, OSError(errno.EIO, "on purpose"))
             try:
                 nlraw.setup(netns=pod.path)

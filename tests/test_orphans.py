@@ -58,7 +58,7 @@ def test_the_verdict_on_a_captured_link(name):
 @golden.needs_little_endian
 @pytest.mark.parametrize("name", sorted(JUDGED))
 def test_only_the_orphan_that_was_never_opened_again_is_fresh(name):
-    assert orphans.is_fresh(captured(name)) is (name == "tap-fresh")
+    assert orphans.as_tap(captured(name)).fresh is (name == "tap-fresh")
 
 
 UP, RUNNING, LOWER_UP = uapi.IFF_UP, uapi.IFF_RUNNING, uapi.IFF_LOWER_UP
@@ -96,7 +96,7 @@ def test_the_verdict_by_its_evidence(facts, verdict):
 
 @pytest.mark.parametrize("count, carrier, fresh", [(0, 0, True), (None, 0, True), (1, 0, False), (0, 1, False)])
 def test_fresh_is_an_orphan_whose_carrier_never_came_on(count, carrier, fresh):
-    assert orphans.is_fresh(build.as_link(build.link_payload(up_count=count, carrier=carrier))) is fresh
+    assert orphans.as_tap(build.as_link(build.link_payload(up_count=count, carrier=carrier))).fresh is fresh
 
 
 @pytest.mark.parametrize(
@@ -456,7 +456,8 @@ def test_what_is_asked_is_told_in_words():
     made.before = lambda requests: asked.append(", ".join("%s %s" % (each.step, each.object) for each in requests))
     removed(made)
     assert asked == [
-        "look up link eth0, list links tun, list qdiscs of all links",
+        "look up link eth0, list links tun",
+        "list qdiscs of all links",
         "list filters eth0",
         "read link tap0_urunc",
         "delete u32 filter eth0, delete u32 priority 49152 eth0, delete ingress qdisc eth0, "

@@ -98,7 +98,8 @@ def sweep_floor(directory):
     for name in os.listdir(directory):
         namespace = netns.Namespace(os.path.join(directory, name))
         asked = route.Route(namespace)
-        uplink, taps, (listed,) = orphans.look(asked, target, tc.dump_qdiscs())
+        uplink, taps = orphans.look(asked, target)
+        (listed,) = asked.query(tc.dump_qdiscs())
         qdiscs = tc.qdiscs(listed.answer())
         steps = orphans.plan(uplink, taps, qdiscs, orphans.hooks(asked, uplink, qdiscs))
         planned.append((namespace, asked, [step.request for step in steps]))
