@@ -26,6 +26,8 @@ _s32 = Struct("=i")
 
 _CONTROL = frozenset((uapi.NLMSG_NOOP, uapi.NLMSG_ERROR, uapi.NLMSG_DONE, uapi.NLMSG_OVERRUN))
 
+_LISTED = uapi.NLM_F_MULTI | uapi.NLM_F_DUMP_INTR
+
 # The answer to a request with one of these flags does not end with its first message.
 _ENDS_OTHERWISE = uapi.NLM_F_ACK | uapi.NLM_F_DUMP
 
@@ -118,7 +120,11 @@ class Exchange:
             if reply is None or message.port != port:
                 continue
             ours = True
-            if self._take(reply, message):
+            if (
+                message.flags & _LISTED == uapi.NLM_F_MULTI and message.type >= uapi.NLMSG_MIN_TYPE
+            ):  # one more of a list, not torn
+                reply.messages.append(message)
+            elif self._take(reply, message):
                 reply.finished = True
                 del waiting[message.sequence]
         return ours

@@ -81,10 +81,13 @@ class Route:
                 if not left or error.errno == errno.ETIMEDOUT:
                     raise
                 continue
+            again = [reply for reply in answers if reply.interrupted or (reply.error is not None and _is_put_off(reply))]
+            if not again and asked is requests:
+                return answers
             replies.update(zip(asked, answers))
-            asked = tuple([reply.request for reply in answers if reply.interrupted or _is_put_off(reply)])
-            if not asked:
+            if not again:
                 return [replies[request] for request in requests]
+            asked = tuple([reply.request for reply in again])
         for reply in replies.values():
             if reply.interrupted:
                 words = "the list changed while it was read, %d times in a row" % ATTEMPTS
