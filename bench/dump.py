@@ -7,6 +7,8 @@
     all, read    the same, and six values of each link read: nlraw parses when it is asked
     ..., floor   the kernel's answers to the same requests received and counted, nothing else: in C; and the same system calls
                  made by Python, which looks at nothing but whether that was the end
+    ..., unchecked  the same results by the shortest Python that makes them of this kernel's answers: no check, no error, no
+                 other layout
 
 iproute2's figures are those of whole processes.
 """
@@ -25,8 +27,10 @@ QUICK_SIZES = (10, 1004)
 # Who can do what, and the name of the task.
 TASKS = {
     "taps, floor": {lab.FLOOR: "taps", lab.PYTHON_FLOOR: "taps-floor"},
+    "taps, unchecked": {lab.PYTHON_FLOOR: "taps-unchecked"},
     "taps": {lab.NLRAW: "taps", lab.MNL: "taps", lab.GO: "taps", lab.PYROUTE2: "taps"},
     "scan, floor": {lab.FLOOR: "scan", lab.PYTHON_FLOOR: "scan-floor"},
+    "scan, unchecked": {lab.PYTHON_FLOOR: "scan-unchecked"},
     "scan": {lab.NLRAW: "scan", lab.MNL: "scan", lab.GO: "scan", lab.PYROUTE2: "scan"},
     "scan of another namespace": {lab.NLRAW: "scan-other"},
     "all, floor": {lab.FLOOR: "dump"},

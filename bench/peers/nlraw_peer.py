@@ -2,6 +2,7 @@
 """nlraw itself, as a peer. Arguments: the directories to import it and the rest of this folder from."""
 
 import os
+import struct
 import sys
 import time
 
@@ -77,6 +78,92 @@ def floor(count, anew):
     return tally(count, once, links_of)
 
 
+class Seen:
+    """The least that can be kept of a link."""
+
+    __slots__ = ("ifindex", "flags", "datagram", "start", "end")
+
+
+def unchecked_links(count):
+    """`links` of TAPs in one straight line: nothing is checked, nobody else's messages are expected, nothing can be refused."""
+    asked = link.dump("tun").numbered(1)
+    socket = route._open(alone=False)[0]
+    header, fixed = uapi.nlmsghdr.unpack_from, uapi.ifinfomsg.unpack_from
+
+    def once():
+        socket.send(asked)
+        found = []
+        while True:
+            datagram, _, _, _ = socket.recvmsg(route.BUFFER, 0, route.MSG_DONTWAIT)
+            at = 0
+            while at < len(datagram):
+                length, kind, _, _, _ = header(datagram, at)
+                if kind == uapi.NLMSG_DONE:
+                    return found
+                seen = Seen()
+                _, _, seen.ifindex, seen.flags, _ = fixed(datagram, at + 16)
+                seen.datagram, seen.start, seen.end = datagram, at + 16, at + length
+                found.append(seen)
+                at += length + 3 & ~3
+
+    def links_of(found):
+        return [(one.ifindex, wire.Row(one.datagram, one.start + 16, one.end).string(uapi.IFLA_IFNAME)) for one in found]
+
+    return tally(count, once, links_of)
+
+
+def unchecked_scan(count):
+    """`scan` in one straight line: as above, each TAP is laid out as the first was, and is one without queues."""
+    asked = link.dump("tun").numbered(1)
+    header, values, name, ifindex, flags, operstate, carrier, up_count = _layout_of_first()
+
+    def once():
+        socket = route._open(alone=False)[0]
+        socket.send(asked)
+        taps = []
+        while True:
+            datagram, _, _, _ = socket.recvmsg(route.BUFFER, 0, route.MSG_DONTWAIT)
+            at = 0
+            while at < len(datagram):
+                length, kind, _, _, _ = header(datagram, at)
+                if kind == uapi.NLMSG_DONE:
+                    socket.close()
+                    return tuple(taps)
+                told = values(datagram, at + 16)
+                taps.append(
+                    nlraw.Tap(
+                        ifname=told[name].decode(),
+                        ifindex=told[ifindex],
+                        verdict="in-use" if told[carrier] else "orphan",
+                        fresh=not told[carrier] and not told[up_count],
+                        carrier=told[carrier] != 0,
+                        operstate=uapi.IF_OPER_NAMES[told[operstate]],
+                        flags=link.flag_names(told[flags]),
+                        deleted=False,
+                    )
+                )
+                at += length + 3 & ~3
+
+    return tally(count, once, lambda taps: names(tap for tap in taps if tap.verdict == "orphan"))
+
+
+def _layout_of_first():
+    """What reads all of a TAP that a report tells at one go, and where in the result each value stands."""
+    with netns.Namespace() as namespace, route.Route(namespace) as asked:
+        message = asked.query(link.dump("tun"))[0].answer()[0]
+    row = link.Link(message).attributes
+    kinds = {uapi.IFLA_OPERSTATE: "B", uapi.IFLA_CARRIER: "B", uapi.IFLA_CARRIER_UP_COUNT: "I"}
+    kinds[uapi.IFLA_IFNAME] = "%ds" % len(row.string(uapi.IFLA_IFNAME))
+    places = sorted((row.span(type)[0] - message.start, type, kind) for type, kind in kinds.items())
+    format, at = "=4xiI", 12  # ifinfomsg, up to the flags
+    for place, _, kind in places:
+        format += "%dx%s" % (place - at, kind)
+        at = place + struct.calcsize("=" + kind)
+    order = ["ifindex", "flags"] + [type for _, type, _ in places]
+    wanted = (uapi.IFLA_IFNAME, "ifindex", "flags", uapi.IFLA_OPERSTATE, uapi.IFLA_CARRIER, uapi.IFLA_CARRIER_UP_COUNT)
+    return (uapi.nlmsghdr.unpack_from, struct.Struct(format).unpack_from) + tuple(map(order.index, wanted))
+
+
 def scan(count, **where):
     return tally(count, lambda: nlraw.scan(**where), lambda taps: names(tap for tap in taps if tap.verdict == "orphan"))
 
@@ -139,6 +226,8 @@ if __name__ == "__main__":
             "taps": lambda count: links(count, link.dump("tun")),
             "taps-floor": lambda count: floor(count, anew=False),
             "scan-floor": lambda count: floor(count, anew=True),
+            "taps-unchecked": unchecked_links,
+            "scan-unchecked": unchecked_scan,
             "scan": scan,
             "scan-other": lambda count: scan(count, netns=OWN),
             "cleanup": cleanup,
