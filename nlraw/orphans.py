@@ -131,11 +131,11 @@ class Hook:
 
 
 class Step:
-    """One change: the request, and what it takes away: a TC object, or TAPs by ifindex. Neither: not worth a report."""
+    """One change: the request, and what it takes away: TC objects, or TAPs by ifindex. Neither: not worth a report."""
 
     __slots__ = ("request", "removes", "taps")
 
-    def __init__(self, request: "Request", removes: "Optional[TcObject]" = None, taps: "Iterable[int]" = ()) -> None:
+    def __init__(self, request: "Request", removes: "Sequence[TcObject]" = (), taps: "Iterable[int]" = ()) -> None:
         self.request = request
         self.removes = removes
         self.taps = frozenset(taps)
@@ -161,7 +161,7 @@ def plan(
         steps += unhook(hooks, uplink.ifname, {orphan.ifindex for orphan in orphans})
     for orphan in orphans:
         steps += [
-            Step(tc.delete_qdisc(qdisc, orphan.ifname), TcObject(dev=orphan.ifname, object="qdisc", kind=qdisc.kind))
+            Step(tc.delete_qdisc(qdisc, orphan.ifname), [TcObject(dev=orphan.ifname, object="qdisc", kind=qdisc.kind)])
             for qdisc in qdiscs
             if qdisc.ifindex == orphan.ifindex
             and qdisc.handle != 0  # the kernel's own default
@@ -180,10 +180,11 @@ def unhook(hooks: "Sequence[Hook]", dev: str, orphans: "set[int]") -> "List[Step
 
     The two sides of a clsact share the tables of u32 where they use the same priority, and either lists what is in both
     (tc_u_common, net/sched/cls_u32.c). Whose a filter is cannot be told then: one that redirects to an orphan goes, once; a
-    dead one may be the other side's and stays; the priority goes only if all that is in it goes.
+    dead one may be the other side's and stays; the priority goes only if all that is in it goes. Where nothing is shared, that
+    one deletion takes the filters along.
     """
     steps: List[Step] = []
-    sent = set()
+    sent: set[Tuple[int, int]] = set()
     for hook in hooks:
         twins = {
             (filter.priority, filter.handle)
@@ -197,17 +198,18 @@ def unhook(hooks: "Sequence[Hook]", dev: str, orphans: "set[int]") -> "List[Step
             doomed = [
                 filter for filter in priority if _redirects(filter, orphans) or (hook.incoming and not shared and is_dead(filter))
             ]
-            for filter in doomed:
-                if not (shared and (filter.priority, filter.handle) in sent):
-                    sent.add((filter.priority, filter.handle))
-                    gone = TcObject(dev=dev, object="filter", kind=filter.kind)
-                    steps.append(Step(tc.delete_filter(filter, hook.parent, dev), gone))
-            if not _is_vacant(priority, doomed, roots=2 if shared else 1):
-                empty = False
-            elif doomed and priority[0].kind == "u32":  # its root table may outlive the last filter
-                steps.append(Step(tc.delete_priority(priority[0], hook.parent, dev)))
+            vacant = _is_vacant(priority, doomed, roots=2 if shared else 1)
+            empty = empty and vacant
+            once = [filter for filter in doomed if not shared or (filter.priority, filter.handle) not in sent]
+            sent.update((filter.priority, filter.handle) for filter in once)
+            removes = [TcObject(dev=dev, object="filter", kind=filter.kind) for filter in once]
+            whole = vacant and bool(doomed) and priority[0].kind == "u32"  # its root table may outlive the last filter
+            if shared or not whole:
+                steps += [Step(tc.delete_filter(filter, hook.parent, dev), [gone]) for filter, gone in zip(once, removes)]
+            if whole:
+                steps.append(Step(tc.delete_priority(priority[0], hook.parent, dev), [] if shared else removes))
         if empty and hook.qdisc.kind == "ingress" and (steps or orphans):
-            steps.append(Step(tc.delete_qdisc(hook.qdisc, dev), TcObject(dev=dev, object="qdisc", kind="ingress")))
+            steps.append(Step(tc.delete_qdisc(hook.qdisc, dev), [TcObject(dev=dev, object="qdisc", kind="ingress")]))
     return steps
 
 
@@ -488,7 +490,7 @@ class Cleanup:
             uplink=self.name,
             outcome=outcome,
             taps=tuple(as_tap(tap, tap.ifindex in deleted) for tap in self.taps.values()),
-            tc_removed=tuple(step.removes for step in steps if step.removes is not None),
+            tc_removed=tuple(gone for step in steps for gone in step.removes),
             error=error,
         )
 
@@ -502,6 +504,7 @@ def _deletable(taps: "Sequence[Link]", qdiscs: "Sequence[tc.Qdisc]", hooks: "Seq
     requests = [tc.delete_qdisc(qdisc, "") for qdisc in qdiscs]
     for hook in hooks:
         requests += [tc.delete_filter(filter, hook.parent, "") for filter in hook.filters]
+        requests += [tc.delete_priority(filter, hook.parent, "") for filter in hook.filters if not (filter.table or filter.bare)]
     there: set[object] = {request.payload for request in requests}
     return there.union(tap.ifindex for tap in taps)
 

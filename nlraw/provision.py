@@ -248,12 +248,10 @@ class _Setup:
         (reply,) = self.route.query(tc.dump_qdiscs())
         hooks = orphans.hooks(self.route, uplink, tc.qdiscs(reply.answer()))
         kept = self.ingress_of(uplink) is not None  # it was there before us
-        steps = [
-            step
-            for step in orphans.unhook(hooks, uplink.ifname, {tap.ifindex})
-            if not (kept and step.removes is not None and step.removes.object == "qdisc")
-        ]
-        for reply in self.route.change(*[step.request for step in steps]):
+        requests = [step.request for step in orphans.unhook(hooks, uplink.ifname, {tap.ifindex})]
+        if kept:
+            requests = [request for request in requests if request.type != uapi.RTM_DELQDISC]
+        for reply in self.route.change(*requests):
             if not orphans.is_gone(reply.error):
                 reply.answer()
 

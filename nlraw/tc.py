@@ -201,7 +201,7 @@ def delete_filter(filter: Filter, parent: int, dev: str) -> Request:
 
 def delete_priority(filter: Filter, parent: int, dev: str) -> Request:
     """Delete the whole priority that a filter belongs to, root table and all."""
-    return _delete_filter(filter, parent, 0, "delete %s priority %d" % (filter.kind, filter.priority), dev)
+    return _delete_filter(filter, parent, 0, "delete %s filters of priority %d" % (filter.kind, filter.priority), dev)
 
 
 def _delete_filter(filter: Filter, parent: int, handle: int, step: str, dev: str) -> Request:

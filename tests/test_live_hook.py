@@ -234,7 +234,7 @@ def test_what_the_kernel_refuses_is_1_and_names_the_capability(pod, bundle):
         pytest.skip("no setpriv of util-linux")
     pod.add_orphan()
     bundle.network(pod.path)
-    for capability, step in (("sys_admin", "enter namespace"), ("net_admin", "delete u32 filter eth0")):
+    for capability, step in (("sys_admin", "enter namespace"), ("net_admin", "delete u32 filters of priority 49152 eth0")):
         argv = ("setpriv", "--bounding-set", "-" + capability, "--inh-caps", "-" + capability) + MODULE
         done = hook(bundle.state("stopped"), argv=argv)
         assert (done.status, done.out.splitlines()[0]) == (1, "container t1: %s: failed (uplink eth0)" % pod.path)

@@ -299,7 +299,9 @@ def test_without_cap_net_admin_no_orphan_is_removed(pod):
     before = pod.state()
     told = setups.setup("-n", pod.path, before=without("net_admin"))
     assert told.status == 1
-    assert told.err.startswith("nlraw: %s: delete u32 filter eth0: Operation not permitted; %s" % (pod.path, NET_ADMIN))
+    assert told.err.startswith(
+        "nlraw: %s: delete u32 filters of priority 49152 eth0: Operation not permitted; %s" % (pod.path, NET_ADMIN)
+    )
     assert pod.state() == before
 
 
@@ -580,8 +582,8 @@ def test_an_undo_that_fails_is_told_beside_the_first_error_and_made_good_by_the_
         setups.check_pair(pod)
         nlraw.cleanup(netns=pod.path)
         assert pod.state() == clean, fault.struck
-    assert number >= 4, "that many requests are in an undo"
+    assert number >= 3, "that many requests are in an undo"
     if kind != "interrupted":
         first = "persist TAP tap0_urunc: Input/output error"
         assert all(words.startswith(first) for words in told)
-        assert sum(words.startswith(first + "; then the undo failed: ") for words in told) >= 3
+        assert sum(words.startswith(first + "; then the undo failed: ") for words in told) >= 2

@@ -255,8 +255,7 @@ def planned(*payloads, taps=(TAP,), qdisc=INGRESS_QDISC, parent=INGRESS, qdiscs=
 def test_filters_go_first_then_the_ingress_qdisc_then_of_each_orphan_its_qdiscs_and_the_link():
     qdiscs = [build.as_qdisc(build.qdisc_payload(ifindex, "ingress")) for ifindex in (4, 5)]
     assert planned(bare("u32"), table(), redirect(4, "u32"), redirect(5, priority=7), taps=[TAP, OTHER_TAP], qdiscs=qdiscs) == [
-        "delete u32 filter eth0",
-        "delete u32 priority 49152 eth0",
+        "delete u32 filters of priority 49152 eth0",
         "delete matchall filter eth0",
         "delete ingress qdisc eth0",
         "delete ingress qdisc tap0_urunc",
@@ -303,19 +302,29 @@ def test_a_dead_redirect_of_what_goes_out_is_nobodys_of_ours():
     assert planned(redirect(0), taps=(), qdisc=CLSACT_QDISC, parent=CLSACT_OUT) == []
 
 
-def test_the_priority_goes_too_where_a_u32_filter_leaves_its_root_table_and_not_where_a_sibling_stays():
-    assert planned(table(), redirect(4, "u32"))[:2] == ["delete u32 filter eth0", "delete u32 priority 49152 eth0"]
+def test_the_priority_goes_where_a_u32_filter_would_leave_its_root_table_and_not_where_a_sibling_stays():
+    assert planned(table(), redirect(4, "u32"))[:2] == [
+        "delete u32 filters of priority 49152 eth0",
+        "delete ingress qdisc eth0",
+    ]
     assert planned(table(), redirect(4, "u32"), redirect(9, "u32", handle=2))[:2] == [
         "delete u32 filter eth0",
         "delete link tap0_urunc",
     ]
 
 
+def test_what_goes_with_a_priority_is_told_filter_by_filter():
+    hooks = [Hook(INGRESS_QDISC, INGRESS, filters(table(), redirect(4, "u32"), redirect(5, "u32", handle=0x80000801)))]
+    first = orphans.plan(ETH0, [TAP, OTHER_TAP], (), hooks)[0]
+    assert first.request.step == "delete u32 filters of priority 49152"
+    assert list(first.removes) == [report.TcObject(dev="eth0", object="filter", kind="u32")] * 2
+
+
 def test_priorities_of_other_chains_and_numbers_are_told_apart():
     steps = planned(
         redirect(4, "u32", chain=3, priority=7), redirect(9, "u32", priority=7), redirect(9, "u32", chain=3, priority=8)
     )
-    assert steps == ["delete u32 filter eth0", "delete u32 priority 7 eth0", "delete link tap0_urunc"]
+    assert steps == ["delete u32 filters of priority 7 eth0", "delete link tap0_urunc"]
 
 
 def test_of_an_orphans_qdiscs_only_the_uppermost_are_deleted_and_none_of_the_kernels_own():
@@ -343,13 +352,13 @@ def test_a_filter_that_both_sides_of_a_clsact_list_goes_once_if_it_redirects_to_
     both = [table(), table(handle=2), redirect(4, "u32", handle=3)]
     assert planned_of_sides(both, both, [TAP]) == [
         "delete u32 filter eth0",
-        "delete u32 priority 49152 eth0",
-        "delete u32 priority 49152 eth0",
+        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 eth0",
         "delete link tap0_urunc",
     ]
     assert planned_of_sides([table(handle=4)] + both, both, [TAP]) == [
         "delete u32 filter eth0",
-        "delete u32 priority 49152 eth0",  # of the side without a third table
+        "delete u32 filters of priority 49152 eth0",  # of the side without a third table
         "delete link tap0_urunc",
     ]
 
@@ -369,12 +378,15 @@ def test_a_dead_filter_that_both_sides_of_a_clsact_list_may_be_the_other_sides_a
     ],
 )
 def test_a_dead_filter_of_the_incoming_side_alone_goes(own, others):
-    assert planned_of_sides(own, others)[:1] == ["delete %s filter eth0" % filters(*own)[-1].kind]
+    gone = {"u32": "delete u32 filters of priority 49152 eth0", "matchall": "delete matchall filter eth0"}
+    assert planned_of_sides(own, others) == [gone[filters(*own)[-1].kind]]
 
 
 def test_only_the_sides_of_one_qdisc_share_filters():
     other = build.as_qdisc(build.qdisc_payload(2, "htb", HTB, uapi.TC_H_ROOT))
-    assert planned_of_sides([redirect(0, "u32")], [redirect(0, "u32")], other=other)[:1] == ["delete u32 filter eth0"]
+    assert planned_of_sides([redirect(0, "u32")], [redirect(0, "u32")], other=other) == [
+        "delete u32 filters of priority 49152 eth0"
+    ]
 
 
 def test_what_only_u32_shares_goes_from_either_side_of_other_classifiers():
@@ -446,7 +458,7 @@ def test_the_changes_are_one_datagram():
     seen = []
     made.before = lambda requests: seen.append([request.type for request in requests])
     removed(made)
-    assert [uapi.RTM_DELTFILTER, uapi.RTM_DELTFILTER, uapi.RTM_DELQDISC, uapi.RTM_DELQDISC, uapi.RTM_DELLINK] in seen
+    assert [uapi.RTM_DELTFILTER, uapi.RTM_DELQDISC, uapi.RTM_DELQDISC, uapi.RTM_DELLINK] in seen
     assert sum(any(type in (uapi.RTM_DELLINK, uapi.RTM_DELQDISC, uapi.RTM_DELTFILTER) for type in types) for types in seen) == 1
 
 
@@ -460,7 +472,7 @@ def test_what_is_asked_is_told_in_words():
         "list qdiscs of all links",
         "list filters eth0",
         "read link tap0_urunc",
-        "delete u32 filter eth0, delete u32 priority 49152 eth0, delete ingress qdisc eth0, "
+        "delete u32 filters of priority 49152 eth0, delete ingress qdisc eth0, "
         "delete ingress qdisc tap0_urunc, delete link tap0_urunc",
     ]
 
