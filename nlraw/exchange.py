@@ -26,8 +26,6 @@ _s32 = Struct("=i")
 
 _CONTROL = frozenset((uapi.NLMSG_NOOP, uapi.NLMSG_ERROR, uapi.NLMSG_DONE, uapi.NLMSG_OVERRUN))
 
-_LISTED = uapi.NLM_F_MULTI | uapi.NLM_F_DUMP_INTR
-
 # The answer to a request with one of these flags does not end with its first message.
 _ENDS_OTHERWISE = uapi.NLM_F_ACK | uapi.NLM_F_DUMP
 
@@ -120,22 +118,20 @@ class Exchange:
             if reply is None or message.port != port:
                 continue
             ours = True
-            if (
-                message.flags & _LISTED == uapi.NLM_F_MULTI and message.type >= uapi.NLMSG_MIN_TYPE
-            ):  # one more of a list, not torn
+            if message.flags & uapi.NLM_F_DUMP_INTR:
+                reply.interrupted = True
+            if message.type in _CONTROL:
+                last = self._control(reply, message)
+            else:
                 reply.messages.append(message)
-            elif self._take(reply, message):
+                last = not message.flags & uapi.NLM_F_MULTI and not reply.request.flags & _ENDS_OTHERWISE
+            if last:
                 reply.finished = True
                 del waiting[message.sequence]
         return ours
 
-    def _take(self, reply: Reply, message: wire.Message) -> bool:
-        """Add one message to its reply; tell whether it was the last."""
-        if message.flags & uapi.NLM_F_DUMP_INTR:
-            reply.interrupted = True
-        if message.type not in _CONTROL:
-            reply.messages.append(message)
-            return not message.flags & uapi.NLM_F_MULTI and not reply.request.flags & _ENDS_OTHERWISE
+    def _control(self, reply: Reply, message: wire.Message) -> bool:
+        """Take what tells of the conversation itself; tell whether it was the last message of the reply."""
         if message.type == uapi.NLMSG_ERROR:
             reply.error = _refusal(reply.request, message)
             return reply.error is not None or not reply.request.dumps

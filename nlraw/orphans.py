@@ -504,7 +504,7 @@ def _deletable(taps: "Sequence[Link]", qdiscs: "Sequence[tc.Qdisc]", hooks: "Seq
     requests = [tc.delete_qdisc(qdisc, "") for qdisc in qdiscs]
     for hook in hooks:
         requests += [tc.delete_filter(filter, hook.parent, "") for filter in hook.filters]
-        requests += [tc.delete_priority(filter, hook.parent, "") for filter in hook.filters if not (filter.table or filter.bare)]
+        requests += [tc.delete_priority(filter, hook.parent, "") for filter in hook.filters]
     there: set[object] = {request.payload for request in requests}
     return there.union(tap.ifindex for tap in taps)
 

@@ -26,7 +26,6 @@ NLMSG_NOOP = 1
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
 NLMSG_OVERRUN = 4
-NLMSG_MIN_TYPE = 16  # of a family; those below are control messages
 
 NLMSGERR_ATTR_MSG = 1
 NLMSGERR_ATTR_OFFS = 2

@@ -726,6 +726,18 @@ def test_a_refusal_tells_all_that_was_not_done():
     )
 
 
+def test_a_refused_priority_is_not_done_while_anything_of_it_is_there():
+    made = pod(tap())
+    made.refuse = {uapi.RTM_DELTFILTER: errno.EPERM, uapi.RTM_DELQDISC: errno.EPERM}
+    with pytest.raises(Refused) as caught:
+        removed(made)
+    assert str(caught.value) == (
+        "delete u32 filters of priority 49152 eth0: EPERM; "
+        "not done: delete u32 filters of priority 49152 eth0, delete ingress qdisc eth0"
+    )
+    assert [each.dev for each in caught.value.report.tc_removed] == ["tap0_urunc"]  # whose qdisc went with it
+
+
 def test_one_that_comes_into_use_after_a_change_is_not_said_to_have_changed_nothing():
     made = pod(tap())
     made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
