@@ -7,6 +7,7 @@
     all, read    the same, and six values of each link read: nlraw parses when it is asked
     ..., floor   the kernel's answers to the same requests received and counted, nothing else: in C; and the same system calls
                  made by Python, which looks at nothing but whether that was the end
+    taps, flat   with all checks, in one function and no layers
     ..., unchecked  the same results by the shortest Python that makes them of this kernel's answers: no check, no error, no
                  other layout
 
@@ -27,6 +28,7 @@ QUICK_SIZES = (10, 1004)
 # Who can do what, and the name of the task.
 TASKS = {
     "taps, floor": {lab.FLOOR: "taps", lab.PYTHON_FLOOR: "taps-floor"},
+    "taps, flat": {lab.PYTHON_FLOOR: "taps-flat"},
     "taps, unchecked": {lab.PYTHON_FLOOR: "taps-unchecked"},
     "taps": {lab.NLRAW: "taps", lab.MNL: "taps", lab.GO: "taps", lab.PYROUTE2: "taps"},
     "scan, floor": {lab.FLOOR: "scan", lab.PYTHON_FLOOR: "scan-floor"},

@@ -11,7 +11,7 @@ sys.path[:0] = sys.argv[1:]
 from serve import serve, tally
 
 import nlraw
-from nlraw import link, netns, orphans, route, tc, uapi, wire
+from nlraw import exchange, link, netns, orphans, route, tc, uapi, wire
 
 # So a process enters its own namespace as it would any other: through a thread and setns().
 OWN = "/proc/self/ns/net"
@@ -110,6 +110,44 @@ def unchecked_links(count):
         return [(one.ifindex, wire.Row(one.datagram, one.start + 16, one.end).string(uapi.IFLA_IFNAME)) for one in found]
 
     return tally(count, once, links_of)
+
+
+def flat_links(count):
+    """`links` of TAPs with all that is checked on the way, in one function: the rest is the price of the layers."""
+    asked = link.dump("tun")
+    socket, port = route._open(alone=False)
+    header, sequences = uapi.nlmsghdr.unpack_from, iter(range(1, 1 << 31))
+
+    def once():
+        reply, sequence = exchange.Reply(asked), next(sequences)
+        socket.send(asked.numbered(sequence))
+        while not reply.finished:
+            datagram, _, cut, sender = socket.recvmsg(route.BUFFER, 0, route.MSG_DONTWAIT)
+            if sender[0] != 0:
+                continue
+            if cut & route.MSG_TRUNC:
+                raise nlraw.Malformed("cut", 0)
+            at, total = 0, len(datagram)
+            while at < total:
+                if total - at < 16:
+                    raise nlraw.Malformed("no header", at)
+                length, kind, flags, number, to = header(datagram, at)
+                end = at + length
+                if length < 16 or end > total:
+                    raise nlraw.Malformed("length", at)
+                if number == sequence and to == port:
+                    if flags & uapi.NLM_F_DUMP_INTR:
+                        raise nlraw.Malformed("torn", at)
+                    if kind > uapi.NLMSG_OVERRUN:
+                        reply.messages.append(wire.Message(kind, flags, number, to, datagram, at + 16, end))
+                    elif kind != uapi.NLMSG_DONE or any(datagram[at + 16 : end]):  # the errno
+                        raise nlraw.Malformed("refused", at)
+                    else:
+                        reply.finished = True
+                at = end + 3 & ~3
+        return link.links(reply.answer())
+
+    return tally(count, once, names)
 
 
 def unchecked_scan(count):
@@ -226,6 +264,7 @@ if __name__ == "__main__":
             "taps": lambda count: links(count, link.dump("tun")),
             "taps-floor": lambda count: floor(count, anew=False),
             "scan-floor": lambda count: floor(count, anew=True),
+            "taps-flat": flat_links,
             "taps-unchecked": unchecked_links,
             "scan-unchecked": unchecked_scan,
             "scan": scan,
