@@ -12,6 +12,7 @@ The ordinary suite takes a fixed sample.
 """
 
 import collections
+import compileall
 import os
 import re
 
@@ -44,6 +45,12 @@ def able():
     reason = pods.missing() or inject.missing()
     if reason is not None:
         pytest.skip("needs to trace in a namespace of its own: " + reason)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled():
+    """Bytecode caches: the first run must not meet the calls that write them, which no later one would."""
+    compileall.compile_dir(os.path.dirname(nlraw.__file__), quiet=1)
 
 
 class Play:
