@@ -178,27 +178,24 @@ def plan(
 def unhook(hooks: "Sequence[Hook]", dev: str, orphans: "set[int]") -> "List[Step]":
     """Of the uplink: redirects to orphans, dead ones of our own shape, and the `ingress` qdisc if that leaves it empty.
 
-    The two sides of a clsact share the tables of u32 where they use the same priority, and either lists what is in both
-    (tc_u_common, net/sched/cls_u32.c). Whose a filter is cannot be told then: one that redirects to an orphan goes, once; a
-    dead one may be the other side's and stays; the priority goes only if all that is in it goes. Where nothing is shared, that
-    one deletion takes the filters along.
+    The chains of a qdisc and the two sides of a clsact share the tables of u32 where they use the same priority, and each lists
+    what is in all (tc_u_common, net/sched/cls_u32.c). Whose a filter is cannot be told then: one that redirects to an orphan
+    goes, once; a dead one may be another's and stays; the priority goes only if all that is in it goes. Where nothing is shared,
+    that one deletion takes the filters along.
     """
     steps: List[Step] = []
     sent: set[Tuple[int, int]] = set()
+    listed = {hook: _priorities(hook.filters) for hook in hooks}
     for hook in hooks:
-        twins = {
-            (filter.priority, filter.handle)
-            for other in hooks
-            for filter in other.filters
-            if other is not hook and other.qdisc is hook.qdisc and filter.kind == "u32" and not filter.bare
-        }
+        of_qdisc = [priority for other in hooks if other.qdisc is hook.qdisc for priority in listed[other]]
         empty = True
-        for priority in _priorities(hook.filters):
-            shared = priority[0].kind == "u32" and any((filter.priority, filter.handle) in twins for filter in priority)
+        for priority in listed[hook]:
+            sharing = [other for other in of_qdisc if other is not priority and _share(other, priority)]
+            shared = bool(sharing)
             doomed = [
                 filter for filter in priority if _redirects(filter, orphans) or (hook.incoming and not shared and is_dead(filter))
             ]
-            vacant = _is_vacant(priority, doomed, roots=2 if shared else 1)
+            vacant = _is_vacant(priority, doomed, roots=1 + len(sharing))
             empty = empty and vacant
             once = [filter for filter in doomed if not shared or (filter.priority, filter.handle) not in sent]
             sent.update((filter.priority, filter.handle) for filter in once)
@@ -236,6 +233,15 @@ def _priorities(filters: "Iterable[tc.Filter]") -> "List[List[tc.Filter]]":
     for filter in filters:
         groups.setdefault((filter.chain, filter.info, filter.kind), []).append(filter)
     return list(groups.values())
+
+
+def _share(one: "Sequence[tc.Filter]", other: "Sequence[tc.Filter]") -> bool:
+    """Whether two priorities of a qdisc list the same, which only u32 does."""
+    return one[0].kind == other[0].kind == "u32" and not _handles(one).isdisjoint(_handles(other))
+
+
+def _handles(priority: "Iterable[tc.Filter]") -> "set[Tuple[int, int]]":
+    return {(filter.priority, filter.handle) for filter in priority if not filter.bare}
 
 
 def _is_vacant(priority: "Sequence[tc.Filter]", doomed: "Sequence[tc.Filter]", roots: int) -> bool:

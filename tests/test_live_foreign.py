@@ -194,6 +194,45 @@ def test_a_redirect_by_bpf_goes(pod):
     assert pod.state() == before
 
 
+@pytest.mark.parametrize("qdisc", ["ingress", "clsact"])
+def test_a_dead_filter_of_another_chain_stays_though_ours_lists_it_as_of_every_protocol(pod, qdisc):
+    pod.add_tap("tap0_other", redirect=False)
+    add(
+        pod,
+        "qdisc add dev eth0 " + qdisc,
+        "filter add dev eth0 ingress pref 5 protocol all u32 match ip dst 192.0.2.1 " + TO_CLASS,
+        "filter add dev eth0 ingress pref 5 chain 7 protocol ip %s action mirred egress redirect dev tap0_other" % MATCH_ALL,
+    )
+    pod.ip("link", "del", "tap0_other")
+    before = pod.state()
+    assert clean(pod) == []
+    assert pod.state() == before
+
+
+def test_redirects_of_two_chains_in_one_priority_are_told_once_and_leave_nothing(pod):
+    before = pod.state()
+    pod.add_orphan(redirect=False)
+    add(pod, "qdisc add dev eth0 ingress")
+    for chain in ("0", "2"):
+        pod.redirect("eth0", pods.TAP, "ingress", "pref", "5", "chain", chain)
+    assert clean(pod) == ["eth0 filter u32", "eth0 filter u32", "eth0 qdisc ingress"]
+    assert pod.state() == before
+
+
+@pytest.mark.parametrize("ours, foreign", [("0", "7"), ("7", "0")])
+def test_a_redirect_beside_a_foreign_filter_of_another_chain_in_its_priority_goes_alone(pod, ours, foreign):
+    pod.add_orphan(redirect=False)
+    add(
+        pod,
+        "qdisc add dev eth0 ingress",
+        "filter add dev eth0 ingress pref 5 chain %s protocol ip %s %s" % (foreign, SSH, TO_CLASS),
+    )
+    pod.redirect("eth0", pods.TAP, "ingress", "pref", "5", "chain", ours)
+    assert clean(pod) == ["eth0 filter u32"]
+    left = pod.tc("filter", "show", "dev", "eth0", "ingress")
+    assert "mirred" not in left and "flowid 1:7" in left
+
+
 def test_a_chain_that_somebody_made_stays(pod):
     add(pod, "qdisc add dev eth0 clsact", "chain add dev eth0 ingress chain 5 protocol all")
     before = pod.tc("chain", "show", "dev", "eth0", "ingress")

@@ -322,9 +322,42 @@ def test_what_goes_with_a_priority_is_told_filter_by_filter():
 
 def test_priorities_of_other_chains_and_numbers_are_told_apart():
     steps = planned(
-        redirect(4, "u32", chain=3, priority=7), redirect(9, "u32", priority=7), redirect(9, "u32", chain=3, priority=8)
+        redirect(4, "u32", chain=3, priority=7),
+        redirect(9, "u32", handle=2, priority=7),
+        redirect(9, "u32", chain=3, priority=8),
     )
     assert steps == ["delete u32 filters of priority 7 eth0", "delete link tap0_urunc"]
+
+
+def of_chains(*makers):
+    """The same in chain 0 and in chain 3, as two chains list it that share the tables of one priority."""
+    return [make(**chain) for chain in ({}, {"chain": 3}) for make in makers]
+
+
+def test_what_two_chains_list_goes_once_if_it_redirects_to_an_orphan_and_the_priority_of_both():
+    ours = of_chains(
+        table,
+        lambda **chain: table(handle=2, **chain),
+        lambda **chain: redirect(4, "u32", handle=3, **chain),
+    )
+    assert planned(*ours) == [
+        "delete u32 filter eth0",
+        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 eth0",
+        "delete ingress qdisc eth0",
+        "delete link tap0_urunc",
+    ]
+    foreign = of_chains(lambda **chain: redirect(9, "u32", handle=4, **chain))
+    assert planned(*ours[:3], foreign[0], *ours[3:], foreign[1]) == ["delete u32 filter eth0", "delete link tap0_urunc"]
+    assert planned(*ours, table(handle=5)) == [
+        "delete u32 filter eth0",
+        "delete u32 filters of priority 49152 eth0",  # of the chain without a third table
+        "delete link tap0_urunc",
+    ]
+
+
+def test_a_dead_filter_that_two_chains_list_may_be_of_either_and_stays():
+    assert planned(*of_chains(lambda **chain: redirect(0, "u32", **chain)), taps=()) == []
 
 
 def test_of_an_orphans_qdiscs_only_the_uppermost_are_deleted_and_none_of_the_kernels_own():
