@@ -9,6 +9,7 @@ import gc
 import posix
 import sys
 from errno import errorcode
+from io import RawIOBase
 
 from . import __version__, netns, orphans
 from .errors import Error, Invalid, TapInUse
@@ -249,7 +250,7 @@ def selftest_in_user_namespace(arguments: "Sequence[str]") -> int:
     """What that child runs."""
     from . import selftest as story
 
-    return _tell(story.play(own_user_namespace=True), "--json" in arguments)
+    return _ended(lambda: _tell(story.play(own_user_namespace=True), "--json" in arguments))
 
 
 def _tell(story: "Iterable[Step]", as_json: bool) -> int:
@@ -414,8 +415,13 @@ def program() -> "NoReturn":
 
 def main(arguments: "Optional[Sequence[str]]" = None) -> int:
     """Run a command line (that of the process by default) and return the exit status."""
+    return _ended(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+
+
+def _ended(run: "Callable[[], int]") -> int:
+    """The exit status of what is run: what it returns, or that of what it raises, with a word on stderr."""
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        return run()
     except Invalid as error:
         complain(str(error))
         return USAGE
@@ -554,10 +560,13 @@ class _Unwritten(Exception):
 
 
 def say(text: str, end: str = "\n") -> None:
-    """Print a result on stdout at once. Raises `_Unwritten` where that fails, or stdout is closed."""
+    """Print a result on stdout at once, all of it. Raises `_Unwritten` where that fails, or stdout is closed."""
     if sys.stdout is None:
         raise _Unwritten("stdout is closed")
     try:
+        # what Python does without a buffer, under -u: what there is no room for it leaves out in silence
+        if isinstance(getattr(sys.stdout, "buffer", None), RawIOBase):
+            sys.stdout = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)
         sys.stdout.write(text + end)
         sys.stdout.flush()
     except OSError as error:

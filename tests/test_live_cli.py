@@ -379,6 +379,15 @@ def test_a_reader_who_has_gone_is_1_but_the_work_is_done(pod):
     assert pods.TAP not in pod.links()
 
 
+@pytest.mark.parametrize("flags", [(), ("-u",)], ids=["buffered", "unbuffered"])
+def test_a_result_that_there_is_no_room_for_the_end_of_is_1(tmp_path, flags):
+    limited = ("sh", "-c", 'ulimit -f 1; exec "$0" "$@" >%s/told' % tmp_path, sys.executable)
+    env = {"PYTHONDONTWRITEBYTECODE": "1"}  # or a cache of that size is written
+    done = nlraw("--help", argv=limited + flags + MODULE[1:], env=env)
+    assert done == (1, "", "nlraw: the result could not be written: File too large\n")
+    assert (tmp_path / "told").stat().st_size == 512
+
+
 @pytest.mark.parametrize("streams", [">&-", ">/dev/full"], ids=["closed", "full"])
 @pytest.mark.parametrize("arguments", ["--help", "--version", "scan --help"])
 def test_help_that_cannot_be_written_is_1(arguments, streams):

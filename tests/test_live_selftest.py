@@ -110,6 +110,14 @@ def test_no_process_is_left(inside, streams, status):
     assert mark.alive() == []
 
 
+IN_USER_NAMESPACE = "import sys; from nlraw.cli import selftest_in_user_namespace; sys.exit(selftest_in_user_namespace([]))"
+
+
+def test_in_a_user_namespace_too_a_story_that_cannot_be_told_is_1():
+    done = nlraw(argv=(sys.executable, "-c", IN_USER_NAMESPACE), streams=">/dev/full")
+    assert done == (1, "", "nlraw: the result could not be written: No space left on device\n")
+
+
 def test_the_holder_ends_with_a_story_that_is_broken_off(pod, monkeypatch):
     mark = Marked()
     for name, value in mark.env.items():
