@@ -4,7 +4,7 @@
 A run ends in time, with the right exit status, and never in a traceback. It leaves the namespace as it was, or finished, or so
 that the next run finishes it: in the end all is as if no orphan had been there, and nothing of anybody else was touched.
 
-All of it, some 6,000 runs in a quarter of an hour or more, with a table of what came of them:
+All of it, some 4,500 runs in ten minutes or more, with a table of what came of them:
 
     pytest -m long -s tests/test_live_inject.py
 
