@@ -87,6 +87,8 @@ class Route:
             replies.update(zip(asked, answers))
             if not again:
                 return [replies[request] for request in requests]
+            if all(map(_is_put_off, answers)):  # no dump of these is under way, so an older one is stuck
+                self.close()
             asked = tuple([reply.request for reply in again])
         for reply in replies.values():
             if reply.interrupted:

@@ -196,10 +196,11 @@ def test_setup_and_sweep_are_right_with_a_tiny_receive_buffer(pod, tmp_path, tin
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.ENOBUFS])
 def test_a_list_that_is_refused_for_the_moment_is_asked_for_again(route, monkeypatch, number):
     # ENOBUFS: the buffer is full already, of what others send (netlink_dump(), net/netlink/af_netlink.c)
-    real, refusals = Route.change, [number, number]
+    real, refusals, sockets = Route.change, [number, number], []
 
     def refuse(self, *requests):
         replies = real(self, *requests)
+        sockets.append(self._socket)
         if refusals:
             replies[0].error = nlraw.Refused(refusals.pop(), "not now")
         return replies
@@ -207,6 +208,8 @@ def test_a_list_that_is_refused_for_the_moment_is_asked_for_again(route, monkeyp
     monkeypatch.setattr(Route, "change", refuse)
     (reply,) = route.query(link.dump())
     assert "eth0" in [found.ifname for found in link.links(reply.answer())]
+    # with no other dump under way an older one is stuck, and would be for as long as others fill the buffer
+    assert len(set(sockets)) == len(sockets) == 3
 
 
 def test_more_changes_than_fit_a_receive_buffer_travel_in_several_datagrams(route, pod):
