@@ -8,7 +8,7 @@ argparse: importing that takes longer than a whole cleanup.
 import gc
 import posix
 import sys
-from errno import errorcode
+from errno import EAGAIN, errorcode
 from io import RawIOBase
 
 from . import __version__, netns, orphans
@@ -564,14 +564,23 @@ def say(text: str, end: str = "\n") -> None:
     if sys.stdout is None:
         raise _Unwritten("stdout is closed")
     try:
-        # what Python does without a buffer, under -u: what there is no room for it leaves out in silence
         if isinstance(getattr(sys.stdout, "buffer", None), RawIOBase):
-            sys.stdout = open(sys.stdout.fileno(), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, closefd=False)
-        sys.stdout.write(text + end)
-        sys.stdout.flush()
+            _write_unbuffered((text + end).encode(sys.stdout.encoding, "backslashreplace"))
+        else:
+            sys.stdout.write(text + end)
+            sys.stdout.flush()
     except OSError as error:
         sys.stdout = open("/dev/null", "w")  # or the interpreter tries again when it ends
         raise _Unwritten(error.strerror) from None
+
+
+def _write_unbuffered(rest: bytes) -> None:
+    """Write all of it. Under `python -u` what there is no room for would be left out in silence (io.RawIOBase.write())."""
+    while rest:
+        written = sys.stdout.buffer.write(rest)
+        if not written:
+            raise OSError(EAGAIN, posix.strerror(EAGAIN))
+        rest = rest[written:]
 
 
 def complain(text: str) -> None:
