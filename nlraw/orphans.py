@@ -66,6 +66,7 @@ def judge(link: Link) -> "Optional[str]":
 
 
 def is_tap(link: Link) -> bool:
+    """Whether it is a TUN device in TAP mode."""
     tun = link.tun()
     return tun is not None and tun.type == uapi.IFF_TAP
 
@@ -184,7 +185,7 @@ def unhook(hooks: "Sequence[Hook]", dev: str, orphans: "set[int]") -> "List[Step
     that one deletion takes the filters along.
     """
     steps: List[Step] = []
-    sent: set[Tuple[int, int]] = set()
+    sent: set[Tuple[tc.Qdisc, int, int]] = set()
     listed = {hook: _priorities(hook.filters) for hook in hooks}
     for hook in hooks:
         of_qdisc = [priority for other in hooks if other.qdisc is hook.qdisc for priority in listed[other]]
@@ -197,8 +198,8 @@ def unhook(hooks: "Sequence[Hook]", dev: str, orphans: "set[int]") -> "List[Step
             ]
             vacant = _is_vacant(priority, doomed, roots=1 + len(sharing))
             empty = empty and vacant
-            once = [filter for filter in doomed if not shared or (filter.priority, filter.handle) not in sent]
-            sent.update((filter.priority, filter.handle) for filter in once)
+            once = [filter for filter in doomed if not shared or (hook.qdisc, filter.priority, filter.handle) not in sent]
+            sent.update((hook.qdisc, filter.priority, filter.handle) for filter in once)
             removes = [TcObject(dev=dev, object="filter", kind=filter.kind) for filter in once]
             whole = vacant and bool(doomed) and priority[0].kind == "u32"  # its root table may outlive the last filter
             if shared or not whole:

@@ -356,6 +356,14 @@ def test_what_two_chains_list_goes_once_if_it_redirects_to_an_orphan_and_the_pri
     ]
 
 
+def test_what_two_chains_list_goes_once_from_each_qdisc():
+    root = build.as_qdisc(build.qdisc_payload(2, "htb", HTB, uapi.TC_H_ROOT))
+    both = filters(*of_chains(table, lambda **chain: redirect(4, "u32", handle=3, **chain)))
+    hooks = [Hook(CLSACT_QDISC, CLSACT_IN, both), Hook(root, HTB, both)]
+    steps = [step.request.step for step in orphans.plan(ETH0, [TAP], (), hooks)]
+    assert steps.count("delete u32 filter") == 2
+
+
 def test_a_dead_filter_that_two_chains_list_may_be_of_either_and_stays():
     assert planned(*of_chains(lambda **chain: redirect(0, "u32", **chain)), taps=()) == []
 
