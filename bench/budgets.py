@@ -74,7 +74,7 @@ BUDGETS = (
         at_most=1.3,
         bound=1.65,
         why="Python's own system calls take 3 µs more than C's, without a check it is the row `taps, unchecked`, and with all "
-        "checks but in one function `taps, flat`, which is over 1.3x too; the rest is for layers that can be tested apart",
+        "checks but in one function `taps, flat`, about 1.3x itself; the rest is for layers that can be tested apart",
     ),
     Budget(
         "scan of that namespace, socket opened and closed; C floor of the list alone",

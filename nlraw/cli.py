@@ -407,7 +407,7 @@ def _number(options: "Options", name: str) -> "Optional[int]":
 def program() -> "NoReturn":
     """`main`, as a process of its own, which ends with it.
 
-    By then all is written. What Python would still do is look for garbage and take itself apart, a fifth of a cold start.
+    By then all is written. What Python would still do is look for garbage and take itself apart, a sixth of a cold start.
     """
     gc.disable()
     posix._exit(main())

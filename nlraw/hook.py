@@ -78,7 +78,7 @@ def parse(data: bytes) -> "object":
         from _json import make_scanner
 
         begin = len(text) - len(text.lstrip(_BLANK))
-        value, end = make_scanner(_Rules)(text, begin)  # type: ignore[arg-type]
+        value, end = make_scanner(_Rules)(text, begin)  # type: ignore[arg-type] # the stub asks for json's own decoder
         if not text[end:].strip(_BLANK):
             return value
     except Exception:

@@ -11,6 +11,7 @@ feeds such a file once more and shows the traceback.
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import random
 import re
@@ -97,9 +98,7 @@ def where(error):
 
 
 def supervise(wanted):
-    try:
-        import atheris  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("atheris") is None:
         return "fuzz: this Python has no atheris: pip install atheris hypothesis pytest"
     import junk
 
