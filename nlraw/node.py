@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many namespaces at once: find them, look at each, then remove in parallel where there is something to remove.
+"""Many namespaces at once: find them, look at each, and remove in parallel where there is something to remove.
 
-The looking is done by one thread that goes from namespace to namespace; it waits for nothing. The removing is done by many: each
-delete waits some 15 ms for the kernel's RCU, and in different namespaces these waits overlap.
+One thread goes from namespace to namespace, looks and plans, which waits for nothing. What is planned is then carried out for
+many at once, each on a thread of its own: a delete waits some 15 ms for the kernel's RCU, and in different namespaces these
+waits overlap. Nobody goes on looking meanwhile: that would wait for the kernel's one lock for all links (rtnl), and Python's.
 """
 
 import errno
@@ -18,7 +19,7 @@ from .route import Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+    from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
 
     Progress = Callable[[str, int, int], None]
 
@@ -81,10 +82,9 @@ def sweep(
         raise Invalid("directories are a list of paths, not one", "check directories", dirs)
     tell = progress or (lambda doing, done, total: None)
     paths = list(_distinct(_candidates(dirs, proc)))
-    reports = netns.start(lambda: _look_at_all(paths, target, not dry_run, tell))()
-    if not dry_run:
-        _remove(reports, target, jobs or JOBS, tell)
-    found = tuple(reports.values())
+    visits = [_Visit(path, target) for path in paths]
+    netns.start(lambda: _visit_all(visits, jobs or JOBS, dry_run, tell))()
+    found = tuple([visit.report for visit in visits if visit.report is not None])
     return Sweep(namespaces=found, totals=_totals(found, target))
 
 
@@ -125,81 +125,150 @@ def _distinct(paths: "Iterable[str]") -> "Iterator[str]":
             yield path
 
 
-def _look_at_all(paths: "Sequence[str]", target: Target, briefly: bool, tell: "Progress") -> "Dict[str, Report]":
-    """What a cleanup of each would do; ``briefly``, whether anything. Moves the calling thread through all of them."""
-    reports = {}
-    for number, path in enumerate(paths):
-        tell("looked at", number, len(paths))
-        report = _inside(path, target, lambda route: orphans.inspect(route, target, briefly), alone=False)
-        if report is not None:
-            reports[path] = report
-    tell("looked at", len(paths), len(paths))
-    return reports
+class _Visit:
+    """One namespace: `look` at it, and `clean_up` if there is ``work``. Both move the calling thread into it, for good.
+
+    ``report`` stays None where there is no namespace, or no longer.
+    """
+
+    __slots__ = ("path", "target", "report", "work", "_namespace", "_route", "_cleanup")
+
+    def __init__(self, path: str, target: Target) -> None:
+        self.path = path
+        self.target = target
+        self.report: Optional[Report] = None
+        self.work = False
+        self._namespace: Optional[Namespace] = None
+        self._route: Optional[Route] = None
+        self._cleanup: Optional[orphans.Cleanup] = None
+
+    def look(self, dry_run: bool) -> None:
+        """Look and plan; what that takes stays open as long as there is ``work``."""
+        try:
+            self.report = self._safely(lambda: self._prepared(dry_run))
+        finally:
+            if not self.work:
+                self.close()
+
+    def clean_up(self) -> None:
+        """Carry out what is planned."""
+        self.work = False
+        try:
+            self.report = self._safely(self._finished)
+        finally:
+            self.close()
+
+    def _prepared(self, dry_run: bool) -> "Optional[Report]":
+        self._namespace = Namespace(self.path)
+        self._route = Route(self._namespace.enter(), alone=not dry_run, patience=0)
+        self._cleanup = orphans.Cleanup(self._route, self.target)
+        report = self._cleanup.prepare(dry_run)
+        self.work = report is None
+        return report
+
+    def _finished(self) -> Report:
+        assert self._namespace is not None and self._route is not None and self._cleanup is not None
+        here = self._namespace.enter()
+        if self._route.is_alone:
+            return self._cleanup.finish(later=True)
+        with Route(here, alone=True) as route:  # another works here, and may have changed everything
+            return orphans.remove(route, self.target)
+
+    def _safely(self, act: "Callable[[], Optional[Report]]") -> "Optional[Report]":
+        """What came of it; whatever fails is the ``error`` of the report."""
+        try:
+            return act()
+        except BadNamespace:
+            return None
+        except Error as error:
+            if error.step == netns.OPEN and error.errno in _NOTHING:
+                return None
+            report = error.report
+            if not isinstance(report, Report):
+                return orphans.failure(self.path, self.target, error)
+            return report.replace(error=None) if isinstance(error, TapInUse) else report
+        except MemoryError:
+            words = os.strerror(errno.ENOMEM)
+            return orphans.failure(self.path, self.target, Refused(errno.ENOMEM, words, "clean up", self.path))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether it failed for want of something that others hold."""
+        error = self.report.error if self.report is not None else None
+        return error is not None and error.errno in _CROWDED
+
+    def close(self) -> None:
+        if self._route is not None:
+            self._route.close()
+        if self._namespace is not None:
+            self._namespace.close()
 
 
-def _remove(reports: "Dict[str, Report]", target: Target, jobs: int, tell: "Progress") -> None:
-    """Clean up where that would do something, ``jobs`` namespaces at a time, and replace their reports."""
-    waiting = [path for path, report in reports.items() if report.outcome == "would-clean"][::-1]
-    late: List[str] = []
-    finished: List[str] = []
-    total = len(waiting)
+def _visit_all(visits: "Sequence[_Visit]", jobs: int, dry_run: bool, tell: "Progress") -> None:
+    """Look at one after the other, and clean up whenever there is work in ``jobs`` of them. Moves the calling thread."""
+    working: List[_Visit] = []
+    cleaned = 0
+    try:
+        for number, visit in enumerate(visits):
+            tell("looked at", number, len(visits))
+            visit.look(dry_run)
+            if visit.crowded and working:  # make room
+                cleaned = _clean_up(working, cleaned, tell)
+                visit.look(dry_run)
+            if visit.work:
+                working.append(visit)
+            if len(working) == jobs:
+                cleaned = _clean_up(working, cleaned, tell)
+        tell("looked at", len(visits), len(visits))
+        _clean_up(working, cleaned, tell)
+    finally:
+        for visit in working:
+            visit.close()
 
-    def work(waiting: "List[str]", late: "Optional[List[str]]") -> None:
-        for path in _taken(waiting):
-            report = _inside(path, target, lambda route: orphans.remove(route, target), alone=True)
-            if report is None:
-                del reports[path]
-            elif late is not None and report.error is not None and report.error.errno in _CROWDED:
-                late.append(path)
-            else:
-                reports[path] = report
-            finished.append(path)
-            if len(finished) < total:  # the last word is for who waits for all
-                tell("cleaned up", len(finished), total)
+
+def _clean_up(working: "List[_Visit]", cleaned: int, tell: "Progress") -> int:
+    """Clean up all of these at once, which leaves the list empty. Returns how many are ``cleaned`` then. Moves the calling
+    thread, which does its share."""
+    count = len(working)
+    total = cleaned + count
+    finished: List[_Visit] = []
+
+    def work() -> None:
+        for visit in _taken(working):
+            visit.clean_up()
+            finished.append(visit)
+            if len(finished) < count:  # the last word is for who waits for all
+                tell("cleaned up", cleaned + len(finished), total)
 
     threads: List[Callable[[], None]] = []
-    while len(threads) < min(jobs, total):
+    while len(threads) < count - 1:
         try:
-            threads.append(netns.start(lambda: work(waiting, late)))
+            threads.append(netns.start(work))
         except Refused:  # there can be no more of them
             break
+    work()
     for wait in threads:
         try:
             wait()
-        except Refused:  # it never ran; what it would have taken is still waiting, or another took it
+        except Refused:  # it never ran; another took what it would have taken
             pass
-    late += waiting  # all of it, if there can be no thread beside this one now
-    if late:
-        netns.start(lambda: work(late, None))()
-    tell("cleaned up", total, total)
+    for visit in finished:
+        if visit.crowded:  # the others have made room
+            visit.look(dry_run=False)
+            if visit.work:
+                visit.clean_up()
+    if count:
+        tell("cleaned up", total, total)
+    return total
 
 
-def _taken(waiting: "List[str]") -> "Iterator[str]":
+def _taken(waiting: "List[_Visit]") -> "Iterator[_Visit]":
     """Take one after the other, as several threads may do at once."""
     while True:
         try:
             yield waiting.pop()
         except IndexError:
             return
-
-
-def _inside(path: str, target: Target, act: "Callable[[Route], Report]", alone: bool) -> "Optional[Report]":
-    """Act in one namespace, which the calling thread moves into. None where there is no namespace, or no longer."""
-    try:
-        with Namespace(path) as namespace, Route(namespace.enter(), alone) as route:
-            return act(route)
-    except BadNamespace:
-        return None
-    except Error as error:
-        if error.step == netns.OPEN and error.errno in _NOTHING:
-            return None
-        report = error.report
-        if not isinstance(report, Report):
-            return orphans.failure(path, target, error)
-        return report.replace(error=None) if isinstance(error, TapInUse) else report
-    except MemoryError:
-        words = os.strerror(errno.ENOMEM)
-        return orphans.failure(path, target, Refused(errno.ENOMEM, words, "clean up", path))
 
 
 def _totals(reports: "Sequence[Report]", target: Target) -> Totals:

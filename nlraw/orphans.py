@@ -27,7 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
-    from .exchange import Reply, Request
+    from .exchange import Request
     from .netns import NetnsArgument
 
 MATCH = "tap*_urunc"
@@ -193,10 +193,13 @@ def unhook(hooks: "Sequence[Hook]", dev: str, orphans: "set[int]") -> "List[Step
         for priority in listed[hook]:
             sharing = [other for other in of_qdisc if other is not priority and _share(other, priority)]
             shared = bool(sharing)
+            filters = [filter for filter in priority if not filter.bare and not filter.table]
             doomed = [
-                filter for filter in priority if _redirects(filter, orphans) or (hook.incoming and not shared and is_dead(filter))
+                filter for filter in filters if _redirects(filter, orphans) or (hook.incoming and not shared and is_dead(filter))
             ]
-            vacant = _is_vacant(priority, doomed, roots=1 + len(sharing))
+            # the root table of a u32 priority is nobody's; one more table is somebody's
+            tables = sum(filter.table for filter in priority)
+            vacant = len(doomed) == len(filters) and tables <= 1 + len(sharing) and bool(tables or doomed)
             empty = empty and vacant
             once = [filter for filter in doomed if not shared or (hook.qdisc, filter.priority, filter.handle) not in sent]
             sent.update((hook.qdisc, filter.priority, filter.handle) for filter in once)
@@ -245,13 +248,6 @@ def _handles(priority: "Iterable[tc.Filter]") -> "set[Tuple[int, int]]":
     return {(filter.priority, filter.handle) for filter in priority if not filter.bare}
 
 
-def _is_vacant(priority: "Sequence[tc.Filter]", doomed: "Sequence[tc.Filter]", roots: int) -> bool:
-    """Whether a priority holds nothing but the doomed. Its u32 root tables are nobody's; one more table is somebody's."""
-    tables = [filter for filter in priority if filter.table]
-    others = [filter for filter in priority if not filter.table and not filter.bare and filter not in doomed]
-    return not others and len(tables) <= roots and bool(tables or doomed)
-
-
 # ---------------------------------------------------------------- remove
 
 
@@ -287,7 +283,7 @@ def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
     elif target.name is not None:
         requests = [link.find(target.name)]
     *named, listed = route.query(*requests, link.dump("tun"))
-    taps = matching(listed, target)
+    taps = matching(link.links(listed.answer()), target)
     found = [link.only(reply) for reply in named if not is_gone(reply.error)]
     if target.name is None:  # an orphan may have a default route too
         found = [device for device in found if device.ifindex not in {tap.ifindex for tap in taps}]
@@ -296,9 +292,13 @@ def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
     return found[0] if found else None, taps
 
 
-def matching(listed: "Reply", target: Target) -> "List[Link]":
-    """The matching TAPs among the links that a reply lists."""
-    return [found for found in link.links(listed.answer()) if target.fits(found.ifname) and is_tap(found)]
+def matching(links: "Iterable[Link]", target: Target) -> "List[Link]":
+    """The matching TAPs among links."""
+    return [found for found in links if target.fits(found.ifname) and is_tap(found)]
+
+
+def in_use(taps: "Iterable[Link]") -> "List[Link]":
+    return [tap for tap in taps if judge(tap) == IN_USE]
 
 
 def _default_routes(route: Route) -> "List[int]":
@@ -328,25 +328,12 @@ def hooks(route: Route, uplink: Link, qdiscs: "Iterable[tc.Qdisc]") -> "List[Hoo
     return found
 
 
-def _unchanged(route: Route, orphans: "Sequence[Link]") -> bool:
-    """Read every orphan once more by itself: same ifindex, same name, still an orphan?"""
-    if not orphans:
-        return True
-    for orphan, reply in zip(orphans, route.query(*[link.get(orphan.ifindex, orphan.ifname) for orphan in orphans])):
-        if is_gone(reply.error):
-            return False
-        now = link.only(reply)
-        if (now.ifindex, now.ifname, judge(now)) != (orphan.ifindex, orphan.ifname, ORPHAN):
-            return False
-    return True
-
-
 def is_gone(error: "Optional[Refused]") -> bool:
     return error is not None and error.errno in (errno.ENODEV, errno.ENOENT)
 
 
 class Cleanup:
-    """One cleanup of one namespace: what was seen last, and what was done so far."""
+    """One cleanup of one namespace: what was seen last, what is to be done about that, and what was done so far."""
 
     def __init__(self, route: Route, target: Target) -> None:
         self.route = route
@@ -356,84 +343,122 @@ class Cleanup:
         self.taps: Dict[int, Link] = {}
         self.qdiscs: List[tc.Qdisc] = []
         self.hooks: List[Hook] = []
+        self.orphans: List[Link] = []
+        self.steps: List[Step] = []
         self.done: List[Step] = []
         self.unsettled: List[Tuple[Step, Optional[Refused]]] = []
 
-    def remove(self, dry_run: bool = False, briefly: bool = False) -> Report:
-        """Remove the orphans, or say what would be removed; ``briefly``, just that something would.
+    def remove(self, dry_run: bool = False) -> Report:
+        """Remove the orphans, or say what would be removed: `prepare`, and `finish` if there is something to do.
 
         Raises `TapInUse`, having changed nothing, or another `Error`; what was seen and done by then is its ``report``.
         """
+        return self.prepare(dry_run) or self.finish()
+
+    def prepare(self, dry_run: bool = False) -> "Optional[Report]":
+        """Look, judge and plan, which changes nothing. Returns the report if there is nothing to `finish`."""
         try:
-            return self.run(dry_run, briefly)
+            return self.look_and_plan(ROUNDS, dry_run)
         except Error as error:
-            error.report = self.report("in-use" if isinstance(error, TapInUse) else "failed", self.done, error)
+            self.add_report(error)
             raise
 
-    def run(self, dry_run: bool, briefly: bool) -> Report:
-        for rounds_left in reversed(range(ROUNDS)):
-            taps = self.look()
-            if self.unsettled:
-                self.look_at_hooks()
-                self.settle(_deletable(taps, self.qdiscs, self.hooks), rounds_left)
-            if self.uplink is None and self.target.uplink != "none":
-                return self.report("cleaned" if self.done else "skipped", self.done)
-            self.refuse_if_used(taps)
-            orphans = [tap for tap in taps if not (self.target.spare_fresh and is_fresh(tap))]
-            if dry_run and briefly and orphans:
-                return self.report("would-clean", ())
-            self.look_at_hooks()
-            steps = plan(self.uplink, orphans, self.qdiscs, self.hooks)
-            if dry_run:
-                return self.report("would-clean" if steps else "clean", steps)
-            if not steps or self.carry_out(steps, orphans):
-                return self.report("cleaned" if self.done else "clean", self.done)
-        raise Interrupted("the namespace changed each time it was looked at", "clean up", self.route.path)
+    def finish(self, later: bool = False) -> Report:
+        """Carry out what was prepared; what is not done then is looked at again, and so on.
+
+        ``later``: so much time has passed since that another TAP may have come into use, and is looked for first.
+        """
+        try:
+            if later:
+                (listed,) = self.route.query(link.dump("tun"))
+                taps = matching(link.links(listed.answer()), self.target)
+                self.see(taps)
+                self.refuse_if_used(taps)
+            for rounds_left in reversed(range(ROUNDS)):
+                if self.carry_out():
+                    return self.report("cleaned", self.done)
+                report = self.look_and_plan(rounds_left)
+                if report is not None:
+                    return report
+            raise Interrupted("the namespace changed each time it was looked at", "clean up", self.route.path)
+        except Error as error:
+            self.add_report(error)
+            raise
+
+    def add_report(self, error: Error) -> None:
+        error.report = self.report("in-use" if isinstance(error, TapInUse) else "failed", self.done, error)
+
+    def look_and_plan(self, rounds_left: int, dry_run: bool = False) -> "Optional[Report]":
+        taps = self.look()
+        if self.unsettled:
+            self.look_at_tc()
+            self.settle(_deletable(taps, self.qdiscs, self.hooks), rounds_left)
+        if self.uplink is None and self.target.uplink != "none":
+            return self.report("cleaned" if self.done else "skipped", self.done)
+        self.refuse_if_used(taps)
+        self.look_at_tc()
+        self.orphans = [tap for tap in taps if not (self.target.spare_fresh and is_fresh(tap))]
+        self.steps = plan(self.uplink, self.orphans, self.qdiscs, self.hooks)
+        if dry_run:
+            return self.report("would-clean" if self.steps else "clean", self.steps)
+        return None if self.steps else self.report("cleaned" if self.done else "clean", self.done)
 
     def look(self) -> "List[Link]":
         self.uplink, taps = look(self.route, self.target)
-        (qdiscs,) = self.route.query(tc.dump_qdiscs())  # by itself: while one dump is under way the kernel refuses another
-        self.qdiscs = tc.qdiscs(qdiscs.answer())
         if self.uplink is not None:
             self.name = self.uplink.ifname
+        self.see(taps)
+        return taps
+
+    def see(self, taps: "Sequence[Link]") -> None:
+        """Note what the TAPs are now; what became of those that were to go is kept."""
         sent = self.deleted().union(*[step.taps for step, _ in self.unsettled])
         self.taps = {ifindex: tap for ifindex, tap in self.taps.items() if ifindex in sent}
         self.taps.update((tap.ifindex, tap) for tap in taps)
-        return taps
 
-    def look_at_hooks(self) -> None:
+    def look_at_tc(self) -> None:
+        (listed,) = self.route.query(tc.dump_qdiscs())  # by itself: while one dump is under way the kernel refuses another
+        self.qdiscs = tc.qdiscs(listed.answer())
         self.hooks = [] if self.uplink is None else hooks(self.route, self.uplink, self.qdiscs)
 
     def deleted(self) -> "set[int]":
         return {ifindex for step in self.done for ifindex in step.taps}
 
     def refuse_if_used(self, taps: "Sequence[Link]") -> None:
-        used = [tap for tap in taps if judge(tap) == IN_USE]
+        used = in_use(taps)
         if used:
             why = "in use (%s)" % "; ".join(sorted({evidence(tap) for tap in used}))
             names = ", ".join(tap.ifname for tap in used)
             raise TapInUse(why if self.done else why + ", nothing was changed", "clean up", names)
 
-    def carry_out(self, steps: "Sequence[Step]", orphans: "Sequence[Link]") -> bool:
-        """Make sure once more of every orphan, then send every change; tell whether all is done."""
-        if len(orphans) >= GROUP_FROM:
-            return self.carry_out_by_group(orphans)
-        return _unchanged(self.route, orphans) and self.send(steps)
+    def carry_out(self) -> bool:
+        """Make sure once more, then send every change; tell whether all is done."""
+        if len(self.orphans) >= GROUP_FROM:
+            return self.carry_out_by_group()
+        return self.holds() and self.send(self.steps)
 
-    def carry_out_by_group(self, orphans: "Sequence[Link]") -> bool:
+    def holds(self) -> bool:
+        """Read every orphan once more by itself: same index, same name, still an orphan?"""
+        if not self.orphans:
+            return True
+        replies = self.route.query(*[link.get(orphan.ifindex, orphan.ifname) for orphan in self.orphans])
+        return not any(is_gone(reply.error) for reply in replies) and _are_orphans(map(link.only, replies), self.orphans)
+
+    def carry_out_by_group(self) -> bool:
         """The same, with one wait of the kernel's for all links instead of one for each.
 
         The orphans are marked with a random group, and a list of *all* links must show right before the delete that the group
         holds them, each still an orphan, and nothing else. Until that is proven nothing else is changed; where it is not, each
         gets its former group back, and the next look takes another number.
         """
+        orphans = self.orphans
         group = int.from_bytes(posix.urandom(4), "big") >> 1 | 1  # never 0, where every link is at first
         done = False
         try:
             self.set_groups([(orphan, group) for orphan in orphans])
-            proven = {(member.ifindex, member.ifname, judge(member)) for member in self.members(group)} == {
-                (orphan.ifindex, orphan.ifname, ORPHAN) for orphan in orphans
-            }
+            links = self.links()
+            proven = _are_orphans([found for found in links if found.group == group], orphans)
+            proven = proven and not in_use(matching([found for found in links if found.group != group], self.target))
             done = proven and self.send(plan(self.uplink, orphans, self.qdiscs, self.hooks, group))
         finally:
             if not done:
@@ -444,15 +469,15 @@ class Cleanup:
         """Give each of the orphans that is still in the group its former group back."""
         former = {orphan.ifindex: orphan.group or 0 for orphan in orphans}
         for _ in range(ROUNDS):
-            left = [member for member in self.members(group) if member.ifindex in former]
+            left = [found for found in self.links() if found.group == group and found.ifindex in former]
             if not left:
                 return
             self.set_groups([(member, former[member.ifindex]) for member in left])
 
-    def members(self, group: int) -> "List[Link]":
-        """The links of a group, from a list that no kernel has filtered."""
+    def links(self) -> "List[Link]":
+        """Every link, from a list that no kernel has filtered."""
         (reply,) = self.route.query(link.dump())
-        return [found for found in link.links(reply.answer()) if found.group == group]
+        return link.links(reply.answer())
 
     def set_groups(self, groups: "Sequence[Tuple[Link, int]]") -> None:
         """Put links into groups. Whether an answer was lost does not matter: the list of members tells what became of it."""
@@ -502,6 +527,13 @@ class Cleanup:
         )
 
 
+def _are_orphans(now: "Iterable[Link]", before: "Sequence[Link]") -> bool:
+    """Whether these are the same links, by index and name, and orphans still."""
+    return {(found.ifindex, found.ifname, judge(found)) for found in now} == {
+        (orphan.ifindex, orphan.ifname, ORPHAN) for orphan in before
+    }
+
+
 # Refusals that pass: worth another round.
 _PASSING = (errno.EBUSY, errno.EINTR, errno.EAGAIN)
 
@@ -525,10 +557,10 @@ def remove(route: Route, target: Target, dry_run: bool = False) -> Report:
     return Cleanup(route, target).remove(dry_run)
 
 
-def inspect(route: Route, target: Target, briefly: bool = False) -> Report:
-    """What `remove` would do, "in-use" being an outcome like others; ``briefly``, just that it would do something."""
+def inspect(route: Route, target: Target) -> Report:
+    """What `remove` would do, "in-use" being an outcome like others."""
     try:
-        return Cleanup(route, target).remove(dry_run=True, briefly=briefly)
+        return remove(route, target, dry_run=True)
     except TapInUse as error:
         report = error.report
         if not isinstance(report, Report):
@@ -549,7 +581,7 @@ def scan(netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK
     target = Target(match, uplink)
     with Namespace(netns) as namespace, Route(namespace) as route:
         (listed,) = route.query(link.dump("tun"))
-        return tuple(map(as_tap, matching(listed, target)))
+        return tuple(map(as_tap, matching(link.links(listed.answer()), target)))
 
 
 def cleanup(netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK, dry_run: bool = False) -> Report:

@@ -128,7 +128,7 @@ class _Setup:
                 words = "there is no %s: this is no pod's namespace, or it is not ready" % missing
                 raise Refused(errno.ENODEV, words, "look up link", self.found.name or self.found.target.uplink)
             if cleanup.outcome == "cleaned":
-                self.found.look_at_hooks()
+                self.found.look_at_tc()
             fd = self.create()
             try:
                 tap, uplink, ahead = self.configure(fd, self.found.uplink)

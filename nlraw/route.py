@@ -50,20 +50,27 @@ ATTEMPTS = 40
 class Route:
     """Requests to the kernel about one namespace, which must stay open as long as this does.
 
-    ``alone``: one who means to change something waits for others who do. Not to be shared by threads. Each failure is an
-    `Error`; a refusal of a request is in that request's `Reply`.
+    ``alone``: one who means to change something waits for others who do, for ``patience`` seconds (`PATIENCE`). Not to be used
+    by two threads at a time. Each failure is an `Error`; a refusal of a request is in that request's `Reply`.
     """
 
-    def __init__(self, namespace: Namespace, alone: bool = False, silence: float = SILENCE) -> None:
+    def __init__(
+        self, namespace: Namespace, alone: bool = False, silence: float = SILENCE, patience: "Optional[float]" = None
+    ) -> None:
         self.path = namespace.path
         self._namespace = namespace
-        self._alone = alone
+        self._patience = None if not alone else PATIENCE if patience is None else patience
         self._silence = silence
         self._buffer = BUFFER
         self._window = WINDOW
         self._sequence = int(time.time())
         self._socket: Optional[Socket] = None
         self._port = 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether others who mean to change something wait now."""
+        return self._port == PORT
 
     def query(self, *requests: Request) -> "List[Reply]":
         """Send requests that only read, in one datagram, and return a reply to each.
@@ -111,7 +118,7 @@ class Route:
         step, object = requests[0].step, requests[0].object
         try:
             if self._socket is None:
-                self._socket, self._port = self._namespace.run(lambda: _open(self._alone))
+                self._socket, self._port = self._namespace.run(lambda: _open(self._patience))
             exchange = Exchange(requests, self._port, self._sequence)
             self._sequence += len(requests)
             self._converse(self._socket, exchange)
@@ -175,8 +182,9 @@ def _is_put_off(reply: Reply) -> bool:
     return reply.error is not None and reply.error.errno in (errno.EBUSY, errno.ENOBUFS) and reply.request.dumps
 
 
-def _open(alone: bool) -> "Tuple[Socket, int]":
-    """A socket in the namespace of the calling thread, and its port."""
+def _open(patience: "Optional[float]" = None) -> "Tuple[Socket, int]":
+    """A socket in the namespace of the calling thread, and its port: the one that one at a time can have, if it is to be had
+    within so many seconds; any, where nobody is to be waited for."""
     socket = Socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, uapi.NETLINK_ROUTE)
     try:
         for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK):
@@ -184,7 +192,7 @@ def _open(alone: bool) -> "Tuple[Socket, int]":
                 socket.setsockopt(uapi.SOL_NETLINK, option, 1)
             except OSError:  # a kernel without it says less, and all else holds
                 pass
-        if not (alone and _bind_alone(socket)):
+        if patience is None or not _bind_alone(socket, patience):
             socket.bind((0, 0))
         return socket, socket.getsockname()[0]
     except BaseException:
@@ -200,9 +208,9 @@ def _close(socket: Socket) -> None:
         pass
 
 
-def _bind_alone(socket: Socket) -> bool:
+def _bind_alone(socket: Socket, patience: float) -> bool:
     """Take the port that one socket of a namespace can have; wait for it, but not for ever."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
             socket.bind((PORT, 0))
@@ -210,7 +218,7 @@ def _bind_alone(socket: Socket) -> bool:
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-        if time.monotonic() > deadline:
+        if time.monotonic() >= deadline:
             return False
         time.sleep(0.001)
 

@@ -27,7 +27,7 @@ ETH0, PEER0, STRANGER = 2, 3, 4
 FIRST_TAP = 10
 PORT = 4321  # of a socket that wants none in particular
 
-FULL_LIST, ONE_LINK, MARK, OTHER = "full list", "one link", "mark", "other"
+FULL_LIST, TAP_LIST, ONE_LINK, MARK, OTHER = "full list", "list of TAPs", "one link", "mark", "other"
 
 DEFAULT_ROUTE = uapi.rtmsg.pack(inet.AF_INET, 0, 0, 0, uapi.RT_TABLE_MAIN, 0, 0, uapi.RTN_UNICAST, 0) + wire.attribute_u32(
     uapi.RTA_OIF, ETH0
@@ -53,6 +53,7 @@ class Kernel(build.Namespace):
         self.clock = 0  # counts events that changed a link
         self.seen_all = (0, {})  # the last whole list of links: when, and of each its group and whether it was an orphan
         self.seen_one = {}  # what was last read by itself: when, and whether it was an orphan
+        self.seen_used = False  # whether the last list of TAPs, or of all links, showed one that is ours in use
         self.last = OTHER  # what was asked last, deletions aside
         self.refusal = 0
         self.refused = self.torn = self.lost = self.dead = False
@@ -118,9 +119,12 @@ class Kernel(build.Namespace):
     def _reading(self, message):
         """What the cleanup knows from the answer, to be noted if it arrives."""
         clock, look = self.clock, _kind_of_look(message)
+        used = any(worlds.is_ours(each) and worlds.is_used(each) for each in self.links)
         if look == FULL_LIST:
             seen = {each: (each.group, is_orphan(each)) for each in self.links}
-            return lambda: setattr(self, "seen_all", (clock, seen))
+            return lambda: self.__dict__.update(seen_all=(clock, seen), seen_used=used)
+        if look == TAP_LIST:
+            return lambda: self.__dict__.update(seen_used=used)
         if look == ONE_LINK:
             found = self.link_of(message)
             return lambda orphan=found and is_orphan(found): self.seen_one.update({found: (clock, orphan)})
@@ -137,6 +141,7 @@ class Kernel(build.Namespace):
             self.last = MARK
         else:
             assert not self.rules or self.last != MARK, "something was deleted without a look after the mark"
+            assert not self.rules or not self.seen_used, "one of the TAPs was in use when they were last listed"
         if message.type == uapi.RTM_DELLINK and self.rules:
             doomed = self._doomed_by_group(asked.group) if asked.group else self._doomed_by_index(asked)
             self._check_redirects(doomed)
@@ -246,7 +251,7 @@ def _kind_of_look(message):
     if message.type != uapi.RTM_GETLINK:
         return OTHER
     if message.flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP:
-        return FULL_LIST if link.Link(message).kind is None else OTHER
+        return FULL_LIST if link.Link(message).kind is None else TAP_LIST
     return ONE_LINK if link.Link(message).ifindex else OTHER
 
 

@@ -129,19 +129,22 @@ def test_a_namespace_with_a_tap_in_use_is_left_alone_and_no_error(node, pod):
 def test_a_tap_attached_after_the_look_is_in_use_and_no_error(node, pod, monkeypatch):
     pod.add_orphan()
     os.symlink(pod.path, node.path("pod"))
-    real = nlraw.orphans.remove
-
-    def attach_first(route, target, dry_run=False):
-        if not dry_run:
-            pod.hold()
-        return real(route, target, dry_run)
-
-    monkeypatch.setattr(nlraw.orphans, "remove", attach_first)
+    just_before(monkeypatch, "_clean_up", pod.hold)
     swept = sweep(node)
     assert outcomes(swept) == {"pod": "in-use"}
     assert swept.totals == totals(namespaces=1, in_use=1)
     assert swept.namespaces[0].error is None
     assert pods.TAP in pod.links()
+
+
+def test_another_tap_that_comes_into_use_after_the_look_stops_the_removing(node, pod, monkeypatch):
+    pod.add_orphan()
+    os.symlink(pod.path, node.path("pod"))
+    just_before(monkeypatch, "_clean_up", lambda: pod.hold("tap1_urunc"))
+    swept = sweep(node)
+    assert outcomes(swept) == {"pod": "in-use"}
+    assert swept.totals == totals(namespaces=1, orphans=1, in_use=1)
+    assert {pods.TAP, "tap1_urunc"} <= set(pod.links()) and pod.filters("eth0") != []
 
 
 # ---------------------------------------------------------------- fresh ones
@@ -305,14 +308,14 @@ def fail_in(monkeypatch):
     """Have the removing fail in the namespaces of these paths."""
 
     def begin(*paths, error=None):
-        real = nlraw.orphans.remove
+        real = nlraw.orphans.Cleanup.finish
 
-        def fail(route, target, dry_run=False):
-            if not dry_run and route.path in paths:
+        def fail(cleanup, later):
+            if cleanup.route.path in paths:
                 raise error or nlraw.Refused(errno.EBUSY, "", "delete link", "tap0_urunc")
-            return real(route, target, dry_run)
+            return real(cleanup, later)
 
-        monkeypatch.setattr(nlraw.orphans, "remove", fail)
+        monkeypatch.setattr(nlraw.orphans.Cleanup, "finish", fail)
 
     return begin
 
@@ -362,27 +365,59 @@ def test_a_namespace_that_may_not_be_entered_is_reported_and_the_others_go_on(no
 def test_a_namespace_that_vanishes_before_the_look_is_no_error(node, monkeypatch):
     node.add("left")
     gone = node.add("gone")
-    vanish_before(monkeypatch, "_look_at_all", lambda: (node.unpin(gone), os.unlink(gone)))
+    just_before(monkeypatch, "_visit_all", lambda: (node.unpin(gone), os.unlink(gone)))
     assert outcomes(sweep(node)) == {"left": "cleaned"}
 
 
 def test_a_namespace_of_which_the_file_is_left_vanishes_without_an_error(node, monkeypatch):
     node.add("left")
     gone = node.add("gone")
-    vanish_before(monkeypatch, "_look_at_all", lambda: node.unpin(gone))
+    just_before(monkeypatch, "_visit_all", lambda: node.unpin(gone))
     assert outcomes(sweep(node)) == {"left": "cleaned"}
 
 
-def test_a_namespace_that_vanishes_between_the_look_and_the_removing_is_no_error(node, monkeypatch):
+def test_a_namespace_that_loses_its_name_between_the_look_and_the_removing_is_cleaned_up(node, monkeypatch):
     node.add("left")
     gone = node.add("gone")
-    vanish_before(monkeypatch, "_remove", lambda: (node.unpin(gone), os.unlink(gone)))
+    just_before(monkeypatch, "_clean_up", lambda: (node.unpin(gone), os.unlink(gone)))
     swept = sweep(node)
-    assert outcomes(swept) == {"left": "cleaned"}
-    assert swept.totals == totals(namespaces=1, orphans=1, deleted=1)
+    assert outcomes(swept) == {"left": "cleaned", "gone": "cleaned"}
+    assert swept.totals == totals(namespaces=2, orphans=2, deleted=2)
 
 
-def vanish_before(monkeypatch, phase, event):
+def test_a_socket_that_is_opened_anew_for_the_removing_is_opened_in_its_own_namespace(node, monkeypatch):
+    node.add_many(4)
+    real = sweeping._clean_up
+
+    def close_sockets(working, cleaned, tell):
+        for visit in working:
+            visit._route.close()
+        return real(working, cleaned, tell)
+
+    monkeypatch.setattr(sweeping, "_clean_up", close_sockets)
+    assert sweep(node).totals == totals(namespaces=4, orphans=4, deleted=4)
+
+
+def test_a_namespace_in_which_another_cleans_up_keeps_none_of_the_others_waiting(node, monkeypatch):
+    paths = node.add_many(3)
+    with nlraw.netns.Namespace(paths[0]) as namespace:
+        rival = namespace.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
+    rival.bind((nlraw.route.PORT, 0))
+    real, finished = sweeping._Visit.clean_up, []
+
+    def clean_up(visit):
+        real(visit)
+        finished.append(visit.path)
+        if len(finished) == 2:  # the others are done
+            rival.close()
+
+    monkeypatch.setattr(sweeping._Visit, "clean_up", clean_up)
+    begin = time.monotonic()
+    assert sweep(node).totals == totals(namespaces=3, orphans=3, deleted=3)
+    assert finished[-1] == paths[0] and time.monotonic() - begin < nlraw.route.PATIENCE
+
+
+def just_before(monkeypatch, phase, event):
     real = getattr(sweeping, phase)
     monkeypatch.setattr(sweeping, phase, lambda *arguments: (event(), real(*arguments))[1])
 
@@ -454,18 +489,16 @@ def test_no_job_at_all_is_refused(node, jobs):
 @pytest.mark.parametrize("jobs, expected", [(1, 1), (3, 3), (500, 6)])
 def test_as_many_namespaces_are_cleaned_up_at_a_time_as_there_are_jobs(node, monkeypatch, jobs, expected):
     node.add_many(6)
-    real, busy, most = nlraw.orphans.remove, [], []
+    real, busy, most = nlraw.orphans.Cleanup.finish, [], []
 
-    def remove(route, target, dry_run=False):
-        if dry_run:
-            return real(route, target, dry_run)
-        busy.append(route)
+    def finish(cleanup, later):
+        busy.append(cleanup)
         time.sleep(0.2)
         most.append(len(busy))
         busy.pop()
-        return real(route, target)
+        return real(cleanup, later)
 
-    monkeypatch.setattr(nlraw.orphans, "remove", remove)
+    monkeypatch.setattr(nlraw.orphans.Cleanup, "finish", finish)
     assert sweep(node, jobs=jobs).totals.deleted == 6
     assert max(most) == expected
 
@@ -752,5 +785,10 @@ def test_the_library_tells_its_progress_to_whoever_asks(node):
     node.add_many(3)
     told = []
     sweep(node, jobs=1, progress=lambda *progress: told.append(progress))
-    assert told[:4] == [("looked at", number, 3) for number in range(4)]
-    assert told[4:] == [("cleaned up", number, 3) for number in (1, 2, 3)]
+    looked = [("looked at", number, 3) for number in range(4)]
+    assert (told[::2], told[1::2]) == (looked, [("cleaned up", number, number) for number in (1, 2, 3)])
+    node.close()
+    node.add_many(3)
+    told.clear()
+    sweep(node, progress=lambda *progress: told.append(progress))
+    assert told == looked + [("cleaned up", number, 3) for number in (1, 2, 3)]

@@ -31,15 +31,18 @@ ordinary = settings(deadline=None, derandomize=True, max_examples=250, suppress_
 Way = collections.namedtuple("Way", "run uplink changes spare_fresh")
 
 
-def inside(act, alone, **options):
+def visit(dry_run, **options):
     """What a sweep does in one namespace."""
     target = orphans.Target(orphans.MATCH, orphans.UPLINK, **options)
 
     def run():
-        report = node._inside(PATH, target, lambda route: act(route, target), alone)
-        if report.error is not None:
-            raise report.error
-        return report
+        visit = node._Visit(PATH, target)
+        visit.look(dry_run)
+        if visit.work:
+            visit.clean_up()
+        if visit.report.error is not None:
+            raise visit.report.error
+        return visit.report
 
     return run
 
@@ -53,11 +56,8 @@ WAYS = {
     "cleanup auto": Way(lambda: nlraw.cleanup(PATH, uplink="auto"), "auto", True, False),
     "cleanup none": Way(lambda: nlraw.cleanup(PATH, uplink="none"), "none", True, False),
     "setup": Way(lambda: nlraw.setup(PATH), "eth0", True, False),
-    "brief look of a sweep": Way(
-        inside(lambda route, target: orphans.inspect(route, target, briefly=True), alone=False), "eth0", False, False
-    ),
-    "look of a sweep": Way(inside(orphans.inspect, alone=False), "eth0", False, False),
-    "sweep": Way(inside(orphans.remove, alone=True, spare_fresh=True), "eth0", True, True),
+    "look of a sweep": Way(visit(dry_run=True), "eth0", False, False),
+    "sweep": Way(visit(dry_run=False, spare_fresh=True), "eth0", True, True),
 }
 CHANGING = sorted(name for name, way in WAYS.items() if way.changes)
 

@@ -661,9 +661,8 @@ def test_to_inspect_is_to_say_what_would_go_and_no_error_where_one_is_in_use():
     found = orphans.inspect(used, Target("tap*_urunc", "eth0"))
     assert (found.outcome, found.error, [each.verdict for each in found.taps]) == ("in-use", None, [IN_USE])
     made = pod(tap())
-    fully, briefly = (orphans.inspect(made, Target("tap*_urunc", "eth0"), each) for each in (False, True))
-    assert (fully.outcome, len(fully.tc_removed)) == ("would-clean", 3)
-    assert (briefly.outcome, briefly.tc_removed) == ("would-clean", ())
+    found = orphans.inspect(made, Target("tap*_urunc", "eth0"))
+    assert (found.outcome, len(found.tc_removed)) == ("would-clean", 3)
     assert used.changes + made.changes == []
 
 
@@ -726,6 +725,30 @@ def test_a_tap_that_comes_into_use_before_the_second_look_stops_everything(count
     assert len(made.links) == 3 + count
     assert not set(made.changes) - {uapi.RTM_SETLINK}
     assert [each.group for each in made.links] == [0] * (2 + count) + [7]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_another_tap_that_comes_into_use_stops_what_is_carried_out_later(count):
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(count)])
+    if not count:
+        made.filters.append(a_filter(2, "matchall", 0))  # a dead redirect, which alone is work too
+    cleanup = orphans.Cleanup(made, Target("tap*_urunc", "eth0"))
+    assert cleanup.prepare() is None
+    made.links.append(tap(30, "tap30_urunc", carrier=1))
+    with pytest.raises(TapInUse) as caught:
+        cleanup.finish(later=True)
+    assert caught.value.object == "tap30_urunc"
+    assert [each.verdict for each in caught.value.report.taps] == ["orphan"] * count + ["in-use"]
+    assert made.changes == []
+
+
+def test_another_tap_that_comes_into_use_before_the_proof_of_a_group_stops_everything():
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(5)])
+    made.before = meanwhile(uapi.RTM_SETLINK, lambda: made.links.append(tap(30, "tap30_urunc", carrier=1)))
+    with pytest.raises(TapInUse):
+        removed(made)
+    assert len(made.links) == 3 + 6
+    assert set(made.changes) == {uapi.RTM_SETLINK} and {each.group for each in made.links} == {0}
 
 
 @pytest.mark.parametrize("change", [{"name": "vm0"}, {"ifindex": 9}])
@@ -813,7 +836,7 @@ def test_a_refusal_that_does_not_pass_ends_in_failure():
     with pytest.raises(Refused):
         removed(made)
     assert names(made) == ["lo", "eth0", "peer0", "tap0_urunc"]
-    assert made.changes.count(uapi.RTM_DELLINK) == 9  # the tenth look finds it still there
+    assert made.changes.count(uapi.RTM_DELLINK) == orphans.ROUNDS  # and each look finds it still there
 
 
 @pytest.mark.parametrize("count", [1, 5])

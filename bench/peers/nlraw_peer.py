@@ -60,10 +60,10 @@ def read(messages):
 def floor(count, anew):
     """The system calls of `links`, or where the socket is opened ``anew`` of `scan`, and nothing else."""
     asked = link.dump("tun").numbered(1)
-    sockets = [] if anew else [route._open(alone=False)[0]]
+    sockets = [] if anew else [route._open()[0]]
 
     def once():
-        socket = route._open(alone=False)[0] if anew else sockets[0]
+        socket = route._open()[0] if anew else sockets[0]
         socket.send(asked)
         datagrams = []
         while not datagrams or datagrams[-1][4] != uapi.NLMSG_DONE:
@@ -87,7 +87,7 @@ class Seen:
 def unchecked_links(count):
     """`links` of TAPs in one straight line: nothing is checked, nobody else's messages are expected, nothing can be refused."""
     asked = link.dump("tun").numbered(1)
-    socket = route._open(alone=False)[0]
+    socket = route._open()[0]
     header, fixed = uapi.nlmsghdr.unpack_from, uapi.ifinfomsg.unpack_from
 
     def once():
@@ -115,7 +115,7 @@ def unchecked_links(count):
 def flat_links(count):
     """`links` of TAPs with all that is checked on the way, in one function: the rest is the price of the layers."""
     asked = link.dump("tun")
-    socket, port = route._open(alone=False)
+    socket, port = route._open()
     header, sequences = uapi.nlmsghdr.unpack_from, iter(range(1, 1 << 31))
 
     def once():
@@ -156,7 +156,7 @@ def unchecked_scan(count):
     header, values, name, ifindex, flags, operstate, carrier, up_count = _layout_of_first()
 
     def once():
-        socket = route._open(alone=False)[0]
+        socket = route._open()[0]
         socket.send(asked)
         taps = []
         while True:
