@@ -7,13 +7,15 @@ tables under the priority; the root table stays when the last key has gone (net/
 """
 
 from . import uapi, wire
+from .errors import Malformed
 from .exchange import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional
+    from typing import Iterable, List, Optional, Tuple
 
 _FIXED = uapi.tcmsg.size
+_unpack = uapi.tcmsg.unpack_from
 
 # Where a classifier keeps its actions, by kind: inside TCA_OPTIONS.
 _ACTIONS = {
@@ -27,13 +29,31 @@ _ACTIONS = {
 class _Tc:
     """The part that qdiscs and filters share: tcmsg and its attributes."""
 
-    __slots__ = ("ifindex", "handle", "parent", "info", "kind", "attributes")
+    __slots__ = ("ifindex", "handle", "parent", "info", "_message", "_row", "_kind")
 
     def __init__(self, message: wire.Message) -> None:
-        fixed = wire.fixed(uapi.tcmsg, message.data, (message.start, message.end))
+        if message.end - message.start < _FIXED:
+            raise Malformed("%d bytes where tcmsg belongs" % (message.end - message.start), message.start)
+        fixed: Tuple[int, ...] = _unpack(message.data, message.start)
         _, self.ifindex, self.handle, self.parent, self.info = fixed
-        self.attributes = wire.Row(message.data, message.start + _FIXED, message.end)
-        self.kind = self.attributes.string(uapi.TCA_KIND) or ""
+        self._message = message
+        self._row: Optional[wire.Row] = None
+        self._kind: Optional[str] = None
+
+    @property
+    def attributes(self) -> wire.Row:
+        """All that was told (TCA_*), parsed when it is first asked for."""
+        if self._row is None:
+            message = self._message
+            self._row = wire.Row(message.data, message.start + _FIXED, message.end)
+        return self._row
+
+    @property
+    def kind(self) -> str:
+        """The name of the discipline or classifier."""
+        if self._kind is None:
+            self._kind = self.attributes.string(uapi.TCA_KIND) or ""
+        return self._kind
 
 
 class Qdisc(_Tc):
