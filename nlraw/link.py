@@ -21,7 +21,7 @@ class Link:
     An attribute too short for its type raises `Malformed` when it is read, a bad layout when the first one is.
     """
 
-    __slots__ = ("ifindex", "flags", "_message", "_row", "_tun")
+    __slots__ = ("ifindex", "flags", "_message", "_row", "_ifname", "_tun")
 
     def __init__(self, message: wire.Message) -> None:
         if message.end - message.start < _FIXED:
@@ -29,6 +29,7 @@ class Link:
         _, _, self.ifindex, self.flags, _ = _unpack(message.data, message.start)
         self._message = message
         self._row: Optional[wire.Row] = None
+        self._ifname: Optional[str] = None
         self._tun: Optional[Tun] = None
 
     @property
@@ -41,7 +42,9 @@ class Link:
 
     @property
     def ifname(self) -> str:
-        return self.attributes.string(uapi.IFLA_IFNAME) or ""
+        if self._ifname is None:
+            self._ifname = self.attributes.string(uapi.IFLA_IFNAME) or ""
+        return self._ifname
 
     @property
     def address(self) -> "Optional[str]":

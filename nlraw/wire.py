@@ -172,8 +172,11 @@ class Row:
 
     def row(self, type: int) -> "Row":
         """The attributes that the value is a row of; none where it is not there."""
-        at, end = self.span(type) or (0, 0)
-        return Row(self.data, at, end)
+        place = self._places.get(type)
+        if place is None:
+            return _NONE
+        at = self.start + place[0]
+        return Row(self.data, at, at + place[1])
 
 
 # Layouts that were met, by the size of the row. The kernel tells of one kind of thing always alike: where all headers are those
@@ -197,6 +200,9 @@ def _learn(data: bytes, start: int, end: int) -> "Places":
             _layouts.clear()
         _layouts[end - start] = alike + [(unpack, unpack(data, start), places)]
     return places
+
+
+_NONE = Row(b"", 0, 0)
 
 
 def fixed(layout: Struct, data: bytes, span: "Span") -> "Tuple[int, ...]":
