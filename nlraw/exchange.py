@@ -20,7 +20,7 @@ from .errors import Lost, Malformed, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, Optional, Sequence, Tuple
+    from typing import Dict, List, Optional, Sequence, Tuple
 
 _s32 = Struct("=i")
 
@@ -94,9 +94,13 @@ class Exchange:
     """Requests that travel in one datagram, numbered from ``sequence`` on, sent from ``port``."""
 
     def __init__(self, requests: "Sequence[Request]", port: int, sequence: int) -> None:
-        self.replies = [Reply(request) for request in requests]
+        self.replies: List[Reply] = []
         self._port = port
-        self._waiting = {(sequence + number) & 0xFFFFFFFF: reply for number, reply in enumerate(self.replies)}
+        self._waiting: Dict[int, Reply] = {}
+        for number, request in enumerate(requests, sequence):
+            reply = Reply(request)
+            self.replies.append(reply)
+            self._waiting[number & 0xFFFFFFFF] = reply
 
     @property
     def finished(self) -> bool:

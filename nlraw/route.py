@@ -88,7 +88,10 @@ class Route:
                 if not left or error.errno == errno.ETIMEDOUT:
                     raise
                 continue
-            again = [reply for reply in answers if reply.interrupted or (reply.error is not None and _is_put_off(reply))]
+            again = []
+            for reply in answers:
+                if reply.interrupted or (reply.error is not None and _is_put_off(reply)):
+                    again.append(reply)
             if not again and asked is requests:
                 return answers
             replies.update(zip(asked, answers))
@@ -109,6 +112,8 @@ class Route:
         The kernel carries them out in order, and goes on behind one that it refused. Raises `Lost` where it is not known which
         were carried out. More than fit the receive buffer with their replies travel in several datagrams.
         """
+        if 0 < len(requests) <= self._window:
+            return self._exchange(requests)
         replies: List[Reply] = []
         while len(replies) < len(requests):
             replies += self._exchange(requests[len(replies) : len(replies) + self._window])
