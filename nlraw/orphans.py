@@ -37,6 +37,9 @@ UPLINK = "eth0"
 IN_USE = "in-use"
 ORPHAN = "orphan"
 
+_LIST_TAPS = link.dump("tun")
+_LIST_QDISCS = tc.dump_qdiscs()
+
 # From how many orphans on they are deleted as a group. Three deletes take three waits of 10 to 30 ms, a group one.
 GROUP_FROM = 3
 
@@ -54,7 +57,7 @@ def judge(link: Link) -> "Optional[str]":
     a deferred worker (linkwatch_event(), net/core/link_watch.c). They count only where there is no carrier to read.
     """
     tun, carrier = link.tun(), link.carrier
-    if tun is None or not is_tap(link):
+    if tun is None or tun.type != uapi.IFF_TAP:
         return None
     if carrier or tun.queues or tun.disabled_queues:  # a queue has a holder, attached or not, whatever the carrier
         return IN_USE
@@ -282,7 +285,7 @@ def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
         requests = [link.get(ifindex, "of the default route") for ifindex in _default_routes(route)]
     elif target.name is not None:
         requests = [link.find(target.name)]
-    *named, listed = route.query(*requests, link.dump("tun"))
+    *named, listed = route.query(*requests, _LIST_TAPS)
     taps = matching(link.links(listed.answer()), target)
     found = [link.only(reply) for reply in named if not is_gone(reply.error)]
     if target.name is None:  # an orphan may have a default route too
@@ -370,7 +373,7 @@ class Cleanup:
         """
         try:
             if later:
-                (listed,) = self.route.query(link.dump("tun"))
+                (listed,) = self.route.query(_LIST_TAPS)
                 taps = matching(link.links(listed.answer()), self.target)
                 self.see(taps)
                 self.refuse_if_used(taps)
@@ -413,11 +416,11 @@ class Cleanup:
     def see(self, taps: "Sequence[Link]") -> None:
         """Note what the TAPs are now; what became of those that were to go is kept."""
         sent = self.deleted().union(*[step.taps for step, _ in self.unsettled])
-        self.taps = {ifindex: tap for ifindex, tap in self.taps.items() if ifindex in sent}
-        self.taps.update((tap.ifindex, tap) for tap in taps)
+        kept = [tap for tap in self.taps.values() if tap.ifindex in sent]
+        self.taps = {tap.ifindex: tap for tap in kept + list(taps)}
 
     def look_at_tc(self) -> None:
-        (listed,) = self.route.query(tc.dump_qdiscs())  # by itself: while one dump is under way the kernel refuses another
+        (listed,) = self.route.query(_LIST_QDISCS)  # by itself: while one dump is under way the kernel refuses another
         self.qdiscs = tc.qdiscs(listed.answer())
         self.hooks = [] if self.uplink is None else hooks(self.route, self.uplink, self.qdiscs)
 
@@ -580,7 +583,7 @@ def scan(netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK
     """
     target = Target(match, uplink)
     with Namespace(netns) as namespace, Route(namespace) as route:
-        (listed,) = route.query(link.dump("tun"))
+        (listed,) = route.query(_LIST_TAPS)
         return tuple(map(as_tap, matching(link.links(listed.answer()), target)))
 
 
