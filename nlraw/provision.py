@@ -227,20 +227,22 @@ class _Setup:
         """The uplink's redirect, hung where it leaves others as they look.
 
         In an `ingress` under the parent that the others were made with, for the kernel lists all filters of a qdisc under that
-        of the latest (tc_new_tfilter(), net/sched/cls_api.c). In a clsact with a priority that neither side uses, for the two
-        share the tables of one (see `orphans.unhook`); ahead of others all the same. Else the kernel picks the priority.
+        of the latest (tc_new_tfilter(), net/sched/cls_api.c). With a priority that no other uses, on either side or in any
+        chain, for those of one share their tables (see `orphans.unhook`); ahead of others as if the kernel had picked it, which
+        it does where there are none.
         """
         present = self.ingress_of(uplink)
         others = [filter for hook in self.found.hooks if hook.qdisc is present for filter in hook.filters]
         parent, priority = uapi.TC_H_INGRESS_HANDLE, 0
         if present is not None and present.kind == "clsact":
             parent |= uapi.TC_H_MIN_INGRESS
+        elif others:
+            parent = others[0].parent
+        if others:
             used = {filter.priority for filter in others}
             lowest = min((number for number in used if number >= _LAST_PRIORITY), default=_FIRST_PRIORITY + 1)
             free = (number for number in range(lowest - 1, 0, -1) if number not in used)
             priority = next(free, 0)  # where none is left the kernel is to say so
-        elif others:
-            parent = others[0].parent
         return tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname, priority)
 
     def disconnect(self, tap: Link, uplink: Link) -> None:

@@ -470,6 +470,25 @@ def test_a_foreign_ingress_that_holds_another_filter_is_used_and_kept(pod, place
     assert pod.state() == before
 
 
+@pytest.mark.parametrize("qdisc", ["ingress", "clsact"])
+def test_where_the_kernel_has_no_priority_left_to_pick_the_redirect_goes_ahead_of_that(pod, qdisc):
+    before = foreign(pod, "qdisc add dev eth0 " + qdisc, "filter add dev eth0 ingress pref 32768 protocol ip " + SSH)
+    create(pod)
+    assert min(found["pref"] for found in pod.filters("eth0")) == 32767
+    nlraw.cleanup(netns=pod.path)
+    assert pod.state() == before
+
+
+def test_a_redirect_shares_no_priority_with_another_chain_of_an_ingress(pod):
+    # where it did, their u32 tables would be one, and whose a dead redirect there is could not be told
+    place = "filter add dev eth0 ingress chain 5 pref 49152 protocol ip "
+    before = foreign(pod, "qdisc add dev eth0 ingress", place + SSH)
+    create(pod)
+    pod.ip("link", "del", TAP)
+    assert [gone.object for gone in nlraw.cleanup(netns=pod.path).tc_removed] == ["filter"]
+    assert pod.state() == before
+
+
 def test_a_foreign_clsact_is_used_and_kept(pod):
     before = foreign(
         pod,

@@ -126,12 +126,6 @@ def test_a_name_that_is_free_again_after_the_refusal_is_the_kernels_refusal(pod,
 # ---------------------------------------------------------------- there is no room
 
 
-def test_no_priority_is_left_on_the_uplink(pod):
-    pod.tc("qdisc", "add", "dev", "eth0", "ingress")
-    pod.tc(*("filter add dev eth0 ingress pref 32768 protocol ip " + SSH).split())
-    refused(pod, "create redirect (u32, mirred) eth0: Lowest ID from auto-alloc range already in use", errno.ENOSPC)
-
-
 def test_an_mtu_that_no_tap_can_have(pod):
     pod.ip("link", "set", "eth0", "mtu", "65535")
     refused(pod, "set up link tap0_urunc: mtu greater than device maximum", errno.EINVAL)
