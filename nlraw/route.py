@@ -156,7 +156,7 @@ class Route:
                 deadline = deadline or time.monotonic() + self._silence
                 _wait(socket, deadline)
                 continue
-            if sender[0] == 0:  # the kernel; other processes may send to our port too
+            if sender[0] == 0:  # the kernel; another process may have sent to our port before we were connected
                 if flags & MSG_TRUNC:
                     self._buffer = min(self._buffer * 4, LARGEST_BUFFER)
                     raise OSError(errno.EMSGSIZE, "")
@@ -197,8 +197,11 @@ def _open(patience: "Optional[float]" = None) -> "Tuple[Socket, int]":
                 socket.setsockopt(uapi.SOL_NETLINK, option, 1)
             except OSError:  # a kernel without it says less, and all else holds
                 pass
-        if patience is None or not _bind_alone(socket, patience):
-            socket.bind((0, 0))
+        if patience is not None:
+            _bind_alone(socket, patience)
+        # takes a port where there is none yet; from now on the kernel refuses what other processes send to it, so that they
+        # cannot fill the receive buffer (netlink_getsockbyportid(), net/netlink/af_netlink.c)
+        socket.connect((0, 0))
         return socket, socket.getsockname()[0]
     except BaseException:
         _close(socket)
@@ -213,18 +216,18 @@ def _close(socket: Socket) -> None:
         pass
 
 
-def _bind_alone(socket: Socket, patience: float) -> bool:
+def _bind_alone(socket: Socket, patience: float) -> None:
     """Take the port that one socket of a namespace can have; wait for it, but not for ever."""
     deadline = time.monotonic() + patience
     while True:
         try:
             socket.bind((PORT, 0))
-            return True
+            return
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
         if time.monotonic() >= deadline:
-            return False
+            return
         time.sleep(0.001)
 
 

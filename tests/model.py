@@ -290,7 +290,11 @@ class Socket:
     def bind(self, address):
         if address[0] and self.kernel.now < self.kernel.taken:
             raise OSError(errno.EADDRINUSE, "")
-        self.port = self.kernel.port = address[0] or PORT
+        self.port = self.kernel.port = address[0]
+
+    def connect(self, address):
+        assert address == (0, 0)
+        self.port = self.kernel.port = self.port or PORT
 
     def getsockname(self):
         return self.port, 0

@@ -51,7 +51,28 @@ def refusal(route):
 # ---------------------------------------------------------------- intruders
 
 
-def test_an_answer_that_is_not_the_kernels_is_ignored(route, intruder):
+def test_the_kernel_refuses_what_another_process_sends(pod, intruder):
+    for alone in (False, True):
+        with Namespace(pod.path) as namespace, Route(namespace, alone) as route:
+            route.query(link.find("eth0"))
+            with pytest.raises(ConnectionRefusedError):
+                intruder.sendto(refusal(route), (route._port, 0))
+            (reply,) = route.query(link.find("eth0"))
+            assert link.only(reply).ifname == "eth0"
+
+
+@pytest.fixture
+def unconnected(monkeypatch):
+    """Sockets that others may send to, as all are for a moment."""
+
+    class Unconnected(nlraw.route.Socket):
+        def connect(self, address):
+            self.bind(address)
+
+    monkeypatch.setattr(nlraw.route, "Socket", Unconnected)
+
+
+def test_an_answer_that_is_not_the_kernels_is_ignored(unconnected, route, intruder):
     route.query(link.find("eth0"))
     for _ in range(3):
         intruder.sendto(refusal(route), (route._port, 0))
@@ -59,7 +80,7 @@ def test_an_answer_that_is_not_the_kernels_is_ignored(route, intruder):
         assert link.only(reply).ifname == "eth0"
 
 
-def test_garbage_from_another_process_is_ignored(route, intruder):
+def test_garbage_from_another_process_is_ignored(unconnected, route, intruder):
     route.query(link.find("eth0"))
     intruder.sendto(b"\xff" * 300, (route._port, 0))
     intruder.sendto(b"\0" * 70000, (route._port, 0))  # larger than the buffer
@@ -306,7 +327,7 @@ def test_nobody_waits_for_ever(pod, sitter, monkeypatch):
 
 
 def test_who_only_looks_does_not_wait(pod, sitter, monkeypatch):
-    monkeypatch.setattr(nlraw.route, "_bind_alone", lambda socket: pytest.fail("it waits for the port"))
+    monkeypatch.setattr(nlraw.route, "_bind_alone", lambda *_: pytest.fail("it waits for the port"))
     pod.add_orphan()
     assert [tap.verdict for tap in nlraw.scan(netns=pod.path)] == ["orphan"]
     assert nlraw.cleanup(netns=pod.path, dry_run=True).outcome == "would-clean"

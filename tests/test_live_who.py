@@ -397,7 +397,7 @@ def message(type, flags, sequence, port, payload):
     return struct.pack("=IHHII", 16 + len(payload), type, flags, sequence, port) + payload
 
 print("ready", flush=True)
-sent, end = 0, time.monotonic() + float(sys.argv[2])
+sent, refused, end = 0, 0, time.monotonic() + float(sys.argv[2])
 while time.monotonic() < end:
     now = int(time.time())
     for port in ports() - {0, forger.getsockname()[0]}:
@@ -414,9 +414,9 @@ while time.monotonic() < end:
                     sent += 1
             except BlockingIOError:  # its buffer is full
                 pass
-            except ConnectionRefusedError:  # nobody has it now
-                break
-print(sent, flush=True)
+            except ConnectionRefusedError:  # by the kernel, for one who is connected to it; or nobody has the port now
+                refused += 1
+print(sent, refused, flush=True)
 """
 SECONDS = 6
 
@@ -437,7 +437,7 @@ def check_cleanup(pod):
 
 
 @pytest.mark.slow
-def test_under_a_flood_of_forged_answers_each_result_is_right_or_an_honest_error(pod):
+def test_under_a_flood_of_forged_answers_each_result_is_right(pod):
     pod.add_tap("vm0", redirect=False)
     pod.hold("vm0")
     before = pod.state()
@@ -446,17 +446,12 @@ def test_under_a_flood_of_forged_answers_each_result_is_right_or_an_honest_error
     while time.monotonic() < end:
         for check in (check_setup, check_scan, check_cleanup, check_scan):
             began = time.monotonic()
-            try:
-                check(pod)
-                ends[check.__name__, "right"] += 1
-            except nlraw.Refused as error:  # it fills our buffer; and whoever may send to us may do worse
-                assert error.errno in (errno.ENOBUFS, errno.ETIMEDOUT)
-                ends[check.__name__, errno.errorcode[error.errno]] += 1
+            check(pod)
+            ends[check.__name__] += 1
             slowest = max(slowest, time.monotonic() - began)
-    forged = int(forger.read())
-    told = "%s, the slowest took %.3f s, beside %d forged answers" % (dict(ends), slowest, forged)
+    sent, refused = map(int, forger.read().split())
+    told = "%s, the slowest took %.3f s, beside %d forged answers, and %d refused" % (dict(ends), slowest, sent, refused)
     print(told)
-    assert forged > 1000 and slowest < 2 * nlraw.route.SILENCE, told
-    assert all(ends[check.__name__, "right"] for check in (check_setup, check_scan, check_cleanup)), told
+    assert refused > 1000 and slowest < 1, told
     nlraw.cleanup(netns=pod.path)
     assert pod.state() == before
