@@ -183,7 +183,7 @@ class Route:
 
 
 def _is_put_off(reply: Reply) -> bool:
-    """Whether a dump was refused while another is under way, or while the receive buffer is full of what others send."""
+    """Whether a dump was refused while another is under way, or while the receive buffer is full."""
     return reply.error is not None and reply.error.errno in (errno.EBUSY, errno.ENOBUFS) and reply.request.dumps
 
 
