@@ -93,6 +93,8 @@ class Reply:
 class Exchange:
     """Requests that travel in one datagram, numbered from ``sequence`` on, sent from ``port``."""
 
+    __slots__ = ("replies", "_port", "_waiting")
+
     def __init__(self, requests: "Sequence[Request]", port: int, sequence: int) -> None:
         self.replies: List[Reply] = []
         self._port = port
