@@ -15,15 +15,17 @@ _unpack = uapi.ifinfomsg.unpack_from
 _NAMED = sum(bit for bit, _ in uapi.IFF_NAMES)
 
 
-class Link:
+class Link(wire.Told):
     """One network device. Attributes are parsed when they are first asked for; one that is absent is None.
 
     An attribute too short for its type raises `Malformed` when it is read, a bad layout when the first one is.
     """
 
-    __slots__ = ("ifindex", "flags", "_message", "_row", "_ifname", "_tun")
+    __slots__ = ("ifindex", "flags", "_ifname", "_tun")
 
-    def __init__(self, message: wire.Message) -> None:
+    _fixed = _FIXED
+
+    def __init__(self, message: wire.Message) -> None:  # does what wire.Told would: there may be thousands
         if message.end - message.start < _FIXED:
             raise Malformed("%d bytes where ifinfomsg belongs" % (message.end - message.start), message.start)
         _, _, self.ifindex, self.flags, _ = _unpack(message.data, message.start)
@@ -31,14 +33,6 @@ class Link:
         self._row: Optional[wire.Row] = None
         self._ifname: Optional[str] = None
         self._tun: Optional[Tun] = None
-
-    @property
-    def attributes(self) -> wire.Row:
-        """All that was told (IFLA_*)."""
-        if self._row is None:
-            message = self._message
-            self._row = wire.Row(message.data, message.start + _FIXED, message.end)
-        return self._row
 
     @property
     def ifname(self) -> str:

@@ -7,15 +7,13 @@ tables under the priority; the root table stays when the last key has gone (net/
 """
 
 from . import uapi, wire
-from .errors import Malformed
 from .exchange import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional, Tuple
+    from typing import Iterable, List, Optional
 
 _FIXED = uapi.tcmsg.size
-_unpack = uapi.tcmsg.unpack_from
 
 # Where a classifier keeps its actions, by kind: inside TCA_OPTIONS.
 _ACTIONS = {
@@ -26,27 +24,18 @@ _ACTIONS = {
 }
 
 
-class _Tc:
+class _Tc(wire.Told):
     """The part that qdiscs and filters share: tcmsg and its attributes."""
 
-    __slots__ = ("ifindex", "handle", "parent", "info", "_message", "_row", "_kind")
+    __slots__ = ("ifindex", "handle", "parent", "info", "_kind")
+
+    _fixed = _FIXED
 
     def __init__(self, message: wire.Message) -> None:
-        if message.end - message.start < _FIXED:
-            raise Malformed("%d bytes where tcmsg belongs" % (message.end - message.start), message.start)
-        fixed: Tuple[int, ...] = _unpack(message.data, message.start)
+        super().__init__(message)
+        fixed = wire.fixed(uapi.tcmsg, message.data, (message.start, message.end))
         _, self.ifindex, self.handle, self.parent, self.info = fixed
-        self._message = message
-        self._row: Optional[wire.Row] = None
         self._kind: Optional[str] = None
-
-    @property
-    def attributes(self) -> wire.Row:
-        """All that was told (TCA_*), parsed when it is first asked for."""
-        if self._row is None:
-            message = self._message
-            self._row = wire.Row(message.data, message.start + _FIXED, message.end)
-        return self._row
 
     @property
     def kind(self) -> str:

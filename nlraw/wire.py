@@ -205,6 +205,26 @@ def _learn(data: bytes, start: int, end: int) -> "Places":
 _NONE = Row(b"", 0, 0)
 
 
+class Told:
+    """What one message tells of a thing: a fixed part, which a subclass reads, and attributes, parsed when they are asked for."""
+
+    __slots__ = ("_message", "_row")
+
+    _fixed = 0  # the size of the fixed part
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+        self._row: Optional[Row] = None
+
+    @property
+    def attributes(self) -> Row:
+        """All the attributes that were told."""
+        if self._row is None:
+            message = self._message
+            self._row = Row(message.data, message.start + self._fixed, message.end)
+        return self._row
+
+
 def fixed(layout: Struct, data: bytes, span: "Span") -> "Tuple[int, ...]":
     """The fixed part at the beginning of a span."""
     start, end = span
