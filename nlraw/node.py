@@ -9,6 +9,7 @@ waits overlap. Nobody goes on looking meanwhile: that would wait for the kernel'
 import errno
 import os
 import stat
+import time
 
 from . import netns, orphans
 from .errors import BadNamespace, Error, Invalid, Refused, TapInUse
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 # Namespaces at a time. Each takes a thread and two descriptors; twice as many gain nothing.
 JOBS = 64
+
+# Seconds after which a plan is carried out, however few there are: it grows stale, and others who clean up there wait for it.
+PLAN_AGE = 0.2
 
 # What says that a path leads to nothing, or no longer does.
 _NOTHING = (errno.ENOENT, errno.ESRCH, errno.ENOTDIR, errno.ELOOP)
@@ -205,9 +209,10 @@ class _Visit:
 
 
 def _visit_all(visits: "Sequence[_Visit]", jobs: int, dry_run: bool, tell: "Progress") -> None:
-    """Look at one after the other, and clean up whenever there is work in ``jobs`` of them. Moves the calling thread."""
+    """Look at one after the other, and clean up whenever there is work in ``jobs`` of them, or a plan is old. Moves the calling
+    thread."""
     working: List[_Visit] = []
-    cleaned = 0
+    cleaned, due = 0, 0.0
     try:
         for number, visit in enumerate(visits):
             tell("looked at", number, len(visits))
@@ -216,8 +221,9 @@ def _visit_all(visits: "Sequence[_Visit]", jobs: int, dry_run: bool, tell: "Prog
                 cleaned = _clean_up(working, cleaned, tell)
                 visit.look(dry_run)
             if visit.work:
+                due = due if working else time.monotonic() + PLAN_AGE
                 working.append(visit)
-            if len(working) == jobs:
+            if len(working) == jobs or (working and time.monotonic() > due):
                 cleaned = _clean_up(working, cleaned, tell)
         tell("looked at", len(visits), len(visits))
         _clean_up(working, cleaned, tell)

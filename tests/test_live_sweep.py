@@ -781,6 +781,23 @@ def test_without_a_terminal_a_long_run_is_silent(node):
     assert (done.status, done.err) == (0, "")
 
 
+def test_a_plan_that_grows_old_is_carried_out_before_the_others_are_looked_at(node, monkeypatch):
+    node.add_many(3)
+    told = []
+    monkeypatch.setattr(sweeping, "PLAN_AGE", 0.3)
+
+    def progress(doing, done, total):
+        told.append((doing, done))
+        if (doing, done) == ("looked at", 1):
+            time.sleep(0.4)
+
+    assert sweep(node, progress=progress).totals.deleted == 3
+    assert told == [("looked at", 0), ("looked at", 1), ("cleaned up", 1), ("cleaned up", 2), ("looked at", 2)] + [
+        ("looked at", 3),
+        ("cleaned up", 3),
+    ]
+
+
 def test_the_library_tells_its_progress_to_whoever_asks(node):
     node.add_many(3)
     told = []
