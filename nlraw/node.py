@@ -76,8 +76,9 @@ def sweep(
 
     Each namespace is visited once, whatever the number of its names. One with a TAP in use is left alone, which is no error.
     Fresh orphans are spared unless ``include_fresh``. What fails in one namespace is the ``error`` of its report, and the
-    others go on. ``jobs`` is the number of namespaces to clean up at a time. ``progress`` is called with what is being done,
-    how many namespaces that is done for, and how many there are. Raises `Refused` for a directory that cannot be read.
+    others go on. ``jobs`` is the number of namespaces to clean up at a time. ``progress`` is called with what is being done
+    ("looked at", "cleaned up"), for how many namespaces that is done, and of how many by then. Raises `Refused` for a
+    directory that cannot be read.
     """
     target = Target(match, uplink, spare_fresh=not include_fresh)
     if jobs is not None and jobs < 1:
