@@ -165,7 +165,8 @@ class _Visit:
 
     def _prepared(self, dry_run: bool) -> "Optional[Report]":
         self._namespace = Namespace(self.path)
-        self._route = Route(self._namespace.enter(), alone=not dry_run, patience=0)
+        here = self._namespace.enter()
+        self._route = Route(here, alone=not dry_run, patience=0, listen=0 if dry_run else self.target.groups)
         self._cleanup = orphans.Cleanup(self._route, self.target)
         report = self._cleanup.prepare(dry_run)
         self.work = report is None

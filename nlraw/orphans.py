@@ -272,6 +272,12 @@ class Target:
         self.tap = tap
         self.spare_fresh = spare_fresh
 
+    @property
+    def groups(self) -> int:
+        """The groups that the kernel tells of changes to all that a plan stands on, but for a carrier (RTMGRP_*)."""
+        routes = uapi.RTMGRP_IPV4_ROUTE | uapi.RTMGRP_IPV6_ROUTE if self.uplink == "auto" else 0
+        return uapi.RTMGRP_LINK | uapi.RTMGRP_TC | routes
+
     def fits(self, name: str) -> bool:
         """Whether a TAP of that name is meant; the uplink never is."""
         return name != self.name and (name == self.tap or matches(self.match, name))
@@ -369,14 +375,12 @@ class Cleanup:
     def finish(self, later: bool = False) -> Report:
         """Carry out what was prepared; what is not done then is looked at again, and so on.
 
-        ``later``: so much time has passed since that another TAP may have come into use, and is looked for first.
+        ``later``: some time has passed since then, and what was seen may no longer be so.
         """
         try:
-            if later:
-                (listed,) = self.route.query(_LIST_TAPS)
-                taps = matching(link.links(listed.answer()), self.target)
-                self.see(taps)
-                self.refuse_if_used(taps)
+            report = self.renew() if later else None
+            if report is not None:
+                return report
             for rounds_left in reversed(range(ROUNDS)):
                 if self.carry_out():
                     return self.report("cleaned", self.done)
@@ -405,6 +409,18 @@ class Cleanup:
         if dry_run:
             return self.report("would-clean" if self.steps else "clean", self.steps)
         return None if self.steps else self.report("cleaned" if self.done else "clean", self.done)
+
+    def renew(self) -> "Optional[Report]":
+        """Look again, unless the kernel has told of no change: then only for a TAP that came into use, which it tells late."""
+        (listed,) = self.route.query(_LIST_TAPS)
+        unchanged = self.route.is_quiet
+        self.route.stop_listening()
+        if not unchanged:
+            return self.look_and_plan(ROUNDS)
+        taps = matching(link.links(listed.answer()), self.target)
+        self.see(taps)
+        self.refuse_if_used(taps)
+        return None
 
     def look(self) -> "List[Link]":
         self.uplink, taps = look(self.route, self.target)

@@ -50,16 +50,24 @@ ATTEMPTS = 40
 class Route:
     """Requests to the kernel about one namespace, which must stay open as long as this does.
 
-    ``alone``: one who means to change something waits for others who do, for ``patience`` seconds (`PATIENCE`). Not to be used
-    by two threads at a time. Each failure is an `Error`; a refusal of a request is in that request's `Reply`.
+    ``alone``: one who means to change something waits for others who do, for ``patience`` seconds (`PATIENCE`). ``listen``: while
+    alone, be told of others' changes by the kernel's multicast groups (RTMGRP_*). Not to be used by two threads at a time.
+    Each failure is an `Error`; a refusal of a request is in that request's `Reply`.
     """
 
     def __init__(
-        self, namespace: Namespace, alone: bool = False, silence: float = SILENCE, patience: "Optional[float]" = None
+        self,
+        namespace: Namespace,
+        alone: bool = False,
+        silence: float = SILENCE,
+        patience: "Optional[float]" = None,
+        listen: int = 0,
     ) -> None:
         self.path = namespace.path
         self._namespace = namespace
         self._patience = None if not alone else PATIENCE if patience is None else patience
+        self._groups = listen
+        self._quiet = listen != 0
         self._silence = silence
         self._buffer = BUFFER
         self._window = WINDOW
@@ -71,6 +79,19 @@ class Route:
     def is_alone(self) -> bool:
         """Whether others who mean to change something wait now."""
         return self._port == PORT
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nobody changed anything, from the first request to the last answer, of what is listened for."""
+        return self._quiet and self.is_alone
+
+    def stop_listening(self) -> None:
+        self._quiet, self._groups = False, 0
+        if self._socket is not None:
+            try:
+                self._socket.bind((self._port, 0))
+            except OSError:  # whatever it is, the next request does without this socket
+                self.close()
 
     def query(self, *requests: Request) -> "List[Reply]":
         """Send requests that only read, in one datagram, and return a reply to each.
@@ -123,7 +144,7 @@ class Route:
         step, object = requests[0].step, requests[0].object
         try:
             if self._socket is None:
-                self._socket, self._port = self._namespace.run(lambda: _open(self._patience))
+                self._socket, self._port = self._namespace.run(lambda: _open(self._patience, self._groups))
             exchange = Exchange(requests, self._port, self._sequence)
             self._sequence += len(requests)
             self._converse(self._socket, exchange)
@@ -163,6 +184,7 @@ class Route:
                 if exchange.receive(datagram):
                     deadline = 0.0
                     continue
+                self._quiet = False
             now = time.monotonic()
             deadline = deadline or now + self._silence
             if now > deadline:
@@ -172,6 +194,7 @@ class Route:
         if self._socket is not None:
             _close(self._socket)
             self._socket = None
+            self._quiet = False  # whatever it would have been told
 
     def __enter__(self) -> "Route":
         return self
@@ -187,9 +210,9 @@ def _is_put_off(reply: Reply) -> bool:
     return reply.error is not None and reply.error.errno in (errno.EBUSY, errno.ENOBUFS) and reply.request.dumps
 
 
-def _open(patience: "Optional[float]" = None) -> "Tuple[Socket, int]":
-    """A socket in the namespace of the calling thread, and its port: the one that one at a time can have, if it is to be had
-    within so many seconds; any, where nobody is to be waited for."""
+def _open(patience: "Optional[float]" = None, groups: int = 0) -> "Tuple[Socket, int]":
+    """A socket in the namespace of the calling thread, and its port: the one that one at a time can have, and then in these
+    groups, if it is to be had within so many seconds; any, where nobody is to be waited for."""
     socket = Socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, uapi.NETLINK_ROUTE)
     try:
         for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK):
@@ -198,7 +221,7 @@ def _open(patience: "Optional[float]" = None) -> "Tuple[Socket, int]":
             except OSError:  # a kernel without it says less, and all else holds
                 pass
         if patience is not None:
-            _bind_alone(socket, patience)
+            _bind_alone(socket, patience, groups)
         # takes a port where there is none yet; from now on the kernel refuses what other processes send to it, so that they
         # cannot fill the receive buffer (netlink_getsockbyportid(), net/netlink/af_netlink.c)
         socket.connect((0, 0))
@@ -216,12 +239,12 @@ def _close(socket: Socket) -> None:
         pass
 
 
-def _bind_alone(socket: Socket, patience: float) -> None:
+def _bind_alone(socket: Socket, patience: float, groups: int) -> None:
     """Take the port that one socket of a namespace can have; wait for it, but not for ever."""
     deadline = time.monotonic() + patience
     while True:
         try:
-            socket.bind((PORT, 0))
+            socket.bind((PORT, groups))
             return
         except OSError as error:
             if error.errno != errno.EADDRINUSE:

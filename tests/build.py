@@ -222,11 +222,15 @@ class Namespace:
 
     ``changes`` are the types of the requests that changed something or tried to. ``refuse`` maps a type of request to the errno
     that it is answered with. ``before`` is called with every datagram's requests ahead of the answer, to change things meanwhile.
-    ``routes`` are the default routes: pairs of family and ifindex.
+    ``routes`` are the default routes: pairs of family and ifindex. ``is_quiet``: nothing was changed by others.
     """
 
     path = "/run/netns/made-up"
     port = 4321  # whom it answers to
+    is_quiet = True
+
+    def stop_listening(self):
+        self.is_quiet = False
 
     def __init__(self, links=(), qdiscs=(), filters=(), before=lambda requests: None):
         self.links = list(links)

@@ -186,8 +186,16 @@ class Kernel(build.Namespace):
             elif taps:
                 self.clock += 1
                 EVENTS[what](self, taps[which % len(taps)])
+                if what not in ("attach", "release"):  # of a carrier the kernel tells later
+                    self._tell()
         if self.dead:
             raise Killed
+
+    def _tell(self):
+        """Tell those who listen that links have changed."""
+        for socket in self.sockets:
+            if socket.groups & uapi.RTMGRP_LINK and not socket.closed:
+                socket.arrive(wire.message(uapi.RTM_NEWLINK, 0, 0, uapi.ifinfomsg.pack(0, 0, PEER0, 0, 0)))
 
     def _change(self, each, **fields):
         each.__dict__.update(fields, changed=self.clock)
@@ -275,7 +283,7 @@ class Socket:
 
     def __init__(self, kernel):
         self.kernel = kernel
-        self.port = 0
+        self.port = self.groups = 0
         self.queue = []  # what is on its way: when it arrives, the datagram or an exception, and who sent it
         self.previous = []  # the messages of the last answer
         self.numbers = set()  # sequence numbers so far
@@ -288,9 +296,11 @@ class Socket:
         pass
 
     def bind(self, address):
-        if address[0] and self.kernel.now < self.kernel.taken:
+        if self.kernel.now < self.kernel.taken:
             raise OSError(errno.EADDRINUSE, "")
+        assert not self.port or address[0] == self.port
         self.port = self.kernel.port = address[0]
+        self.groups = address[1]
 
     def connect(self, address):
         assert address == (0, 0)

@@ -26,6 +26,7 @@ import nlraw.orphans
 import nlraw.route
 import nodes
 import pods
+import setups
 from nlraw.route import Route
 
 sweeping = importlib.import_module("nlraw.node")
@@ -145,6 +146,106 @@ def test_another_tap_that_comes_into_use_after_the_look_stops_the_removing(node,
     assert outcomes(swept) == {"pod": "in-use"}
     assert swept.totals == totals(namespaces=1, orphans=1, in_use=1)
     assert {pods.TAP, "tap1_urunc"} <= set(pod.links()) and pod.filters("eth0") != []
+
+
+def sweep_while(node, change, **options):
+    """Sweep, and let something happen between the look and the removing; return the one report."""
+
+    def progress(doing, done, total):
+        if doing == "looked at" and done == total:
+            change()
+
+    (report,) = sweep(node, progress=progress, **options).namespaces
+    assert report.error is None
+    return report
+
+
+def match(address, place="pref 7 protocol ip"):
+    return ("filter add dev eth0 ingress %s u32 match ip dst %s flowid 1:7" % (place, address)).split()
+
+
+PLACES = {"pref 7 protocol ip": "", "pref 49152 protocol all": "our priority", "pref 49152 protocol ip chain 3": "another chain"}
+
+
+@pytest.mark.parametrize("orphans", [1, 4])
+@pytest.mark.parametrize("place", PLACES, ids=PLACES.get)
+def test_a_filter_that_somebody_adds_after_the_look_stays(node, pod, orphans, place):
+    for number in range(orphans):
+        pod.add_orphan("tap%d_urunc" % number)
+    os.symlink(pod.path, node.path("pod"))
+    report = sweep_while(node, lambda: pod.tc(*match("10.9.9.9", place)))
+    assert (report.outcome, [each.deleted for each in report.taps]) == ("cleaned", [True] * orphans)
+    left = [each["options"] for each in pod.filters("eth0") if "key_ht" in each.get("options", {})]
+    assert left and not any("actions" in each for each in left)
+    assert [qdisc["kind"] for qdisc in pod.qdiscs("eth0")].count("ingress") == 1
+
+
+def test_a_filter_that_takes_the_place_of_ours_after_the_look_stays(node, pod):
+    pod.add_orphan()
+    os.symlink(pod.path, node.path("pod"))
+    left = []
+
+    def replace():
+        pod.tc("filter", "del", "dev", "eth0", "ingress")
+        pod.tc(*match("10.9.9.9", "pref 49152 protocol all"))
+        left.extend(pod.filters("eth0"))
+
+    report = sweep_while(node, replace)
+    assert report.outcome == "cleaned" and pods.TAP not in pod.links()
+    assert left == pod.filters("eth0") != []
+
+
+@pytest.mark.parametrize("name", ["foreign0", "eth0"])
+def test_an_uplink_that_is_replaced_after_the_look_is_looked_at_anew(node, pod, name):
+    pod.add_orphan()
+    os.symlink(pod.path, node.path("pod"))
+    ifindex, left = pod.links()["eth0"]["ifindex"], []
+
+    def replace():
+        pod.ip("link", "del", "eth0")
+        pod.ip("link", "add", name, "index", str(ifindex), "type", "veth", "peer", "name", "foreign1")
+        pod.tc("qdisc", "add", "dev", name, "ingress")
+        pod.tc(*[name if word == "eth0" else word for word in match("10.9.9.9", "pref 49152 protocol all")])
+        left.extend(pod.filters(name))
+
+    report = sweep_while(node, replace)
+    assert (report.outcome, pods.TAP in pod.links()) == (("cleaned", False) if name == "eth0" else ("skipped", True))
+    assert left == pod.filters(name) != []
+
+
+def test_an_uplink_that_is_renamed_after_the_look_is_none(node, pod):
+    pod.add_orphan()
+    os.symlink(pod.path, node.path("pod"))
+    report = sweep_while(node, lambda: pod.batch("link set eth0 down", "link set eth0 name eth9", "link set eth9 up"))
+    assert (report.outcome, pods.TAP in pod.links()) == ("skipped", True)
+
+
+@pytest.mark.parametrize("by_us", [False, True], ids=["a runtime", "setup"])
+def test_a_start_after_the_look_keeps_its_redirect(node, pod, monkeypatch, by_us):
+    pod.add_orphan()
+    pod.ip("link", "del", pods.TAP)  # a dead redirect is left, with the priority and handle that the next gets
+    os.symlink(pod.path, node.path("pod"))
+
+    def start():
+        if by_us:  # it waits for the sweep, but not for ever
+            monkeypatch.setattr(nlraw.route, "PATIENCE", 0.1)
+            nlraw.setup(pod.path)
+        else:
+            pod.tc("qdisc", "del", "dev", "eth0", "ingress")
+            pod.add_tap()
+
+    report = sweep_while(node, start, include_fresh=False)
+    assert (report.outcome, report.tc_removed, [each.deleted for each in report.taps]) == ("clean", (), [False])
+    assert setups.redirects(pod, "eth0", pods.TAP) == 1
+
+
+def test_what_is_planned_is_carried_out_without_another_look_where_nothing_was_changed(node, monkeypatch):
+    node.add("pod")
+    time.sleep(1.5)  # until the kernel has told of all that was done to make it
+    real, looks = nlraw.orphans.Cleanup.look, []
+    monkeypatch.setattr(nlraw.orphans.Cleanup, "look", lambda cleanup: (looks.append(cleanup), real(cleanup))[1])
+    assert sweep(node).totals.deleted == 1
+    assert len(looks) == 1
 
 
 # ---------------------------------------------------------------- fresh ones

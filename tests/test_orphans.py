@@ -742,6 +742,34 @@ def test_another_tap_that_comes_into_use_stops_what_is_carried_out_later(count):
     assert made.changes == []
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_is_carried_out_later_is_planned_anew_unless_all_was_quiet(quiet):
+    made = pod(tap())
+    cleanup = orphans.Cleanup(made, Target("tap*_urunc", "eth0"))
+    assert cleanup.prepare() is None
+    asked, made.is_quiet = [], quiet
+    made.before = lambda requests: asked.extend(each.step for each in requests if each.step.startswith(("li", "lo", "re")))
+    assert cleanup.finish(later=True).outcome == "cleaned"
+    again = [] if quiet else ["look up link", "list links", "list qdiscs", "list filters"]
+    assert asked == ["list links"] + again + ["read link"]
+
+
+@pytest.mark.parametrize("uplink, left", [("eth0", "cleaned"), ("eth7", "skipped")])
+def test_what_turns_out_later_to_be_done_or_none_of_our_business_is_told(uplink, left):
+    made = pod(tap())
+    cleanup = orphans.Cleanup(made, Target("tap*_urunc", "eth0"))
+    assert cleanup.prepare() is None
+    made.is_quiet = False
+    made.links[1].name = uplink
+    assert (cleanup.finish(later=True).outcome, len(made.changes)) == (left, 4 if left == "cleaned" else 0)
+
+
+def test_what_a_plan_stands_on_is_listened_for():
+    groups = uapi.RTMGRP_LINK | uapi.RTMGRP_TC
+    assert [Target("*", uplink).groups for uplink in ("eth0", "none")] == [groups, groups]
+    assert Target("*", "auto").groups == groups | uapi.RTMGRP_IPV4_ROUTE | uapi.RTMGRP_IPV6_ROUTE
+
+
 def test_another_tap_that_comes_into_use_before_the_proof_of_a_group_stops_everything():
     made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(5)])
     made.before = meanwhile(uapi.RTM_SETLINK, lambda: made.links.append(tap(30, "tap30_urunc", carrier=1)))
