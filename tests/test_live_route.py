@@ -273,6 +273,61 @@ def test_signals_every_millisecond_disturb_nothing(pod):
     assert rung
 
 
+# ---------------------------------------------------------------- what others change meanwhile
+
+
+@pytest.fixture
+def listener(pod):
+    time.sleep(1.2)  # until the kernel has told of all that made the pod
+    groups = uapi.RTMGRP_LINK | uapi.RTMGRP_TC
+    with Namespace(pod.path) as namespace, Route(namespace, alone=True, listen=groups) as listener:
+        listener.query(link.find("eth0"))
+        yield listener
+
+
+def groups_of(pod):
+    """The multicast groups that the socket with the port is in."""
+    rows = [line.split() for line in pod.run(lambda: open("/proc/thread-self/net/netlink").read()).splitlines()]
+    return [int(row[3], 16) for row in rows if row[1:3] == [str(socket.NETLINK_ROUTE), str(nlraw.route.PORT)]]
+
+
+def test_who_listens_is_quiet_until_somebody_changes_something(listener, pod):
+    for _ in range(3):
+        listener.query(link.dump("tun"))
+        assert listener.is_quiet
+    pod.tc("qdisc", "add", "dev", "eth0", "ingress")
+    listener.query(link.dump("tun"))
+    assert not listener.is_quiet
+
+
+@pytest.mark.parametrize(
+    "change", ["link set eth0 down", "link set peer0 name other0", "link add veth0 type veth peer name veth1"]
+)
+def test_who_listens_is_told_of_links(listener, pod, change):
+    pod.ip(*change.split())
+    listener.query(link.dump("tun"))
+    assert not listener.is_quiet
+
+
+def test_who_lost_the_socket_may_have_missed_something(listener):
+    listener.close()
+    listener.query(link.find("eth0"))
+    assert listener.is_alone and not listener.is_quiet
+
+
+def test_who_could_not_be_alone_does_not_listen(pod, listener):
+    with Namespace(pod.path) as namespace, Route(namespace, alone=True, patience=0, listen=uapi.RTMGRP_TC) as second:
+        second.query(link.find("eth0"))
+        assert not second.is_alone and not second.is_quiet
+
+
+def test_who_listens_no_more_is_told_nothing(listener, pod):
+    assert groups_of(pod) == [uapi.RTMGRP_LINK | uapi.RTMGRP_TC]
+    listener.stop_listening()
+    assert groups_of(pod) == [0] and listener.is_alone and not listener.is_quiet
+    listener.query(link.find("eth0"))
+
+
 # ---------------------------------------------------------------- what the kernel refuses
 
 
