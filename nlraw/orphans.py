@@ -307,6 +307,7 @@ def matching(links: "Iterable[Link]", target: Target) -> "List[Link]":
 
 
 def in_use(taps: "Iterable[Link]") -> "List[Link]":
+    """Those of the TAPs that somebody holds."""
     return [tap for tap in taps if judge(tap) == IN_USE]
 
 
