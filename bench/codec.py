@@ -25,9 +25,9 @@ def message(laboratory):
     path = os.path.join(laboratory.directory, "message")
     with laboratory.world() as world:
         world.taps(1)
-        (found,) = world.query(link.dump("tun"))[0]
+        ((_, _, _, _, data, start, end),) = world.query(link.dump("tun"))[0]
     with open(path, "wb") as file:
-        file.write(found.data[found.start - uapi.nlmsghdr.size : found.end])
+        file.write(data[start - uapi.nlmsghdr.size : end])
     return path
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _s32 = Struct("=i")
 
+_DUMP_INTR, _MULTI = uapi.NLM_F_DUMP_INTR, uapi.NLM_F_MULTI
+
 _CONTROL = frozenset((uapi.NLMSG_NOOP, uapi.NLMSG_ERROR, uapi.NLMSG_DONE, uapi.NLMSG_OVERRUN))
 
 # The answer to a request with one of these flags does not end with its first message.
@@ -74,14 +76,13 @@ class Reply:
     while the kernel wrote it: it may be torn and must not be acted on.
     """
 
-    __slots__ = ("request", "messages", "error", "interrupted", "finished")
+    __slots__ = ("request", "messages", "error", "interrupted")
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.messages: List[wire.Message] = []
         self.error: Optional[Refused] = None
         self.interrupted = False
-        self.finished = False
 
     def answer(self) -> "List[wire.Message]":
         """The messages, or raise the refusal."""
@@ -91,22 +92,19 @@ class Reply:
 
 
 class Exchange:
-    """Requests that travel in one datagram, numbered from ``sequence`` on, sent from ``port``."""
+    """Requests that travel in one datagram, numbered from ``sequence`` on, sent from ``port``, until all are ``finished``."""
 
-    __slots__ = ("replies", "_port", "_waiting")
+    __slots__ = ("replies", "finished", "_port", "_waiting")
 
     def __init__(self, requests: "Sequence[Request]", port: int, sequence: int) -> None:
         self.replies: List[Reply] = []
+        self.finished = not requests
         self._port = port
         self._waiting: Dict[int, Reply] = {}
-        for number, request in enumerate(requests, sequence):
-            reply = Reply(request)
+        for request in requests:
+            reply = self._waiting[sequence & 0xFFFFFFFF] = Reply(request)
             self.replies.append(reply)
-            self._waiting[number & 0xFFFFFFFF] = reply
-
-    @property
-    def finished(self) -> bool:
-        return not self._waiting
+            sequence += 1
 
     def datagram(self) -> bytes:
         """The bytes to send."""
@@ -120,47 +118,50 @@ class Exchange:
         ours = False
         waiting, port = self._waiting, self._port
         for message in wire.messages(datagram):
-            reply = waiting.get(message.sequence)
-            if reply is None or message.port != port:
+            type, flags, sequence, recipient, _, _, _ = message
+            reply = waiting.get(sequence)
+            if reply is None or recipient != port:
                 continue
             ours = True
-            if message.flags & uapi.NLM_F_DUMP_INTR:
+            if flags & _DUMP_INTR:
                 reply.interrupted = True
-            if message.type in _CONTROL:
-                last = self._control(reply, message)
+            if type in _CONTROL:
+                if not _ends(reply, message):
+                    continue
             else:
                 reply.messages.append(message)
-                last = not message.flags & uapi.NLM_F_MULTI and not reply.request.flags & _ENDS_OTHERWISE
-            if last:
-                reply.finished = True
-                del waiting[message.sequence]
+                if flags & _MULTI or reply.request.flags & _ENDS_OTHERWISE:
+                    continue
+            del waiting[sequence]
+        self.finished = not waiting
         return ours
 
-    def _control(self, reply: Reply, message: wire.Message) -> bool:
-        """Take what tells of the conversation itself; tell whether it was the last message of the reply."""
-        if message.type == uapi.NLMSG_ERROR:
-            reply.error = _refusal(reply.request, message)
-            return reply.error is not None or not reply.request.dumps
-        if message.type == uapi.NLMSG_DONE:
-            if message.end - message.start >= _s32.size:  # a kernel may leave the number out
-                reply.error = _refusal(reply.request, message)
+
+def _ends(reply: Reply, message: "wire.Message") -> bool:
+    """Take what tells of the conversation itself; tell whether it was the last message of the reply."""
+    type, _, _, _, data, start, end = message
+    request = reply.request
+    if type == uapi.NLMSG_NOOP:
+        return False
+    if type == uapi.NLMSG_OVERRUN:
+        raise Lost(errno.ENOBUFS, "the kernel reports lost data (NLMSG_OVERRUN)", request.step, request.object)
+    if type == uapi.NLMSG_ERROR or end - start >= _s32.size:  # a kernel may leave the number out of a DONE
+        (code,) = wire.fixed(_s32, data, (start, end))
+        if code != 0:
+            reply.error = _refusal(request, message, code)
             return True
-        if message.type == uapi.NLMSG_OVERRUN:
-            raise Lost(errno.ENOBUFS, "the kernel reports lost data (NLMSG_OVERRUN)", reply.request.step, reply.request.object)
-        return False  # NLMSG_NOOP
+    return type == uapi.NLMSG_DONE or not request.dumps
 
 
-def _refusal(request: Request, message: wire.Message) -> "Optional[Refused]":
-    """The refusal that an ERROR or DONE carries, or None for success."""
-    code = wire.fixed(_s32, message.data, (message.start, message.end))[0]
-    if not -_MAX_ERRNO <= code <= 0:
-        raise Malformed("%d is no error number" % code, message.start)
-    if code == 0:
-        return None
+def _refusal(request: Request, message: "wire.Message", code: int) -> Refused:
+    """The refusal that an ERROR or DONE carries."""
+    type, flags, _, _, data, start, end = message
+    if not -_MAX_ERRNO <= code < 0:
+        raise Malformed("%d is no error number" % code, start)
     words = ""
     attribute: Tuple[int, ...] = ()
-    if message.flags & uapi.NLM_F_ACK_TLVS:
-        told = wire.Row(message.data, _extended_ack(message), message.end)
+    if flags & uapi.NLM_F_ACK_TLVS:
+        told = wire.Row(data, _extended_ack(type, flags, data, (start, end)), end)
         words = told.string(uapi.NLMSGERR_ATTR_MSG) or ""
         offset = told.u32(uapi.NLMSGERR_ATTR_OFFS)
         if offset is not None:
@@ -168,17 +169,18 @@ def _refusal(request: Request, message: wire.Message) -> "Optional[Refused]":
     return Refused(-code, words, request.step, request.object, attribute)
 
 
-def _extended_ack(message: wire.Message) -> int:
+def _extended_ack(type: int, flags: int, data: bytes, span: "wire.Span") -> int:
     """Where the attributes of the extended ACK begin.
 
     | DONE:  errno | attributes      ERROR: errno | nlmsghdr of the request | its payload, unless capped | attributes |
     """
-    at = message.start + _s32.size
-    if message.type == uapi.NLMSG_DONE:
+    start, end = span
+    at = start + _s32.size
+    if type == uapi.NLMSG_DONE:
         return at
-    if message.flags & uapi.NLM_F_CAPPED:
+    if flags & uapi.NLM_F_CAPPED:
         return at + uapi.nlmsghdr.size
-    length = wire.fixed(uapi.nlmsghdr, message.data, (at, message.end))[0]
-    if length < uapi.nlmsghdr.size or length > message.end - at:
+    length = wire.fixed(uapi.nlmsghdr, data, (at, end))[0]
+    if length < uapi.nlmsghdr.size or length > end - at:
         raise Malformed("the request in an ERROR claims %d bytes" % length, at)
     return at + wire.align(length)

@@ -37,12 +37,11 @@ def dump_routes(family: int) -> Request:
 def default_routes(messages: "Iterable[wire.Message]") -> "List[DefaultRoute]":
     """The default routes of the main table, lowest metric first; of a multipath route its first next hop."""
     found = []
-    for message in messages:
-        if message.type != uapi.RTM_NEWROUTE:
+    for type, _, _, _, data, start, end in messages:
+        if type != uapi.RTM_NEWROUTE:
             continue
-        data, span = message.data, (message.start, message.end)
-        family, length, _, _, table, _, _, kind, _ = wire.fixed(uapi.rtmsg, data, span)
-        told = wire.Row(data, message.start + uapi.rtmsg.size, message.end)
+        family, length, _, _, table, _, _, kind, _ = wire.fixed(uapi.rtmsg, data, (start, end))
+        told = wire.Row(data, start + uapi.rtmsg.size, end)
         table = told.u32(uapi.RTA_TABLE) or table
         if length or kind != uapi.RTN_UNICAST or table != uapi.RT_TABLE_MAIN:
             continue
@@ -86,12 +85,11 @@ def dump_addresses() -> Request:
 def addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
     """The primary IPv4 addresses among the messages of a reply, in the kernel's order."""
     found = []
-    for message in messages:
-        if message.type != uapi.RTM_NEWADDR:
+    for type, _, _, _, data, start, end in messages:
+        if type != uapi.RTM_NEWADDR:
             continue
-        data, span = message.data, (message.start, message.end)
-        family, prefixlen, flags, _, ifindex = wire.fixed(uapi.ifaddrmsg, data, span)
-        told = wire.Row(data, message.start + uapi.ifaddrmsg.size, message.end)
+        family, prefixlen, flags, _, ifindex = wire.fixed(uapi.ifaddrmsg, data, (start, end))
+        told = wire.Row(data, start + uapi.ifaddrmsg.size, end)
         # IFA_ADDRESS is the far end of a point-to-point link, IFA_LOCAL always ours (if_addr.h)
         local = told.span(uapi.IFA_LOCAL) or told.span(uapi.IFA_ADDRESS)
         if family == AF_INET and local is not None and not flags & uapi.IFA_F_SECONDARY:

@@ -9,6 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterable, List, Optional, Tuple
 
+_NEWLINK = uapi.RTM_NEWLINK
 _FIXED = uapi.ifinfomsg.size
 _unpack = uapi.ifinfomsg.unpack_from
 
@@ -25,10 +26,11 @@ class Link(wire.Told):
 
     _fixed = _FIXED
 
-    def __init__(self, message: wire.Message) -> None:  # does what wire.Told would: there may be thousands
-        if message.end - message.start < _FIXED:
-            raise Malformed("%d bytes where ifinfomsg belongs" % (message.end - message.start), message.start)
-        _, _, self.ifindex, self.flags, _ = _unpack(message.data, message.start)
+    def __init__(self, message: "wire.Message") -> None:  # does what wire.Told would: there may be thousands
+        _, _, _, _, data, start, end = message
+        if end - start < _FIXED:
+            raise Malformed("%d bytes where ifinfomsg belongs" % (end - start), start)
+        _, _, self.ifindex, self.flags, _ = _unpack(data, start)
         self._message = message
         self._row: Optional[wire.Row] = None
         self._ifname: Optional[str] = None
@@ -113,7 +115,7 @@ def operstate_name(state: "Optional[int]") -> "Optional[str]":
 
 def links(messages: "Iterable[wire.Message]") -> "List[Link]":
     """The links among the messages of a reply."""
-    return [Link(message) for message in messages if message.type == uapi.RTM_NEWLINK]
+    return [Link(message) for message in messages if message[0] == _NEWLINK]
 
 
 def only(reply: Reply) -> Link:

@@ -13,7 +13,7 @@ import posix
 import time
 
 # The C half of the socket module, without the enums that take longer to make than a scan.
-from _socket import AF_NETLINK, MSG_DONTWAIT, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW
+from _socket import AF_NETLINK, MSG_DONTWAIT, SOCK_CLOEXEC, SOCK_RAW
 from _socket import socket as Socket
 
 from . import uapi
@@ -24,7 +24,7 @@ from .netns import Namespace
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Dict, List, Optional, Sequence, Tuple, Type
+    from typing import Dict, List, Optional, Tuple, Type
 
 # The kernel fills at most 32 KiB of a dump into a datagram (netlink_dump(), net/netlink/af_netlink.c).
 BUFFER = 64 << 10
@@ -101,8 +101,9 @@ class Route:
         for a list that is never whole, `Lost` for an answer that is lost each time.
         """
         replies: Dict[Request, Reply] = {}
-        asked = requests
-        for left in reversed(range(ATTEMPTS)):
+        asked, left = requests, ATTEMPTS
+        while left:
+            left -= 1
             try:
                 answers = self.change(*asked)
             except Lost as error:
@@ -133,27 +134,22 @@ class Route:
         The kernel carries them out in order, and goes on behind one that it refused. Raises `Lost` where it is not known which
         were carried out. More than fit the receive buffer with their replies travel in several datagrams.
         """
-        if 0 < len(requests) <= self._window:
-            return self._exchange(requests)
-        replies: List[Reply] = []
-        while len(replies) < len(requests):
-            replies += self._exchange(requests[len(replies) : len(replies) + self._window])
-        return replies
-
-    def _exchange(self, requests: "Sequence[Request]") -> "List[Reply]":
-        step, object = requests[0].step, requests[0].object
+        if not 0 < len(requests) <= self._window:
+            replies: List[Reply] = []
+            while len(replies) < len(requests):
+                replies += self.change(*requests[len(replies) : len(replies) + self._window])
+            return replies
         try:
-            if self._socket is None:
-                self._socket, self._port = self._namespace.run(lambda: _open(self._patience, self._groups))
+            socket = self._socket or self._open()
             exchange = Exchange(requests, self._port, self._sequence)
             self._sequence += len(requests)
-            self._converse(self._socket, exchange)
+            self._converse(socket, exchange)
         except Error:
             self.close()
             raise
         except OSError as error:
             self.close()
-            number = error.errno or 0
+            number, step, object = error.errno or 0, requests[0].step, requests[0].object
             if number == errno.ENOBUFS:
                 self._window = max(1, self._window // 4)
             if number in (errno.ENOBUFS, errno.EMSGSIZE, errno.ETIMEDOUT):
@@ -167,18 +163,22 @@ class Route:
                 reply.error = _in_words(reply.error)
         return exchange.replies
 
+    def _open(self) -> Socket:
+        self._socket, self._port = self._namespace.run(lambda: _open(self._patience, self._groups))
+        return self._socket
+
     def _converse(self, socket: Socket, exchange: Exchange) -> None:
         socket.send(exchange.datagram())
         deadline = 0.0  # the clock is read when there is something to wait for
         while not exchange.finished:
             try:
-                datagram, _, flags, sender = socket.recvmsg(self._buffer, 0, MSG_DONTWAIT)
+                datagram, sender = socket.recvfrom(self._buffer, MSG_DONTWAIT)
             except BlockingIOError:
                 deadline = deadline or time.monotonic() + self._silence
                 _wait(socket, deadline)
                 continue
             if sender[0] == 0:  # the kernel; another process may have sent to our port before we were connected
-                if flags & MSG_TRUNC:
+                if len(datagram) == self._buffer:  # it fills the buffer, so it may have been cut
                     self._buffer = min(self._buffer * 4, LARGEST_BUFFER)
                     raise OSError(errno.EMSGSIZE, "")
                 if exchange.receive(datagram):

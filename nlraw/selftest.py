@@ -269,7 +269,7 @@ class _Story:
     def expect(self, verdict: str) -> "Seen":
         """Scan, make sure of the verdict, and note what the kernel can do on the way."""
         listed = self.route.query(link.dump("tun"))[0].answer()
-        self.has["kernel filter"] = all(message.flags & uapi.NLM_F_DUMP_FILTERED for message in listed)
+        self.has["kernel filter"] = all(flags & uapi.NLM_F_DUMP_FILTERED for _, flags, *_ in listed)
         (found,) = link.links(listed)
         self.has["carrier counters"] = found.carrier_up_count is not None
         told = orphans.as_tap(found)

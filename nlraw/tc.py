@@ -31,9 +31,10 @@ class _Tc(wire.Told):
 
     _fixed = _FIXED
 
-    def __init__(self, message: wire.Message) -> None:
+    def __init__(self, message: "wire.Message") -> None:
         super().__init__(message)
-        fixed = wire.fixed(uapi.tcmsg, message.data, (message.start, message.end))
+        _, _, _, _, data, start, end = message
+        fixed = wire.fixed(uapi.tcmsg, data, (start, end))
         _, self.ifindex, self.handle, self.parent, self.info = fixed
         self._kind: Optional[str] = None
 
@@ -68,7 +69,7 @@ class Filter(_Tc):
 
     __slots__ = ("options", "_actions")
 
-    def __init__(self, message: wire.Message) -> None:
+    def __init__(self, message: "wire.Message") -> None:
         super().__init__(message)
         self.options = self.attributes.row(uapi.TCA_OPTIONS)
         self._actions: Optional[List[Action]] = None
@@ -157,12 +158,12 @@ class Action:
 
 def qdiscs(messages: "Iterable[wire.Message]") -> "List[Qdisc]":
     """The qdiscs among the messages of a reply."""
-    return [Qdisc(message) for message in messages if message.type == uapi.RTM_NEWQDISC]
+    return [Qdisc(message) for message in messages if message[0] == uapi.RTM_NEWQDISC]
 
 
 def filters(messages: "Iterable[wire.Message]") -> "List[Filter]":
     """The filters among the messages of a reply."""
-    return [Filter(message) for message in messages if message.type == uapi.RTM_NEWTFILTER]
+    return [Filter(message) for message in messages if message[0] == uapi.RTM_NEWTFILTER]
 
 
 def _request(

@@ -21,6 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
+    # type, flags, sequence number, port, and the payload: data, start, end. It is taken apart where it is read, for there may be
+    # thousands of them, and to make an object takes longer than that.
+    Message = Tuple[int, int, int, int, bytes, int, int]
     Span = Tuple[int, int]
     Places = Dict[int, Span]  # by type: offset from the start of the row, and size
     Layout = Tuple[Callable[[bytes, int], Tuple[int, ...]], Tuple[int, ...], Places]
@@ -39,36 +42,11 @@ def align(length: int) -> int:
     return (length + 3) & ~3
 
 
-class Message:
-    """One message of a datagram: the header's fields, and the span of the payload in ``data``."""
-
-    __slots__ = ("type", "flags", "sequence", "port", "data", "start", "end")
-
-    def __init__(self, type: int, flags: int, sequence: int, port: int, data: bytes, start: int, end: int) -> None:
-        self.type = type
-        self.flags = flags
-        self.sequence = sequence
-        self.port = port
-        self.data = data
-        self.start = start
-        self.end = end
-
-    @property
-    def payload(self) -> bytes:
-        return self.data[self.start : self.end]
-
-    def __repr__(self) -> str:
-        return "Message(type=%d, flags=%#x, sequence=%d, port=%d, payload=%s)" % (
-            self.type,
-            self.flags,
-            self.sequence,
-            self.port,
-            self.payload.hex(),
-        )
-
-
 def messages(datagram: bytes) -> "List[Message]":
-    """The messages of a datagram. Raises `Malformed` at the first header that cannot be true."""
+    """The messages of a datagram, each as its type, flags, sequence number and port, and its payload as data, start and end.
+
+    Raises `Malformed` at the first header that cannot be true.
+    """
     found = []
     at, total = 0, len(datagram)
     while at < total:
@@ -78,7 +56,7 @@ def messages(datagram: bytes) -> "List[Message]":
         end = at + length
         if length < _HEADER or end > total:
             raise Malformed("message length %d with %d bytes left" % (length, total - at), at)
-        found.append(Message(type, flags, sequence, port, datagram, at + _HEADER, end))
+        found.append((type, flags, sequence, port, datagram, at + _HEADER, end))
         at = end + 3 & ~3  # align(), without the call
     return found
 
@@ -212,7 +190,7 @@ class Told:
 
     _fixed = 0  # the size of the fixed part
 
-    def __init__(self, message: Message) -> None:
+    def __init__(self, message: "Message") -> None:
         self._message = message
         self._row: Optional[Row] = None
 
@@ -220,8 +198,8 @@ class Told:
     def attributes(self) -> Row:
         """All the attributes that were told."""
         if self._row is None:
-            message = self._message
-            self._row = Row(message.data, message.start + self._fixed, message.end)
+            _, _, _, _, data, start, end = self._message
+            self._row = Row(data, start + self._fixed, end)
         return self._row
 
 

@@ -7,6 +7,7 @@ made here and nowhere captured: the kernel of the captures has neither.
 
 import struct
 import sys
+import typing
 
 from hypothesis import HealthCheck, settings
 
@@ -44,6 +45,30 @@ def native(text):
             else:
                 made += bytes.fromhex(field)
     return made
+
+
+class Message(typing.NamedTuple):
+    """A message, as `wire.messages` has it, with names."""
+
+    type: int
+    flags: int
+    sequence: int
+    port: int
+    data: bytes
+    start: int
+    end: int
+
+    @property
+    def payload(self):
+        return self.data[self.start : self.end]
+
+
+def messages(datagram):
+    return named(wire.messages(datagram))
+
+
+def named(messages):
+    return [Message(*each) for each in messages]
 
 
 def sent(request):
@@ -160,7 +185,7 @@ def refusal_payload(errno, request, *told):
 
 def received(type, payload, flags=0, sequence=1, port=0):
     """The one message of a datagram."""
-    (found,) = wire.messages(wire.message(type, flags, sequence, payload, port))
+    (found,) = messages(wire.message(type, flags, sequence, payload, port))
     return found
 
 
@@ -252,7 +277,7 @@ class Namespace:
         conversation = exchange.Exchange(requests, self.port, 0xFFFFFFFE)
         self.before(requests)
         self.datagrams += 1
-        for message in wire.messages(conversation.datagram()):
+        for message in messages(conversation.datagram()):
             conversation.receive(b"".join(self.answers(message)))
         assert conversation.finished
         return conversation.replies

@@ -642,26 +642,25 @@ def shown(name, value):
 
 
 def message_lines(message):
-    data, at = message.data, message.start
-    name = MESSAGES.get(message.type, str(message.type))
-    header = "%s, %d bytes, flags %#x" % (name, message.end - at + uapi.nlmsghdr.size, message.flags)
+    type, flags, _, _, data, at, stop = message
+    header = "%s, %d bytes, flags %#x" % (MESSAGES.get(type, str(type)), stop - at + uapi.nlmsghdr.size, flags)
     yield at - uapi.nlmsghdr.size, at, 0, header
-    if message.type == uapi.NLMSG_ERROR:
+    if type == uapi.NLMSG_ERROR:
         yield at, at + 4, 0, "errno %d" % struct.unpack_from("=i", data, at)
         yield at + 4, at + 20, 0, "the request's nlmsghdr"
         at += 20
-        if not message.flags & uapi.NLM_F_CAPPED:
+        if not flags & uapi.NLM_F_CAPPED:
             size = struct.unpack_from("=I", data, at - 16)[0] - 16
-            if size and at < message.end:
+            if size and at < stop:
                 yield at, at + wire.align(size), 0, "the request's payload"
                 at += wire.align(size)
         family = "NLMSGERR_ATTR"
     else:
-        layout, fixed, family = LAYOUTS[message.type]
+        layout, fixed, family = LAYOUTS[type]
         comment = fixed if fixed != "errno" else "errno %d" % layout.unpack_from(data, at)
         yield at, at + layout.size, 0, comment
         at += layout.size
-    yield from attribute_lines(data, at, message.end, family, 1)
+    yield from attribute_lines(data, at, stop, family, 1)
 
 
 def annotated(datagrams):

@@ -15,7 +15,8 @@ import sys
 
 import pytest
 
-from nlraw import exchange, wire
+import build
+from nlraw import exchange
 
 DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden")
 
@@ -52,7 +53,7 @@ def parse(text):
 
 def messages(name):
     """The messages of one capture, those that end it (DONE, ERROR) too."""
-    return [message for datagram in datagrams(name) for message in wire.messages(datagram)]
+    return [message for datagram in datagrams(name) for message in build.messages(datagram)]
 
 
 def play(name, *requests):

@@ -58,7 +58,7 @@ ERRORS = {
     "connect": "ENOMEM EPERM ECONNREFUSED EINVAL",
     "getsockname": "ENOBUFS",
     "sendto": "EINTR ENOMEM ENOBUFS EPERM EIO ECONNREFUSED",
-    "recvmsg": "EINTR ENOMEM ENOBUFS EPERM EIO EAGAIN",
+    "recvfrom": "EINTR ENOMEM ENOBUFS EPERM EIO EAGAIN",
     "poll": "EINTR ENOMEM",
     "write": "EINTR EIO ENOSPC EPIPE",
     "getrandom": "EINTR ENOSYS",

@@ -58,7 +58,7 @@ def feed(data):
             broken.append((name, error))
         return None
 
-    found = attempt("messages", wire.messages, data)
+    found = attempt("messages", build.messages, data)
     if found is None:  # those before the one that is malformed
         found = attempt("messages", messages_before_the_first_bad_one, data) or []
     for request in REQUESTS:
@@ -83,9 +83,9 @@ def feed(data):
 
 def messages_before_the_first_bad_one(data):
     try:
-        return wire.messages(data)
+        return build.messages(data)
     except Malformed as error:
-        return wire.messages(data[: error.offset])
+        return build.messages(data[: error.offset])
 
 
 def receive(data, request):
@@ -99,7 +99,7 @@ def receive(data, request):
     for reply in conversation.replies:
         assert reply.error is None or (0 < reply.error.errno < 4096 and str(reply.error))
         if reply.error is None:
-            read_links(reply.answer())
+            read_links(build.named(reply.answer()))
     return conversation.replies
 
 
@@ -157,7 +157,7 @@ def plan(links, qdiscs, filters):
     for group in (0, 7):
         steps = orphans.plan(uplink, doomed, qdiscs, hooks, group)
         sent = exchange.Exchange([step.request for step in steps], 1, 1).datagram()
-        for step, message in zip(steps, wire.messages(sent)):
+        for step, message in zip(steps, build.messages(sent)):
             if message.type == uapi.RTM_DELLINK:
                 asked = link.Link(message)
                 assert (asked.group == group and not asked.ifindex) or asked.ifindex in [each.ifindex for each in doomed]

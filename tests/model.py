@@ -75,7 +75,7 @@ class Kernel(build.Namespace):
 
     def send(self, datagram, arrives=True):
         """Carry out a datagram of requests; return the messages that answer it, or None where they are lost."""
-        requests = list(wire.messages(datagram))
+        requests = build.messages(datagram)
         self.lost = False
         readings = []
         if self.dead:
@@ -264,7 +264,7 @@ def _kind_of_look(message):
 
 
 def _tells_of_stranger(reply):
-    return link.Link(wire.messages(reply)[0]).ifindex == STRANGER
+    return link.Link(build.messages(reply)[0]).ifindex == STRANGER
 
 
 def is_orphan(each):
@@ -317,7 +317,7 @@ class Socket:
 
     def send(self, datagram):
         assert not self.closed, "a socket on which something failed is used again"
-        requests = list(wire.messages(datagram))
+        requests = build.messages(datagram)
         self.asked = {message.sequence for message in requests}
         assert len(self.asked) == len(requests) and not self.asked & self.numbers, "a sequence number is used again"
         self.numbers |= self.asked
@@ -338,7 +338,7 @@ class Socket:
         last = self.queue[-1][0] if self.queue else 0.0
         self.queue.append((max(last, self.kernel.now) + after, what, sender))
 
-    def recvmsg(self, size, _, flags):
+    def recvfrom(self, size, flags):
         assert not self.closed and flags & MSG_DONTWAIT
         self.check_patience()
         if not self.queue or self.queue[0][0] > self.kernel.now:
@@ -351,12 +351,12 @@ class Socket:
         if sender == FLOOD:
             self.kernel.now += 0.1
         if isinstance(what, Wide):
-            size = min(size, max(16, len(what) // 2))
-        return what[:size], [], MSG_TRUNC if len(what) > size else 0, (sender, 0)
+            what = what.ljust(size + 1, b"\0")
+        return what[:size], (sender, 0)
 
     def is_for_us(self, datagram):
         try:
-            return any(message.sequence in self.asked and message.port == self.port for message in wire.messages(datagram))
+            return any(message.sequence in self.asked and message.port == self.port for message in build.messages(datagram))
         except ValueError:
             return True
 
@@ -380,7 +380,7 @@ class Wide(bytes):
     pass
 
 
-MSG_DONTWAIT, MSG_TRUNC = 0x40, 0x20
+MSG_DONTWAIT = 0x40
 CHATTER = 1.0  # seconds from one stray datagram to the next
 INTRUDER, FLOOD = 4242, 4243
 
@@ -505,7 +505,7 @@ def torn(socket, answer, chance):
     """The kernel says that the list changed while it was written, and some of it is missing. What is no list stays as it is."""
     kept = []
     for part in answer:
-        (message,) = wire.messages(part)
+        (message,) = build.messages(part)
         flags = message.flags | uapi.NLM_F_DUMP_INTR
         if message.flags & uapi.NLM_F_MULTI and message.type == uapi.NLMSG_DONE:
             part = wire.message(message.type, flags, message.sequence, message.payload, message.port)
@@ -536,7 +536,7 @@ def lie(socket, answer, chance):
     if how == 0:
         socket.arrive(junk.mutate(whole, chance, answer))
         return
-    messages = list(wire.messages(whole))
+    messages = build.messages(whole)
     payloads = [message.payload for message in messages]
     if how == 1:
         payloads = [_as_an_orphan(message) if message.type == uapi.RTM_NEWLINK else message.payload for message in messages]

@@ -210,14 +210,14 @@ def test_captured_flags_are_named_as_ip_names_them():
 def test_a_captured_dump_of_all_links():
     (reply,) = golden.play("links-all", link.dump())
     assert [found.kind for found in link.links(reply.answer())] == [None, "veth", "veth", "tun", "tun", "tun", "tun"]
-    assert not any(message.flags & uapi.NLM_F_DUMP_FILTERED for message in reply.messages)
+    assert not any(message.flags & uapi.NLM_F_DUMP_FILTERED for message in build.named(reply.messages))
 
 
 @golden.needs_little_endian
 def test_a_captured_dump_that_the_kernel_filtered():
     (reply,) = golden.play("links-tun", link.dump("tun"))
     assert [found.ifname for found in link.links(reply.answer())] == ["tap0_urunc", "tap1_urunc", "tun0"]
-    assert all(message.flags & uapi.NLM_F_DUMP_FILTERED for message in reply.messages)
+    assert all(message.flags & uapi.NLM_F_DUMP_FILTERED for message in build.named(reply.messages))
 
 
 @golden.needs_little_endian

@@ -16,10 +16,11 @@ import time
 
 import pytest
 
+import build
 import command
 import nlraw
 import nlraw.route
-from nlraw import link, uapi, wire
+from nlraw import link, uapi
 from nlraw.exchange import Exchange
 
 FOUR = ["tap%d_urunc" % number for number in range(4)]
@@ -52,7 +53,7 @@ def watch(monkeypatch):
     class Watched(Exchange):
         def datagram(self):
             datagram = super().datagram()
-            requests = list(wire.messages(datagram))
+            requests = build.messages(datagram)
             watching.before(requests)
             watching.sent.append(requests)
             return datagram

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+import build
 import model
 import nlraw
 import nlraw.route
@@ -229,7 +230,9 @@ def questions():
 
 def told(replies):
     return [
-        (reply.error.errno, reply.error.words) if reply.error is not None else [message.payload for message in reply.messages]
+        (reply.error.errno, reply.error.words)
+        if reply.error is not None
+        else [message.payload for message in build.named(reply.messages)]
         for reply in replies
     ]
 

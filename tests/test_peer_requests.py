@@ -25,7 +25,7 @@ NESTED = {
 
 def flat(datagram):
     """One request as a dictionary: its type, flags and fixed fields by name, its attributes by path."""
-    (message,) = wire.messages(datagram)
+    (message,) = build.messages(datagram)
     family = message.type & ~3  # the types of one family come in fours
     layout = FIXED[family]
     told = {"type": message.type, "flags": message.flags, "fixed": layout.unpack_from(message.payload)}

@@ -23,14 +23,13 @@ def nlraw_codec():
     from nlraw import link, wire
 
     def build():
-        request = link.create_veth("eth0", "peer0")
-        return wire.message(request.type, request.flags, 1, request.payload)
+        return link.create_veth("eth0", "peer0").numbered(1)
 
     def parse():
         (message,) = wire.messages(MESSAGE)
         found = link.Link(message)
         return (
-            message.type,
+            message[0],
             found.ifindex,
             found.flags,
             found.ifname,

@@ -67,7 +67,7 @@ def floor(count, anew):
         socket.send(asked)
         datagrams = []
         while not datagrams or datagrams[-1][4] != uapi.NLMSG_DONE:
-            datagrams.append(socket.recvmsg(route.BUFFER, 0, route.MSG_DONTWAIT)[0])
+            datagrams.append(socket.recvfrom(route.BUFFER, route.MSG_DONTWAIT)[0])
         if anew:
             socket.close()
         return datagrams
@@ -94,7 +94,7 @@ def unchecked_links(count):
         socket.send(asked)
         found = []
         while True:
-            datagram, _, _, _ = socket.recvmsg(route.BUFFER, 0, route.MSG_DONTWAIT)
+            datagram, _ = socket.recvfrom(route.BUFFER, route.MSG_DONTWAIT)
             at = 0
             while at < len(datagram):
                 length, kind, _, _, _ = header(datagram, at)
@@ -119,13 +119,13 @@ def flat_links(count):
     header, sequences = uapi.nlmsghdr.unpack_from, iter(range(1, 1 << 31))
 
     def once():
-        reply, sequence = exchange.Reply(asked), next(sequences)
+        reply, sequence, finished = exchange.Reply(asked), next(sequences), False
         socket.send(asked.numbered(sequence))
-        while not reply.finished:
-            datagram, _, cut, sender = socket.recvmsg(route.BUFFER, 0, route.MSG_DONTWAIT)
+        while not finished:
+            datagram, sender = socket.recvfrom(route.BUFFER, route.MSG_DONTWAIT)
             if sender[0] != 0:
                 continue
-            if cut & route.MSG_TRUNC:
+            if len(datagram) == route.BUFFER:
                 raise nlraw.Malformed("cut", 0)
             at, total = 0, len(datagram)
             while at < total:
@@ -139,11 +139,11 @@ def flat_links(count):
                     if flags & uapi.NLM_F_DUMP_INTR:
                         raise nlraw.Malformed("torn", at)
                     if kind > uapi.NLMSG_OVERRUN:
-                        reply.messages.append(wire.Message(kind, flags, number, to, datagram, at + 16, end))
+                        reply.messages.append((kind, flags, number, to, datagram, at + 16, end))
                     elif kind != uapi.NLMSG_DONE or any(datagram[at + 16 : end]):  # the errno
                         raise nlraw.Malformed("refused", at)
                     else:
-                        reply.finished = True
+                        finished = True
                 at = end + 3 & ~3
         return link.links(reply.answer())
 
@@ -160,7 +160,7 @@ def unchecked_scan(count):
         socket.send(asked)
         taps = []
         while True:
-            datagram, _, _, _ = socket.recvmsg(route.BUFFER, 0, route.MSG_DONTWAIT)
+            datagram, _ = socket.recvfrom(route.BUFFER, route.MSG_DONTWAIT)
             at = 0
             while at < len(datagram):
                 length, kind, _, _, _ = header(datagram, at)
@@ -189,10 +189,10 @@ def _layout_of_first():
     """What reads all of a TAP that a report tells at one go, and where in the result each value stands."""
     with netns.Namespace() as namespace, route.Route(namespace) as asked:
         message = asked.query(link.dump("tun"))[0].answer()[0]
-    row = link.Link(message).attributes
+    row, start = link.Link(message).attributes, message[5]
     kinds = {uapi.IFLA_OPERSTATE: "B", uapi.IFLA_CARRIER: "B", uapi.IFLA_CARRIER_UP_COUNT: "I"}
     kinds[uapi.IFLA_IFNAME] = "%ds" % len(row.string(uapi.IFLA_IFNAME))
-    places = sorted((row.span(type)[0] - message.start, type, kind) for type, kind in kinds.items())
+    places = sorted((row.span(type)[0] - start, type, kind) for type, kind in kinds.items())
     format, at = "=4xiI", 12  # ifinfomsg, up to the flags
     for place, _, kind in places:
         format += "%dx%s" % (place - at, kind)
