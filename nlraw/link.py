@@ -7,7 +7,7 @@ from .exchange import Reply, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional, Tuple
+    from typing import Dict, Iterable, List, Optional, Tuple
 
 _NEWLINK = uapi.RTM_NEWLINK
 _FIXED = uapi.ifinfomsg.size
@@ -101,9 +101,18 @@ class Tun:
 
 def flag_names(flags: int) -> "Tuple[str, ...]":
     """The flags of a link in iproute2's names and order; bits without a name as one hexadecimal number."""
-    names = [name for bit, name in uapi.IFF_NAMES if flags & bit]
-    rest = flags & ~_NAMED
-    return tuple(names + ["%#x" % rest] if rest else names)
+    names = _flag_names.get(flags)
+    if names is None:
+        rest = flags & ~_NAMED
+        names = tuple([name for bit, name in uapi.IFF_NAMES if flags & bit] + (["%#x" % rest] if rest else []))
+        if len(_flag_names) < _MOST_FLAGS:
+            _flag_names[flags] = names
+    return names
+
+
+# What was said of flags before: there are few that links have.
+_flag_names: "Dict[int, Tuple[str, ...]]" = {}
+_MOST_FLAGS = 64
 
 
 def operstate_name(state: "Optional[int]") -> "Optional[str]":

@@ -262,6 +262,13 @@ def test_flags_without_a_name_are_one_number():
     assert link.flag_names(0) == ()
 
 
+def test_flags_are_told_alike_each_time_and_no_more_of_it_is_kept_than_links_have():
+    numbers = [1 << 20 | number for number in range(200)]
+    told = [link.flag_names(number) for number in numbers]
+    assert [link.flag_names(number) for number in numbers] == told and len(set(told)) == 200
+    assert len(link._flag_names) <= link._MOST_FLAGS
+
+
 @pytest.mark.parametrize("state, name", [(0, "UNKNOWN"), (2, "DOWN"), (6, "UP"), (7, "0x7"), (255, "0xff"), (None, None)])
 def test_operational_states_are_named_as_ip_names_them(state, name):
     assert link.operstate_name(state) == name
