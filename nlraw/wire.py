@@ -188,7 +188,7 @@ class Told:
 
     __slots__ = ("_message", "_row")
 
-    _fixed = 0  # the size of the fixed part
+    _fixed: int  # the size of the fixed part
 
     def __init__(self, message: "Message") -> None:
         self._message = message

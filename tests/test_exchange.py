@@ -83,6 +83,11 @@ def test_requests_travel_in_one_datagram_numbered_from_the_first():
     assert [each.payload for each in sent] == [bytes(16)] * 3
 
 
+def test_a_conversation_without_a_request_is_finished_before_it_begins():
+    assert begin(GET).finished is False
+    assert begin().finished is True
+
+
 def test_only_both_dump_bits_make_a_dump():
     assert DUMP.dumps
     assert not Request(uapi.RTM_NEWLINK, uapi.NLM_F_EXCL, b"", 0, "", "").dumps
