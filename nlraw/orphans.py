@@ -37,7 +37,9 @@ UPLINK = "eth0"
 IN_USE = "in-use"
 ORPHAN = "orphan"
 
+# The kernel may end the quick list early (link.dump()): enough to look by, not to delete by.
 _LIST_TAPS = link.dump("tun")
+_LIST_ALL_TAPS = link.dump("tun", complete=True)
 _LIST_QDISCS = tc.dump_qdiscs()
 
 # From how many orphans on they are deleted as a group. Three deletes take three waits of 10 to 30 ms, a group one.
@@ -283,7 +285,7 @@ class Target:
         return name != self.name and (name == self.tap or matches(self.match, name))
 
 
-def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
+def look(route: Route, target: Target, list_taps: "Request" = _LIST_TAPS) -> "Tuple[Optional[Link], List[Link]]":
     """The uplink, None where there is none, and the matching TAPs. Both are asked for in one datagram, behind the default
     routes where they have to tell the uplink."""
     requests = []
@@ -291,7 +293,7 @@ def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
         requests = [link.get(ifindex, "of the default route") for ifindex in _default_routes(route)]
     elif target.name is not None:
         requests = [link.find(target.name)]
-    *named, listed = route.query(*requests, _LIST_TAPS)
+    *named, listed = route.query(*requests, list_taps)
     taps = matching(link.links(listed.answer()), target)
     found = [link.only(reply) for reply in named if not is_gone(reply.error)]
     if target.name is None:  # an orphan may have a default route too
@@ -348,6 +350,7 @@ class Cleanup:
     def __init__(self, route: Route, target: Target) -> None:
         self.route = route
         self.target = target
+        self.list_taps = _LIST_TAPS
         self.name = target.name
         self.uplink: Optional[Link] = None
         self.taps: Dict[int, Link] = {}
@@ -413,7 +416,7 @@ class Cleanup:
 
     def renew(self) -> "Optional[Report]":
         """Look again, unless the kernel has told of no change: then only for a TAP that came into use, which it tells late."""
-        (listed,) = self.route.query(_LIST_TAPS)
+        (listed,) = self.route.query(self.list_taps)
         unchanged = self.route.is_quiet
         self.route.stop_listening()
         if not unchanged:
@@ -424,7 +427,7 @@ class Cleanup:
         return None
 
     def look(self) -> "List[Link]":
-        self.uplink, taps = look(self.route, self.target)
+        self.uplink, taps = look(self.route, self.target, self.list_taps)
         if self.uplink is not None:
             self.name = self.uplink.ifname
         self.see(taps)
@@ -458,11 +461,21 @@ class Cleanup:
         return self.holds() and self.send(self.steps)
 
     def holds(self) -> bool:
-        """Read every orphan once more by itself: same index, same name, still an orphan?"""
+        """Read every orphan once more by itself: same index, same name, still an orphan? And is there nothing more to see?"""
         if not self.orphans:
             return True
-        replies = self.route.query(*[link.get(orphan.ifindex, orphan.ifname) for orphan in self.orphans])
+        gets = [link.get(orphan.ifindex, orphan.ifname) for orphan in self.orphans]
+        *replies, listed = self.route.query(*gets, _LIST_ALL_TAPS)
+        if self.shows_more(matching(link.links(listed.answer()), self.target)):
+            return False
         return not any(is_gone(reply.error) for reply in replies) and _are_orphans(map(link.only, replies), self.orphans)
+
+    def shows_more(self, taps: "Sequence[Link]") -> bool:
+        """Whether a complete list has a TAP that was not seen, or is in use. Then it is looked at again, and completely."""
+        more = bool(in_use(taps)) or any(tap.ifindex not in self.taps for tap in taps)
+        if more:
+            self.list_taps = _LIST_ALL_TAPS
+        return more
 
     def carry_out_by_group(self) -> bool:
         """The same, with one wait of the kernel's for all links instead of one for each.
@@ -478,7 +491,7 @@ class Cleanup:
             self.set_groups([(orphan, group) for orphan in orphans])
             links = self.links()
             proven = _are_orphans([found for found in links if found.group == group], orphans)
-            proven = proven and not in_use(matching([found for found in links if found.group != group], self.target))
+            proven = proven and not self.shows_more(matching([found for found in links if found.group != group], self.target))
             done = proven and self.send(plan(self.uplink, orphans, self.qdiscs, self.hooks, group))
         finally:
             if not done:

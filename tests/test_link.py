@@ -37,8 +37,9 @@ def test_find_bytes():
 def test_dump_bytes():
     assert build.sent(link.dump()) == build.native(
         """
-        u32=32 u16=18 u16=0x301 u32=1 u32=0 # RTM_GETLINK, REQUEST | DUMP
+        u32=40 u16=18 u16=0x301 u32=1 u32=0 # RTM_GETLINK, REQUEST | DUMP
         u8=0 00 u16=0 s32=0 u32=0 u32=0     # ifinfomsg
+        u16=8 u16=29 u32=8                  # IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS
         """
     )
 
@@ -49,6 +50,18 @@ def test_dump_of_a_kind_bytes():
         u32=44 u16=18 u16=0x301 u32=1 u32=0 # RTM_GETLINK, REQUEST | DUMP
         u8=0 00 u16=0 s32=0 u32=0 u32=0     # ifinfomsg
         u16=12 u16=0x8012                   # IFLA_LINKINFO, nested; no IFLA_EXT_MASK beside it
+        u16=7 u16=1 'tun' 00                # IFLA_INFO_KIND, without its NUL
+        """
+    )
+
+
+def test_complete_dump_of_a_kind_bytes():
+    assert build.sent(link.dump("tun", complete=True)) == build.native(
+        """
+        u32=52 u16=18 u16=0x301 u32=1 u32=0 # RTM_GETLINK, REQUEST | DUMP
+        u8=0 00 u16=0 s32=0 u32=0 u32=0     # ifinfomsg
+        u16=8 u16=29 u32=8                  # IFLA_EXT_MASK: RTEXT_FILTER_SKIP_STATS
+        u16=12 u16=0x8012                   # IFLA_LINKINFO, nested
         u16=7 u16=1 'tun' 00                # IFLA_INFO_KIND, without its NUL
         """
     )

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which TAPs are in use and which are orphans, asked of the kernel: TAPs held, released, killed, and what only looks like one."""
 
+import errno
+
 import pytest
 
 import nlraw
 import pods
+from nlraw import link
+from nlraw.netns import Namespace
+from nlraw.route import Route
 
 
 def verdicts(pod):
@@ -65,6 +70,41 @@ def test_a_tap_is_in_use_as_soon_as_it_is_attached(pod):
         assert verdicts(pod) == {pods.TAP: "in-use"}
         holder.kill()
         assert verdicts(pod) == {pods.TAP: "orphan"}
+
+
+def lengthen(pod, name, count):
+    """Give a link so many alternative names of over 120 bytes; the kernel lists them all in its message."""
+    pod.batch(*["link property add dev %s altname %s%d_%s" % (name, name, each, "x" * 110) for each in range(count)])
+
+
+@pytest.mark.parametrize("orphans", [1, 2, 5])
+def test_a_held_tap_behind_one_whose_message_does_not_fit_a_list_is_in_use(pod, orphans):
+    for number in range(orphans):
+        pod.add_orphan("tap%d_urunc" % number)
+    pod.add_orphan("tap8_urunc")
+    lengthen(pod, "tap8_urunc", 260)
+    pod.add_tap("tap9_urunc")
+    holder = pod.hold("tap9_urunc")
+    try:
+        if "tap9_urunc" in verdicts(pod):
+            pytest.skip("this kernel does not cut such a list")
+    except nlraw.Refused as error:
+        assert error.errno == errno.EMSGSIZE
+        pytest.skip("this kernel refuses to make such a list")
+    error = refuse(pod)
+    assert "tap9_urunc" in str(error) and len(error.report.taps) == orphans + 2
+    holder.kill()
+    assert len(nlraw.cleanup(netns=pod.path).taps) == orphans + 2
+    assert not any(name.startswith("tap") for name in pod.links())
+
+
+def test_a_list_of_all_links_leaves_out_none_whose_message_is_long(pod):
+    pod.add_tap()
+    lengthen(pod, "lo", 30)
+    lengthen(pod, "eth0", 260)
+    with Namespace(pod.path) as namespace, Route(namespace) as route:
+        (listed,) = route.query(link.dump())
+        assert {found.ifname for found in link.links(listed.answer())} == set(pod.links())
 
 
 def test_a_tap_made_by_its_holder_is_in_use_while_held(pod):

@@ -512,7 +512,7 @@ def test_what_is_asked_is_told_in_words():
         "look up link eth0, list links tun",
         "list qdiscs of all links",
         "list filters eth0",
-        "read link tap0_urunc",
+        "read link tap0_urunc, list links tun",
         "delete u32 filters of priority 49152 eth0, delete ingress qdisc eth0, "
         "delete ingress qdisc tap0_urunc, delete link tap0_urunc",
     ]
@@ -675,6 +675,19 @@ def test_a_fresh_orphan_is_spared_where_that_is_asked_for():
     assert [each.targets for each in made.filters] == [[4], [2]]
 
 
+def test_a_fresh_orphan_that_was_spared_and_comes_into_use_before_the_second_look_stops_everything():
+    made = pod(tap(up_count=0), tap(5, "tap1_urunc", up_count=1))
+
+    def before(requests):
+        if requests[0].step == "read link":
+            made.links[-2].facts["carrier"] = 1
+
+    made.before = before
+    with pytest.raises(TapInUse) as caught:
+        removed(made, spare_fresh=True)
+    assert (caught.value.object, made.changes) == ("tap0_urunc", [])
+
+
 def test_a_dead_redirect_alone_is_removed():
     made = pod()
     made.filters = [a_filter(2, "u32", 0)]
@@ -751,7 +764,25 @@ def test_what_is_carried_out_later_is_planned_anew_unless_all_was_quiet(quiet):
     made.before = lambda requests: asked.extend(each.step for each in requests if each.step.startswith(("li", "lo", "re")))
     assert cleanup.finish(later=True).outcome == "cleaned"
     again = [] if quiet else ["look up link", "list links", "list qdiscs", "list filters"]
-    assert asked == ["list links"] + again + ["read link"]
+    assert asked == ["list links"] + again + ["read link", "list links"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("held", [True, False])
+def test_what_the_kernel_left_out_of_the_quick_list_is_seen_before_anything_is_changed(count, held):
+    made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(count)])
+    made.links += [tap(30, "tap30_urunc"), tap(31, "tap31_urunc", carrier=int(held))]
+    made.too_long = ("tap30_urunc",)
+    assert [each.ifindex for each in removed(made, dry_run=True).taps] == [10 + number for number in range(count)]
+    if held:
+        with pytest.raises(TapInUse) as caught:
+            removed(made)
+        assert caught.value.object == "tap31_urunc"
+        assert len(made.links) == 5 + count and set(made.changes) <= {uapi.RTM_SETLINK}
+        assert {each.group for each in made.links} == {0}
+    else:
+        assert len(removed(made).taps) == 2 + count
+        assert names(made) == ["lo", "eth0", "peer0"]
 
 
 @pytest.mark.parametrize("uplink, left", [("eth0", "cleaned"), ("eth7", "skipped")])
