@@ -84,7 +84,7 @@ class Refused(Error, OSError):
 class Lost(Refused):
     """The answer was lost or never came: whether the request was carried out is not known.
 
-    ``errno`` is ``ENOBUFS`` (the receive buffer overran), ``EMSGSIZE`` (a datagram did not fit its buffer) or ``ETIMEDOUT``.
+    ``errno`` is ``ENOBUFS`` (the receive buffer overran), ``EMSGSIZE`` (a datagram may not have fit its buffer) or ``ETIMEDOUT``.
     """
 
 
