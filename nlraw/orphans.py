@@ -461,13 +461,13 @@ class Cleanup:
         return self.holds() and self.send(self.steps)
 
     def holds(self) -> bool:
-        """Read every orphan once more by itself: same index, same name, still an orphan? And is there nothing more to see?"""
+        """Is there nothing more to see? Then read every orphan once more by itself: same index, same name, still an orphan?"""
         if not self.orphans:
             return True
-        gets = [link.get(orphan.ifindex, orphan.ifname) for orphan in self.orphans]
-        *replies, listed = self.route.query(*gets, _LIST_ALL_TAPS)
+        (listed,) = self.route.query(_LIST_ALL_TAPS)
         if self.shows_more(matching(link.links(listed.answer()), self.target)):
             return False
+        replies = self.route.query(*[link.get(orphan.ifindex, orphan.ifname) for orphan in self.orphans])
         return not any(is_gone(reply.error) for reply in replies) and _are_orphans(map(link.only, replies), self.orphans)
 
     def shows_more(self, taps: "Sequence[Link]") -> bool:
