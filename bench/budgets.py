@@ -111,7 +111,6 @@ BUDGETS = (
         ("cleanup", "library, less the link delete", 1, lab.NLRAW),
         at_most=1e-3,
         room=ONCE,
-        bound=1.2e-3,
         why="near the limit where caches are cold; a third of it is the kernel's, that deletes TC state and starts a thread",
     ),
     Budget(
@@ -156,9 +155,7 @@ BUDGETS = (
         ("cleanup", "process", 1, SCRIPT),
         at_most=1,
         room=PROCESS,
-        bound=1.15,
-        why="about even, one way or the other from run to run: each waits some 20 ms for the kernel; of our other 11 the "
-        "interpreter's bare start is 7, and all that the script does is 10",
+        why="two thirds of either is the kernel's wait, of 12 to 30 ms",
     ),
     Budget(
         "process that removes one orphan; pyroute2 script",
