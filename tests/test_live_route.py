@@ -301,7 +301,7 @@ def test_who_listens_is_quiet_until_somebody_changes_something(listener, pod):
 
 
 @pytest.mark.parametrize(
-    "change", ["link set eth0 down", "link set peer0 name other0", "link add veth0 type veth peer name veth1"]
+    "change", ["link set eth0 down", "link property add dev peer0 altname other0", "link add veth0 type veth peer name veth1"]
 )
 def test_who_listens_is_told_of_links(listener, pod, change):
     pod.ip(*change.split())
