@@ -72,7 +72,7 @@ BUDGETS = (
         ("dump", "taps", 1004, lab.NLRAW),
         ("dump", "taps, floor", 1004, lab.FLOOR),
         at_most=1.3,
-        bound=1.65,
+        bound=1.5,
         why="7 µs more than the C floor's 24 are allowed; Python's own system calls take 3 of them, to check and keep three "
         "messages and their end in one function (`taps, flat`) 4, and layers that can be tested apart (asking again, the "
         "socket's errors, sorting answers to requests) 3",
@@ -82,7 +82,7 @@ BUDGETS = (
         ("dump", "scan", 1004, lab.NLRAW),
         ("dump", "taps, floor", 1004, lab.FLOOR),
         at_most=2,
-        bound=4.1,
+        bound=3.7,
         why="2x is what the row `scan, unchecked` takes, which knows the place of every value beforehand; to check the layout of "
         "a TAP's 50 attributes, judge it and tell of it takes some 15 µs, and there are three",
     ),
@@ -111,6 +111,7 @@ BUDGETS = (
         ("cleanup", "library, less the link delete", 1, lab.NLRAW),
         at_most=1e-3,
         room=ONCE,
+        bound=1.2e-3,
         why="near the limit where caches are cold; a third of it is the kernel's, that deletes TC state and starts a thread",
     ),
     Budget(
