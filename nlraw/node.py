@@ -78,7 +78,7 @@ def sweep(
     Fresh orphans are spared unless ``include_fresh``. What fails in one namespace is the ``error`` of its report, and the
     others go on. ``jobs`` is the number of namespaces to clean up at a time. ``progress`` is called with what is being done
     ("looked at", "cleaned up"), for how many namespaces that is done, and of how many by then. Raises `Refused` for a
-    directory that cannot be read.
+    directory that cannot be read. On an interrupt nothing more is begun, and what is under way ends before it is handed on.
     """
     target = Target(match, uplink, spare_fresh=not include_fresh)
     if jobs is not None and jobs < 1:
@@ -88,7 +88,16 @@ def sweep(
     tell = progress or (lambda doing, done, total: None)
     paths = list(_distinct(_candidates(dirs, proc)))
     visits = [_Visit(path, target) for path in paths]
-    netns.start(lambda: _visit_all(visits, jobs or JOBS, dry_run, tell))()
+    working: List[_Visit] = []
+    wait = netns.start(lambda: _visit_all(visits, working, jobs or JOBS, dry_run, tell))
+    try:
+        wait()
+    except BaseException:  # an interrupt: what is under way comes to its end, and nothing more is begun
+        del visits[:]
+        for visit in _taken(working):
+            visit.close()
+        wait()
+        raise
     found = tuple([visit.report for visit in visits if visit.report is not None])
     return Sweep(namespaces=found, totals=_totals(found, target))
 
@@ -156,12 +165,14 @@ class _Visit:
                 self.close()
 
     def clean_up(self) -> None:
-        """Carry out what is planned."""
+        """Carry out what is planned. One that is `crowded` then may be called again: it knows what it has done."""
         self.work = False
         try:
             self.report = self._safely(self._finished)
         finally:
-            self.close()
+            self._close_route()
+            if not self.crowded:
+                self.close()
 
     def _prepared(self, dry_run: bool) -> "Optional[Report]":
         self._namespace = Namespace(self.path)
@@ -177,8 +188,8 @@ class _Visit:
         here = self._namespace.enter()
         if self._route.is_alone:
             return self._cleanup.finish(later=True)
-        with Route(here, alone=True) as route:  # another works here, and may have changed everything
-            return orphans.remove(route, self.target)
+        with Route(here, alone=True) as self._cleanup.route:  # another worked here, and may have changed everything
+            return self._cleanup.finish(later=True)
 
     def _safely(self, act: "Callable[[], Optional[Report]]") -> "Optional[Report]":
         """What came of it; whatever fails is the ``error`` of the report."""
@@ -194,8 +205,10 @@ class _Visit:
                 return orphans.failure(self.path, self.target, error)
             return report.replace(error=None) if isinstance(error, TapInUse) else report
         except MemoryError:
-            words = os.strerror(errno.ENOMEM)
-            return orphans.failure(self.path, self.target, Refused(errno.ENOMEM, words, "clean up", self.path))
+            refused = Refused(errno.ENOMEM, os.strerror(errno.ENOMEM), "clean up", self.path)
+            if self._cleanup is None:
+                return orphans.failure(self.path, self.target, refused)
+            return self._cleanup.report("failed", self._cleanup.done, refused)
 
     @property
     def crowded(self) -> bool:
@@ -203,17 +216,19 @@ class _Visit:
         error = self.report.error if self.report is not None else None
         return error is not None and error.errno in _CROWDED
 
-    def close(self) -> None:
+    def _close_route(self) -> None:
         if self._route is not None:
             self._route.close()
+
+    def close(self) -> None:
+        self._close_route()
         if self._namespace is not None:
             self._namespace.close()
 
 
-def _visit_all(visits: "Sequence[_Visit]", jobs: int, dry_run: bool, tell: "Progress") -> None:
-    """Look at one after the other, and clean up whenever there is work in ``jobs`` of them, or a plan is old. Moves the calling
-    thread."""
-    working: List[_Visit] = []
+def _visit_all(visits: "Sequence[_Visit]", working: "List[_Visit]", jobs: int, dry_run: bool, tell: "Progress") -> None:
+    """Look at one after the other, and clean up whenever there is work in ``jobs`` of them, or a plan is old. Those with work are
+    ``working`` until then. Moves the calling thread."""
     cleaned, due = 0, 0.0
     try:
         for number, visit in enumerate(visits):
@@ -262,9 +277,8 @@ def _clean_up(working: "List[_Visit]", cleaned: int, tell: "Progress") -> int:
             pass
     for visit in finished:
         if visit.crowded:  # the others have made room
-            visit.look(dry_run=False)
-            if visit.work:
-                visit.clean_up()
+            visit.clean_up()
+            visit.close()
     if count:
         tell("cleaned up", total, total)
     return total

@@ -78,7 +78,7 @@ class Route:
     @property
     def is_alone(self) -> bool:
         """Whether others who mean to change something wait now."""
-        return self._port == PORT
+        return self._socket is not None and self._port == PORT
 
     @property
     def is_quiet(self) -> bool:

@@ -10,6 +10,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -565,9 +566,46 @@ def test_where_memory_runs_out_in_one_namespace_the_others_go_on(node, fail_in):
     paths = node.add_many(3)
     fail_in(paths[1], error=MemoryError())
     swept = sweep(node)
-    assert swept.totals == totals(namespaces=3, orphans=2, deleted=2, failed=1)
+    assert swept.totals == totals(namespaces=3, orphans=3, deleted=2, failed=1)
     (error,) = [report.error for report in swept.namespaces if report.error is not None]
     assert (error.errno, error.object) == (errno.ENOMEM, paths[1])
+
+
+@pytest.mark.parametrize("error", [MemoryError(), nlraw.Refused(errno.EMFILE, "", "delete link", "tap0_urunc")])
+def test_what_was_deleted_when_there_was_no_room_is_told_once_there_is(node, monkeypatch, error):
+    paths = node.add_many(3)
+    real, failed = Route.change, []
+
+    def change(route, *requests):
+        replies = real(route, *requests)
+        if route.path == paths[1] and any(request.step == "delete link" for request in requests) and not failed:
+            failed.append(True)
+            raise error
+        return replies
+
+    monkeypatch.setattr(Route, "change", change)
+    assert sweep(node).totals == totals(namespaces=3, orphans=3, deleted=3)
+    assert failed
+
+
+@pytest.mark.parametrize("doing, number", [("looked at", 5), ("cleaned up", 2)])
+def test_an_interrupted_sweep_does_not_go_on_behind_the_callers_back(node, doing, number):
+    paths = node.add_many(12)
+    before, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    def interrupt(what, done, total):
+        if (what, done) == (doing, number):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(node, jobs=2, progress=interrupt)
+    left = [taps(path) for path in paths]
+    assert [] in left and ["tap0_urunc"] in left
+    time.sleep(0.3)
+    assert [taps(path) for path in paths] == left
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (before, descriptors)
+    assert sweep(node).totals.deleted == left.count(["tap0_urunc"])
 
 
 # ---------------------------------------------------------------- how many at a time

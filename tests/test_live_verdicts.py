@@ -98,6 +98,37 @@ def test_a_held_tap_behind_one_whose_message_does_not_fit_a_list_is_in_use(pod, 
     assert not any(name.startswith("tap") for name in pod.links())
 
 
+@pytest.mark.parametrize("dead", [True, False], ids=["a dead redirect", "nothing to remove"])
+def test_a_held_tap_that_a_quick_list_leaves_out_is_in_use_where_there_is_no_orphan(pod, dead):
+    pod.add_tap("vpn0", redirect=False, mode="tun")
+    lengthen(pod, "vpn0", 260)
+    pod.add_tap("tap9_urunc", redirect=not dead)
+    pod.hold("tap9_urunc")
+    if dead:
+        pod.add_orphan("tap2_urunc")
+        pod.ip("link", "del", "tap2_urunc")
+    try:
+        refuse(pod)
+    except nlraw.Refused as error:
+        assert error.errno == errno.EMSGSIZE
+        pytest.skip("this kernel refuses to make such a list")
+    before = pod.state()
+    with pytest.raises(nlraw.TapInUse):
+        nlraw.setup(netns=pod.path)
+    assert pod.state() == before
+
+
+def test_an_orphan_that_does_not_fit_a_quick_list_goes_too(pod):
+    pod.add_orphan()
+    lengthen(pod, pods.TAP, 260)
+    try:
+        assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+    except nlraw.Refused as error:
+        assert error.errno == errno.EMSGSIZE
+        pytest.skip("this kernel refuses to make such a list")
+    assert pods.TAP not in pod.links()
+
+
 def test_a_list_of_all_links_leaves_out_none_whose_message_is_long(pod):
     pod.add_tap()
     lengthen(pod, "lo", 30)

@@ -689,6 +689,39 @@ def test_a_fresh_orphan_that_was_spared_and_comes_into_use_before_the_second_loo
     assert (caught.value.object, made.changes) == ("tap0_urunc", [])
 
 
+def test_a_tap_that_comes_into_use_once_a_dead_redirect_was_seen_stops_its_removal():
+    made = pod()
+    made.filters = [a_filter(2, "u32", 0)]
+
+    def before(requests):
+        if requests[0].step == "list filters":
+            made.links.append(tap(30, "tap30_urunc", carrier=1))
+
+    made.before = before
+    with pytest.raises(TapInUse) as caught:
+        removed(made)
+    assert (caught.value.object, made.changes) == ("tap30_urunc", [])
+
+
+def test_what_was_done_when_memory_runs_out_is_known_to_who_goes_on():
+    made = pod(tap())
+    cleanup = orphans.Cleanup(made, Target("tap*_urunc", "eth0"))
+    assert cleanup.prepare() is None
+    real = made.change
+
+    def change(*requests):
+        real(*requests)
+        raise MemoryError
+
+    made.change = change
+    with pytest.raises(MemoryError):
+        cleanup.finish()
+    made.change, made.is_quiet = real, False
+    report = cleanup.finish(later=True)
+    assert (report.outcome, [each.deleted for each in report.taps]) == ("cleaned", [True])
+    assert [gone.object for gone in report.tc_removed] == ["filter", "qdisc", "qdisc"]
+
+
 def test_a_dead_redirect_alone_is_removed():
     made = pod()
     made.filters = [a_filter(2, "u32", 0)]
@@ -768,21 +801,21 @@ def test_what_is_carried_out_later_is_planned_anew_unless_all_was_quiet(quiet):
     assert asked == ["list links"] + again + ["list links", "read link"]
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
 @pytest.mark.parametrize("held", [True, False])
-def test_what_the_kernel_left_out_of_the_quick_list_is_seen_before_anything_is_changed(count, held):
+def test_what_the_kernel_leaves_out_of_a_quick_list_is_seen_by_a_cleanup(count, held):
     made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(count)])
     made.links += [tap(30, "tap30_urunc"), tap(31, "tap31_urunc", carrier=int(held))]
     made.too_long = ("tap30_urunc",)
-    assert [each.ifindex for each in removed(made, dry_run=True).taps] == [10 + number for number in range(count)]
+    made.filters.append(a_filter(2, "u32", 0))
     if held:
-        with pytest.raises(TapInUse) as caught:
-            removed(made)
-        assert caught.value.object == "tap31_urunc"
-        assert len(made.links) == 5 + count and set(made.changes) <= {uapi.RTM_SETLINK}
-        assert {each.group for each in made.links} == {0}
+        for dry_run in (True, False):
+            with pytest.raises(TapInUse) as caught:
+                removed(made, dry_run=dry_run)
+            assert caught.value.object == "tap31_urunc"
+        assert len(made.links) == 5 + count and made.changes == []
     else:
-        assert len(removed(made).taps) == 2 + count
+        assert len(removed(made, dry_run=True).taps) == len(removed(made).taps) == 2 + count
         assert names(made) == ["lo", "eth0", "peer0"]
 
 
