@@ -722,6 +722,33 @@ def test_what_was_done_when_memory_runs_out_is_known_to_who_goes_on():
     assert [gone.object for gone in report.tc_removed] == ["filter", "qdisc", "qdisc"]
 
 
+def test_what_was_settled_when_memory_runs_out_is_not_settled_again():
+    made = pod(tap())
+    cleanup = orphans.Cleanup(made, Target("tap*_urunc", "eth0"))
+    assert cleanup.prepare() is None
+    real, asked = made.change, []
+
+    def change(*requests):
+        if requests[-1].step != "delete link":
+            return real(*requests)
+        made.change = real
+        real(*requests[:-1])
+        raise Lost(errno.ENOBUFS, "")
+
+    def before(requests):
+        asked.extend(request.step for request in requests)
+        if asked.count("list qdiscs") == 2:  # the first is to settle what was lost
+            raise MemoryError
+
+    made.change, made.before = change, before
+    with pytest.raises(MemoryError):
+        cleanup.finish()
+    made.before, made.is_quiet = lambda requests: None, False
+    report = cleanup.finish(later=True)
+    assert (report.outcome, [each.deleted for each in report.taps]) == ("cleaned", [True])
+    assert [gone.object for gone in report.tc_removed] == ["filter", "qdisc", "qdisc"]
+
+
 def test_a_dead_redirect_alone_is_removed():
     made = pod()
     made.filters = [a_filter(2, "u32", 0)]
