@@ -32,9 +32,9 @@ def measure(laboratory):
         whole = {who: _process(world, who, argv) for who, argv in laboratory.cleanups().items()}
         workers = {who: laboratory.worker(who, world) for who in TASKS if who in laboratory.peers}
         try:
+            samples = in_turn(whole, turns, seconds)
             ready = {who: _library(world, who, worker, TASKS[who]) for who, worker in workers.items()}
             ready["split"] = _library(world, lab.NLRAW, workers[lab.NLRAW], "cleanup-split")
-            samples = in_turn(whole, turns, seconds)
             told = in_turn(ready, turns, seconds)
         finally:
             for worker in workers.values():

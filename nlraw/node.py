@@ -240,12 +240,14 @@ def _visit_all(visits: "Sequence[_Visit]", working: "List[_Visit]", jobs: int, d
             if visit.work:
                 due = due if working else time.monotonic() + PLAN_AGE
                 working.append(visit)
-            if len(working) == jobs or (working and time.monotonic() > due):
+            if visits and (len(working) == jobs or (working and time.monotonic() > due)):
                 cleaned = _clean_up(working, cleaned, tell)
+            if not visits:  # the sweep was interrupted
+                return
         tell("looked at", len(visits), len(visits))
         _clean_up(working, cleaned, tell)
     finally:
-        for visit in working:
+        for visit in _taken(working):
             visit.close()
 
 
@@ -278,7 +280,7 @@ def _clean_up(working: "List[_Visit]", cleaned: int, tell: "Progress") -> int:
     for visit in finished:
         if visit.crowded:  # the others have made room
             visit.clean_up()
-            visit.close()
+        visit.close()
     if count:
         tell("cleaned up", total, total)
     return total

@@ -285,7 +285,7 @@ class Target:
         return name != self.name and (name == self.tap or matches(self.match, name))
 
 
-def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
+def look(route: Route, target: Target, list_taps: "Request" = _LIST_ALL_TAPS) -> "Tuple[Optional[Link], List[Link]]":
     """The uplink, None where there is none, and the matching TAPs. Both are asked for in one datagram, behind the default
     routes where they have to tell the uplink."""
     requests = []
@@ -293,7 +293,7 @@ def look(route: Route, target: Target) -> "Tuple[Optional[Link], List[Link]]":
         requests = [link.get(ifindex, "of the default route") for ifindex in _default_routes(route)]
     elif target.name is not None:
         requests = [link.find(target.name)]
-    *named, listed = route.query(*requests, _LIST_ALL_TAPS)
+    *named, listed = route.query(*requests, list_taps)
     taps = matching(link.links(listed.answer()), target)
     found = [link.only(reply) for reply in named if not is_gone(reply.error)]
     if target.name is None:  # an orphan may have a default route too
@@ -347,9 +347,10 @@ def is_gone(error: "Optional[Refused]") -> bool:
 class Cleanup:
     """One cleanup of one namespace: what was seen last, what is to be done about that, and what was done so far."""
 
-    def __init__(self, route: Route, target: Target) -> None:
+    def __init__(self, route: Route, target: Target, list_taps: "Request" = _LIST_ALL_TAPS) -> None:
         self.route = route
         self.target = target
+        self.list_taps = list_taps
         self.name = target.name
         self.uplink: Optional[Link] = None
         self.taps: Dict[int, Link] = {}
@@ -426,7 +427,7 @@ class Cleanup:
         return None
 
     def look(self) -> "List[Link]":
-        self.uplink, taps = look(self.route, self.target)
+        self.uplink, taps = look(self.route, self.target, self.list_taps)
         if self.uplink is not None:
             self.name = self.uplink.ifname
         self.see(taps)
@@ -585,9 +586,9 @@ def remove(route: Route, target: Target, dry_run: bool = False) -> Report:
 
 
 def inspect(route: Route, target: Target) -> Report:
-    """What `remove` would do, "in-use" being an outcome like others."""
+    """What `remove` would do, "in-use" being an outcome like others; by the quick list, as `scan`."""
     try:
-        return remove(route, target, dry_run=True)
+        return Cleanup(route, target, _LIST_TAPS).remove(dry_run=True)
     except TapInUse as error:
         report = error.report
         if not isinstance(report, Report):

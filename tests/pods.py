@@ -172,6 +172,10 @@ class Pod:
             ).split()
         )
 
+    def lengthen(self, name, count):
+        """Give a link so many alternative names of over 110 bytes; the kernel lists them all in its message."""
+        self.batch(*["link property add dev %s altname %s%d_%s" % (name, name, each, "x" * 110) for each in range(count)])
+
     def hold(self, tap=TAP, multi_queue=False):
         """Attach a process to a TAP (which makes it, if there is none)."""
         flags = IFF_TAP | IFF_NO_PI | (IFF_MULTI_QUEUE if multi_queue else 0)

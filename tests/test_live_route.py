@@ -311,6 +311,7 @@ def test_who_listens_is_told_of_links(listener, pod, change):
 
 def test_who_lost_the_socket_may_have_missed_something(listener):
     listener.close()
+    assert not listener.is_alone
     listener.query(link.find("eth0"))
     assert listener.is_alone and not listener.is_quiet
 

@@ -384,8 +384,10 @@ def test_the_library_raises_tap_in_use_with_the_report(pod):
     assert (report.outcome, report.cleanup.outcome, report.error) == ("in-use", "in-use", caught.value)
 
 
-def test_any_matching_tap_in_use_ends_it_and_orphans_stay(pod):
+@pytest.mark.parametrize("names", [0, 260], ids=["listed", "left out of a quick list"])
+def test_any_matching_tap_in_use_ends_it_and_orphans_stay(pod, names):
     pod.add_orphan("tap0_urunc")
+    pod.lengthen("tap0_urunc", names)
     pod.add_tap("tap1_urunc", redirect=False)
     pod.hold("tap1_urunc")
     before = pod.state()
