@@ -608,6 +608,21 @@ def test_an_interrupted_sweep_does_not_go_on_behind_the_callers_back(node, doing
     assert sweep(node).totals.deleted == left.count(["tap0_urunc"])
 
 
+def test_what_is_looked_at_when_a_sweep_is_interrupted_is_not_cleaned_up(node, monkeypatch):
+    paths = node.add_many(3)
+    real = sweeping._Visit.look
+
+    def look(visit, dry_run):
+        real(visit, dry_run)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(sweeping._Visit, "look", look)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(node, jobs=1)
+    assert [taps(path) for path in paths] == [["tap0_urunc"]] * 3
+
+
 # ---------------------------------------------------------------- how many at a time
 
 
