@@ -2,8 +2,8 @@
 import os
 import sys
 
-# `python -m` looks for modules in the current directory first, whatever lies there. What is imported from here on is not:
-# ours are found through the package. `python -I` and `-P` do not look there in the first place.
+# `python -m` searches the current directory for modules first, whatever it holds. From here on it
+# does not: our own modules are found through the package. `python -I` and `-P` never search it.
 try:
     if sys.path and sys.path[0] in ("", os.getcwd()):
         del sys.path[0]

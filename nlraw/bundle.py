@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make one file of the package: `python3 -m nlraw.bundle nlraw.pyz`, then `python3 -I nlraw.pyz scan` anywhere.
+"""Pack the package into one file that Python runs: `python3 -m nlraw.bundle nlraw.pyz`.
 
-The file is a zip of the sources and, since bytecode cannot be cached beside a module in a zip, of their bytecode for the Python
-that makes it. Another version ignores that and compiles the sources each time, which is right, and takes some four times as long.
+Then `python3 -I nlraw.pyz scan` runs it anywhere. The file is a zip of the sources and, because
+Python cannot cache bytecode beside a module in a zip, of their bytecode for the Python that made
+it. Another version ignores that bytecode and compiles the sources at each start. That is correct,
+and takes about four times as long.
 
-The same Python makes the same bytes of the same sources, wherever and whenever. So names are sorted, times fixed, nothing
-is compressed (each zlib does it its own way), and the compiling is done in a child in which nothing else has happened: how
-marshal writes an object depends on who else refers to it, and the order of a set on the hash seed.
+The same Python makes the same bytes from the same sources, on every machine at any time:
+
+- names are sorted, times are fixed;
+- nothing is compressed, because versions of zlib differ in their output;
+- a child process compiles: the output of marshal depends on the references to an object, and the
+  order of a set on the hash seed.
 """
 
 import io
@@ -27,7 +32,7 @@ from nlraw.cli import program
 program()
 """
 
-# Reads sources by name, writes their code objects, each as marshal has it.
+# The child: reads a dict of sources by name, writes a dict of their code objects, marshalled.
 COMPILE = """\
 import marshal, sys
 sources = marshal.load(sys.stdin.buffer)
@@ -35,12 +40,12 @@ compiled = {name: marshal.dumps(compile(source, name, "exec")) for name, source 
 marshal.dump(compiled, sys.stdout.buffer)
 """
 
-# The first bit: a hash of the source follows, not its time; the second, unset: trust it unseen (PEP 552).
+# PEP 552. The first bit: a hash of the source follows. The second is 0: do not check it.
 UNCHECKED_HASH = 1
 
 
 def files() -> "Dict[str, bytes]":
-    """What is in the zip: its names, each with its bytes."""
+    """Return the files of the zip: their contents by name."""
     folder = os.path.dirname(os.path.abspath(__file__))
     sources = {}
     for name in sorted(os.listdir(folder)):
@@ -48,30 +53,43 @@ def files() -> "Dict[str, bytes]":
             with open(os.path.join(folder, name), "rb") as file:
                 sources["nlraw/" + name] = file.read()
     packed = dict(sources, **{"__main__.py": MAIN})
-    if sys.version_info >= (3, 7):  # 3.6 wants the time of the source, which in a zip depends on the reader's time zone
-        child = [sys.executable, "-s", "-S", "-c", COMPILE]
-        compiled = subprocess.check_output(child, input=marshal.dumps(sources), env={"PYTHONHASHSEED": "0"})
-        for name, code in marshal.loads(compiled).items():
-            head = util.MAGIC_NUMBER + UNCHECKED_HASH.to_bytes(4, "little") + util.source_hash(sources[name])
-            packed[name + "c"] = head + code
+    # 3.6 compares the time of the source, which for a zip depends on the time zone of the reader.
+    if sys.version_info >= (3, 7):
+        packed.update(_bytecode(sources))
     return packed
 
 
+def _bytecode(sources: "Dict[str, bytes]") -> "Dict[str, bytes]":
+    child = [sys.executable, "-s", "-S", "-c", COMPILE]
+    env = {"PYTHONHASHSEED": "0"}
+    compiled = marshal.loads(subprocess.check_output(child, input=marshal.dumps(sources), env=env))
+    mark = util.MAGIC_NUMBER + UNCHECKED_HASH.to_bytes(4, "little")
+    return {
+        name + "c": mark + util.source_hash(sources[name]) + code for name, code in compiled.items()
+    }
+
+
+def _zip(packed: "Dict[str, bytes]") -> bytes:
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as bundle:
+        for name in sorted(packed):
+            entry = zipfile.ZipInfo(name)  # dated 1980, the first year that a zip can represent
+            entry.create_system = 3  # Unix
+            entry.external_attr = 0o644 << 16
+            bundle.writestr(entry, packed[name])
+    return made.getvalue()
+
+
 def main(arguments: "Sequence[str]") -> None:
+    """Write the bundle to the one argument, a path; ends the process with a message on failure."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise SystemExit("usage: python3 -m nlraw.bundle FILE")
     path, new = arguments[0], "%s.%d.tmp" % (arguments[0], os.getpid())
     try:
-        packed, made = files(), io.BytesIO()
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED) as bundle:
-            for name in sorted(packed):
-                entry = zipfile.ZipInfo(name)  # of 1980, the first year that a zip can tell
-                entry.create_system = 3  # Unix
-                entry.external_attr = 0o644 << 16
-                bundle.writestr(entry, packed[name])
+        content = _zip(files())
         with open(new, "wb") as file:
-            file.write(made.getvalue())
-        os.rename(new, path)  # as a whole: whoever starts it meanwhile runs the one before
+            file.write(content)
+        os.rename(new, path)  # atomic: a process that starts it meanwhile runs the old one
     except OSError as error:
         if os.path.exists(new):
             os.unlink(new)

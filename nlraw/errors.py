@@ -1,33 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that can go wrong.
 
-Two families: bytes that cannot be what the kernel sends (`Malformed`), and what the kernel refused
-(`Refused`) or never said (`Lost`, `Interrupted`). The rest is what the caller asked for (`Invalid`)
-or what the policy forbids (`TapInUse`).
+    Malformed                 bytes that the kernel cannot have sent
+    Refused                   the kernel refused a request or a system call
+    Lost, DumpInterrupted     the kernel's answer did not arrive, or is not usable
+    Invalid, BadNamespace     the caller asked for something impossible
+    TapInUse                  the policy forbids it
 
-An error says what was being done (``step``) to what (``object``), and leads with the kernel's own words.
+An error names the step and the object, and leads with the kernel's own words.
 """
 
+import errno
 from errno import errorcode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Optional, Tuple, Union
+    from typing import Any, Mapping, Optional, Tuple, Type
 
-    from .report import Report, Setup
+# The thing that a path, a process ID, an index or a handle named is not there.
+GONE = frozenset((errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ENOTDIR, errno.ELOOP))
 
 
 class Error(Exception):
     """Base of every error that nlraw raises.
 
-    ``step`` names what was being done ("delete link") and ``object`` to what ("tap0_urunc"); both may be None.
-    ``message`` is the reason alone. ``report`` is what a cleanup or setup had seen and done by then, if one was under way.
+    ``step`` names what was being done ("delete link") and ``object`` the thing it was done to
+    ("tap0_urunc"); both may be None. ``message`` is the reason alone. ``report`` is the `Report` or
+    `Setup` of the function that raised it, None if no namespace was involved.
     """
 
     errno: "Optional[int]" = None
-    report: "Union[Report, Setup, None]" = None
+    report: "Any" = None
 
-    def __init__(self, message: str, step: "Optional[str]" = None, object: "Optional[str]" = None) -> None:
+    def __init__(
+        self, message: str, step: "Optional[str]" = None, object: "Optional[str]" = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.step = step
@@ -39,7 +46,7 @@ class Error(Exception):
 
 
 class Malformed(Error, ValueError):
-    """Bytes that break the layout they claim to have; ``offset`` counts from the start of the datagram."""
+    """Bytes that break the layout they claim; ``offset`` counts from the start of the datagram."""
 
     def __init__(self, message: str, offset: int) -> None:
         super().__init__("%s, at offset %d" % (message, offset), "parse", "netlink message")
@@ -47,18 +54,19 @@ class Malformed(Error, ValueError):
 
 
 class Invalid(Error, ValueError):
-    """An argument that cannot be meant: a name of over 15 bytes, a malformed address."""
+    """An impossible argument: a name of over 15 bytes, a malformed address."""
 
 
 class BadNamespace(Error, ValueError):
-    """What was named is no network namespace: a plain file, a mount namespace, an impossible PID."""
+    """The object is not a network namespace: a plain file, a mount namespace, an impossible PID."""
 
 
 class Refused(Error, OSError):
-    """The kernel refused a request or a system call; ``errno`` is its number.
+    """The kernel refused a request or a system call; ``errno`` is the number.
 
-    ``words`` are the kernel's own (the extended ACK), or empty. ``attribute`` is the path of attribute types to the one that
-    the kernel pointed at, such as ``(18, 1)``; empty where it pointed at none (linux/netlink.h, NLMSGERR_ATTR_OFFS).
+    ``words`` are the kernel's own (the extended ACK), or empty. ``attribute`` is the path of
+    attribute types to the one that the kernel pointed at, such as ``(18, 1)``; empty if it pointed
+    at none (linux/netlink.h, NLMSGERR_ATTR_OFFS).
     """
 
     def __init__(
@@ -80,17 +88,37 @@ class Refused(Error, OSError):
         self.words = words
         self.attribute = attribute
 
+    @property
+    def is_gone(self) -> bool:
+        """True if it was refused because the object is not there."""
+        return self.errno in GONE
+
 
 class Lost(Refused):
-    """The answer was lost or never came: whether the request was carried out is not known.
+    """The answer was lost or never came: it is unknown whether the request was carried out.
 
-    ``errno`` is ``ENOBUFS`` (the receive buffer overran), ``EMSGSIZE`` (a datagram may not have fit its buffer) or ``ETIMEDOUT``.
+    ``errno`` is ``ENOBUFS`` (the receive buffer overran), ``EMSGSIZE`` (a datagram may not have fit
+    its buffer) or ``ETIMEDOUT``.
     """
 
 
-class Interrupted(Error):
-    """The kernel's list changed while it was read, every time it was asked for (NLM_F_DUMP_INTR)."""
+class DumpInterrupted(Error):
+    """The kernel's list changed while it was read, at every attempt (NLM_F_DUMP_INTR)."""
 
 
 class TapInUse(Error):
-    """A matching TAP is in use; nothing was changed. ``report`` says which one."""
+    """A matching TAP is in use; nothing was changed. ``report`` lists the TAPs."""
+
+
+def refused(
+    error: OSError,
+    step: "Optional[str]" = None,
+    object: "Optional[str]" = None,
+    remedies: "Optional[Mapping[int, str]]" = None,
+    kind: "Type[Refused]" = Refused,
+) -> Refused:
+    """Convert the OSError of a system call; ``remedies`` are hints to add to some errnos."""
+    number = error.errno or 0
+    words = error.strerror or errorcode.get(number, "errno %d" % number)
+    remedy = (remedies or {}).get(number)
+    return kind(number, "%s; %s" % (words, remedy) if remedy else words, step, object)

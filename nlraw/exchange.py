@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One datagram of requests and the replies that answer them: the conversation, without the socket.
+"""Requests sent in one datagram, and the replies that answer them; no socket.
 
-`Exchange` is fed the datagrams that arrive and sorts their messages to the requests by sequence number. It
-does not know what a link is, nor where datagrams come from. An answer ends
+`Exchange` is given datagrams, and assigns their messages to the requests by sequence number. It
+does not know the message families, nor where datagrams come from. A reply ends
 
-    a dump                   with DONE, or with an ERROR in its midst
-    a request with NLM_F_ACK with the ERROR that is its ACK (errno 0) or its refusal
-    any other request        with its one message, or with an ERROR
+    to a dump                    with DONE, or with an ERROR among its messages
+    to a request with NLM_F_ACK  with an ERROR: its ACK (errno 0), or its refusal
+    to any other request         with its one message, or with an ERROR
 
-Messages for other ports and other sequence numbers are somebody else's, or late: skipped.
+Messages with another port or sequence number belong to others, or are late. They are skipped.
 Sources: linux/netlink.h; netlink_dump(), netlink_ack() in net/netlink/af_netlink.c.
 """
 
@@ -28,22 +28,24 @@ _DUMP_INTR, _MULTI = uapi.NLM_F_DUMP_INTR, uapi.NLM_F_MULTI
 
 _CONTROL = frozenset((uapi.NLMSG_NOOP, uapi.NLMSG_ERROR, uapi.NLMSG_DONE, uapi.NLMSG_OVERRUN))
 
-# The answer to a request with one of these flags does not end with its first message.
-_ENDS_OTHERWISE = uapi.NLM_F_ACK | uapi.NLM_F_DUMP
+# The reply to a request with one of these flags goes on after its first message.
+_GOES_ON = uapi.NLM_F_ACK | uapi.NLM_F_DUMP
 
-# include/linux/err.h; os.strerror() overflows on the least number that four bytes hold.
+# include/linux/err.h; os.strerror() fails with OverflowError for the lowest 32-bit number.
 _MAX_ERRNO = 4095
 
 
 class Request:
-    """What is asked of the kernel, and in which words it is told to a person (``step``, ``object``).
+    """One request. ``step`` and ``object`` describe it in errors: "delete link", "tap0_urunc".
 
-    ``fixed`` is the size of the family's fixed part, where the attributes of ``payload`` begin.
+    ``payload`` is the family's fixed part, of ``fixed`` bytes, and the attributes.
     """
 
     __slots__ = ("type", "flags", "payload", "fixed", "step", "object")
 
-    def __init__(self, type: int, flags: int, payload: bytes, fixed: int, step: str, object: str) -> None:
+    def __init__(
+        self, type: int, flags: int, payload: bytes, fixed: int, step: str, object: str
+    ) -> None:
         self.type = type
         self.flags = flags | uapi.NLM_F_REQUEST
         self.payload = payload
@@ -52,11 +54,12 @@ class Request:
         self.object = object
 
     @property
-    def dumps(self) -> bool:
+    def is_dump(self) -> bool:
+        """True if the request is for a list."""
         return self.flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP
 
     def numbered(self, sequence: int) -> bytes:
-        """The message to send."""
+        """Build the message to send."""
         return wire.message(self.type, self.flags, sequence, self.payload)
 
     def __repr__(self) -> str:
@@ -70,10 +73,11 @@ class Request:
 
 
 class Reply:
-    """What came back for one request.
+    """The reply to one request.
 
-    ``messages`` are its answers in order, ``error`` the refusal (or None). ``interrupted`` tells that the list changed
-    while the kernel wrote it: it may be torn and must not be acted on.
+    ``messages`` are its messages in order, without control messages. ``error`` is the refusal, or
+    None. ``interrupted`` is True if the list changed while the kernel wrote it: it may be torn, and
+    must not be acted on.
     """
 
     __slots__ = ("request", "messages", "error", "interrupted")
@@ -85,20 +89,23 @@ class Reply:
         self.interrupted = False
 
     def answer(self) -> "List[wire.Message]":
-        """The messages, or raise the refusal."""
+        """Return the messages, or raise the refusal."""
         if self.error is not None:
             raise self.error
         return self.messages
 
 
 class Exchange:
-    """Requests that travel in one datagram, numbered from ``sequence`` on, sent from ``port``, until all are ``finished``."""
+    """Requests that are sent in one datagram from ``port``, numbered from ``sequence`` on.
 
-    __slots__ = ("replies", "finished", "_port", "_waiting")
+    ``replies`` has one reply per request. ``is_finished`` is True when all of them are complete.
+    """
+
+    __slots__ = ("replies", "is_finished", "_port", "_waiting")
 
     def __init__(self, requests: "Sequence[Request]", port: int, sequence: int) -> None:
         self.replies: List[Reply] = []
-        self.finished = not requests
+        self.is_finished = not requests
         self._port = port
         self._waiting: Dict[int, Reply] = {}
         for request in requests:
@@ -107,13 +114,15 @@ class Exchange:
             sequence += 1
 
     def datagram(self) -> bytes:
-        """The bytes to send."""
-        return b"".join([reply.request.numbered(sequence) for sequence, reply in self._waiting.items()])
+        """Build the datagram to send."""
+        waiting = self._waiting.items()
+        return b"".join([reply.request.numbered(sequence) for sequence, reply in waiting])
 
     def receive(self, datagram: bytes) -> bool:
-        """Take one datagram of the kernel's; tell whether any of it was for us.
+        """Read one datagram from the kernel; return True if any message in it was for us.
 
-        Raises `Malformed` for bytes that break their layout and `Lost` for NLMSG_OVERRUN; the conversation ends with either.
+        Raises `Malformed` for bytes that break their layout, and `Lost` for NLMSG_OVERRUN. After
+        either, this exchange cannot go on.
         """
         ours = False
         waiting, port = self._waiting, self._port
@@ -130,49 +139,52 @@ class Exchange:
                     continue
             else:
                 reply.messages.append(message)
-                if flags & _MULTI or reply.request.flags & _ENDS_OTHERWISE:
+                if flags & _MULTI or reply.request.flags & _GOES_ON:
                     continue
             del waiting[sequence]
-        self.finished = not waiting
+        self.is_finished = not waiting
         return ours
 
 
 def _ends(reply: Reply, message: "wire.Message") -> bool:
-    """Take what tells of the conversation itself; tell whether it was the last message of the reply."""
+    """Handle a control message; return True if it ends the reply."""
     type, _, _, _, data, start, end = message
     request = reply.request
     if type == uapi.NLMSG_NOOP:
         return False
     if type == uapi.NLMSG_OVERRUN:
-        raise Lost(errno.ENOBUFS, "the kernel reports lost data (NLMSG_OVERRUN)", request.step, request.object)
-    if type == uapi.NLMSG_ERROR or end - start >= _s32.size:  # a kernel may leave the number out of a DONE
+        words = "the kernel reports lost data (NLMSG_OVERRUN)"
+        raise Lost(errno.ENOBUFS, words, request.step, request.object)
+    if type == uapi.NLMSG_ERROR or end - start >= _s32.size:  # some kernels send DONE without errno
         (code,) = wire.fixed(_s32, data, (start, end))
         if code != 0:
             reply.error = _refusal(request, message, code)
             return True
-    return type == uapi.NLMSG_DONE or not request.dumps
+    return type == uapi.NLMSG_DONE or not request.is_dump
 
 
 def _refusal(request: Request, message: "wire.Message", code: int) -> Refused:
-    """The refusal that an ERROR or DONE carries."""
+    """Decode the refusal in an ERROR or DONE. ``code`` is the negative errno."""
     type, flags, _, _, data, start, end = message
     if not -_MAX_ERRNO <= code < 0:
-        raise Malformed("%d is no error number" % code, start)
+        raise Malformed("%d is not an error number" % code, start)
     words = ""
-    attribute: Tuple[int, ...] = ()
+    path: Tuple[int, ...] = ()
     if flags & uapi.NLM_F_ACK_TLVS:
-        told = wire.Row(data, _extended_ack(type, flags, data, (start, end)), end)
-        words = told.string(uapi.NLMSGERR_ATTR_MSG) or ""
-        offset = told.u32(uapi.NLMSGERR_ATTR_OFFS)
+        extended = wire.Attributes(data, _extended_ack(type, flags, data, (start, end)), end)
+        words = extended.string(uapi.NLMSGERR_ATTR_MSG) or ""
+        offset = extended.u32(uapi.NLMSGERR_ATTR_OFFS)  # in the request, its header included
         if offset is not None:
-            attribute = wire.path(request.payload, request.fixed, len(request.payload), offset - uapi.nlmsghdr.size)
-    return Refused(-code, words, request.step, request.object, attribute)
+            at = offset - uapi.nlmsghdr.size
+            path = wire.path(request.payload, request.fixed, len(request.payload), at)
+    return Refused(-code, words, request.step, request.object, path)
 
 
 def _extended_ack(type: int, flags: int, data: bytes, span: "wire.Span") -> int:
-    """Where the attributes of the extended ACK begin.
+    """The offset of the extended ACK's attributes.
 
-    | DONE:  errno | attributes      ERROR: errno | nlmsghdr of the request | its payload, unless capped | attributes |
+    DONE   | errno | attributes |
+    ERROR  | errno | nlmsghdr of the request | its payload, unless capped | attributes |
     """
     start, end = span
     at = start + _s32.size
@@ -182,5 +194,5 @@ def _extended_ack(type: int, flags: int, data: bytes, span: "wire.Span") -> int:
         return at + uapi.nlmsghdr.size
     length = wire.fixed(uapi.nlmsghdr, data, (at, end))[0]
     if length < uapi.nlmsghdr.size or length > end - at:
-        raise Malformed("the request in an ERROR claims %d bytes" % length, at)
+        raise Malformed("the request quoted in an ERROR has a length of %d bytes" % length, at)
     return at + wire.align(length)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RTM_*LINK: the requests, and `Link`, one device as a reply tells it (rtnetlink(7), net/core/rtnetlink.c)."""
+"""RTM_*LINK: the requests, and `Link`, decoded (rtnetlink(7), net/core/rtnetlink.c)."""
 
 from . import uapi, wire
 from .errors import Invalid, Malformed
@@ -13,201 +13,260 @@ _NEWLINK = uapi.RTM_NEWLINK
 _FIXED = uapi.ifinfomsg.size
 _unpack = uapi.ifinfomsg.unpack_from
 
-_NAMED = sum(bit for bit, _ in uapi.IFF_NAMES)
+_NAMED_FLAGS = sum(bit for bit, _ in uapi.IFF_NAMES)
 
 
-class Link(wire.Told):
-    """One network device. Attributes are parsed when they are first asked for; one that is absent is None.
+# ---------------------------------------------------------------- decoded from replies
 
-    An attribute too short for its type raises `Malformed` when it is read, a bad layout when the first one is.
+
+class Link(wire.Decoded):
+    """One network device. ``flags`` are IFF_*. An absent attribute reads as None.
+
+    The first read of an attribute raises `Malformed` if any attribute has an impossible length.
+    Reading an attribute raises it if the value is too short.
     """
 
     __slots__ = ("ifindex", "flags", "_ifname", "_tun")
 
-    _fixed = _FIXED
+    _layout = uapi.ifinfomsg
 
-    def __init__(self, message: "wire.Message") -> None:  # does what wire.Told would: there may be thousands
+    def __init__(self, message: "wire.Message") -> None:
+        # wire.Decoded._decode(), without the call: a dump may hold thousands of links
         _, _, _, _, data, start, end = message
         if end - start < _FIXED:
-            raise Malformed("%d bytes where ifinfomsg belongs" % (end - start), start)
+            raise wire.too_short(_FIXED, end - start, start)
         _, _, self.ifindex, self.flags, _ = _unpack(data, start)
         self._message = message
-        self._row: Optional[wire.Row] = None
+        self._attributes: Optional[wire.Attributes] = None
         self._ifname: Optional[str] = None
         self._tun: Optional[Tun] = None
 
     @property
     def ifname(self) -> str:
+        """The name; empty if absent."""
         if self._ifname is None:
             self._ifname = self.attributes.string(uapi.IFLA_IFNAME) or ""
         return self._ifname
 
     @property
     def address(self) -> "Optional[str]":
-        """The link-layer address as colon-separated hex."""
+        """The link-layer address, as colon-separated hex."""
         address = self.attributes.raw(uapi.IFLA_ADDRESS)
         return None if address is None else ":".join(["%02x" % byte for byte in address])
 
     @property
     def mtu(self) -> "Optional[int]":
+        """The largest payload of a frame, in bytes."""
         return self.attributes.u32(uapi.IFLA_MTU)
 
     @property
     def group(self) -> "Optional[int]":
+        """The number of the group that the link is in (see `set_group`)."""
         return self.attributes.u32(uapi.IFLA_GROUP)
 
     @property
     def operstate(self) -> "Optional[int]":
-        """RFC 2863 state, one of IF_OPER_*; it lags the carrier (net/core/link_watch.c)."""
+        """The RFC 2863 state, IF_OPER_*. It lags behind the carrier (net/core/link_watch.c)."""
         return self.attributes.u8(uapi.IFLA_OPERSTATE)
 
     @property
     def carrier(self) -> "Optional[bool]":
+        """True while the carrier is on."""
         state = self.attributes.u8(uapi.IFLA_CARRIER)
         return None if state is None else state != 0
 
     @property
     def carrier_up_count(self) -> "Optional[int]":
-        """How often the carrier came on; a TAP's first open does not count (tun_attach(), drivers/net/tun.c)."""
+        """How often the carrier came on. A TAP's first open does not count (tun_attach())."""
         return self.attributes.u32(uapi.IFLA_CARRIER_UP_COUNT)
 
     @property
     def kind(self) -> "Optional[str]":
-        """The driver's name for its kind of device: "tun", "veth", "bridge"."""
-        return self.attributes.row(uapi.IFLA_LINKINFO).string(uapi.IFLA_INFO_KIND)
+        """The driver's name for the kind of device: "tun", "veth", "bridge"."""
+        return self.attributes.nested(uapi.IFLA_LINKINFO).string(uapi.IFLA_INFO_KIND)
 
     def tun(self) -> "Optional[Tun]":
-        """The TUN driver's facts, or None for another driver's device."""
+        """The TUN driver's facts; None if another driver made the device."""
         if self._tun is None:
-            info = self.attributes.row(uapi.IFLA_LINKINFO)
+            info = self.attributes.nested(uapi.IFLA_LINKINFO)
             if info.string(uapi.IFLA_INFO_KIND) == "tun":
-                self._tun = Tun(info.row(uapi.IFLA_INFO_DATA))
+                self._tun = Tun(info.nested(uapi.IFLA_INFO_DATA))
         return self._tun
 
     def __repr__(self) -> str:
-        return "Link(%d: %r, kind=%r, flags=%#x)" % (self.ifindex, self.ifname, self.kind, self.flags)
+        facts = (self.ifindex, self.ifname, self.kind, self.flags)
+        return "Link(%d: %r, kind=%r, flags=%#x)" % facts
 
 
 class Tun:
-    """What only a TUN device has (tun_fill_info() in drivers/net/tun.c)."""
+    """The facts that only TUN devices have (tun_fill_info(), drivers/net/tun.c).
+
+    ``type`` is IFF_TUN or IFF_TAP. The kernel counts queues of multi-queue devices only.
+    """
 
     __slots__ = ("type", "queues", "disabled_queues")
 
-    def __init__(self, attributes: wire.Row) -> None:
-        self.type = attributes.u8(uapi.IFLA_TUN_TYPE)  # IFF_TUN or IFF_TAP
-        self.queues = attributes.u32(uapi.IFLA_TUN_NUM_QUEUES) or 0  # of a multi-queue device alone
+    def __init__(self, attributes: wire.Attributes) -> None:
+        self.type = attributes.u8(uapi.IFLA_TUN_TYPE)
+        self.queues = attributes.u32(uapi.IFLA_TUN_NUM_QUEUES) or 0
         self.disabled_queues = attributes.u32(uapi.IFLA_TUN_NUM_DISABLED_QUEUES) or 0
 
 
+def links(messages: "Iterable[wire.Message]") -> "List[Link]":
+    """Decode the links of a reply; skip other messages."""
+    return [Link(message) for message in messages if message[0] == _NEWLINK]
+
+
+def only(reply: Reply) -> Link:
+    """The link that answers `get` or `find`. Raises the refusal if there is one."""
+    found = links(reply.answer())
+    if len(found) != 1:
+        raise Malformed("expected one link, found %d" % len(found), 0)
+    return found[0]
+
+
+# ---------------------------------------------------------------- names
+
+
 def flag_names(flags: int) -> "Tuple[str, ...]":
-    """The flags of a link in iproute2's names and order; bits without a name as one hexadecimal number."""
-    names = _flag_names.get(flags)
+    """The flags of a link, with iproute2's names and order.
+
+    Bits without a name become one hexadecimal number.
+    """
+    names = cached_flag_names.get(flags)
     if names is None:
-        rest = flags & ~_NAMED
-        names = tuple([name for bit, name in uapi.IFF_NAMES if flags & bit] + (["%#x" % rest] if rest else []))
-        if len(_flag_names) < _MOST_FLAGS:
-            _flag_names[flags] = names
+        rest = flags & ~_NAMED_FLAGS
+        names = tuple([name for bit, name in uapi.IFF_NAMES if flags & bit])
+        if rest:
+            names += ("%#x" % rest,)
+        if len(cached_flag_names) < MOST_CACHED_FLAGS:
+            cached_flag_names[flags] = names
     return names
 
 
-# What was said of flags before: there are few that links have.
-_flag_names: "Dict[int, Tuple[str, ...]]" = {}
-_MOST_FLAGS = 64
+# Cache of flag names: few combinations occur.
+cached_flag_names: "Dict[int, Tuple[str, ...]]" = {}
+MOST_CACHED_FLAGS = 64
 
 
 def operstate_name(state: "Optional[int]") -> "Optional[str]":
-    """The operational state in iproute2's names; a state without one as a hexadecimal number."""
+    """The operational state, with iproute2's name; a hexadecimal number if it has none."""
     if state is None:
         return None
     return uapi.IF_OPER_NAMES[state] if state < len(uapi.IF_OPER_NAMES) else "%#x" % state
 
 
-def links(messages: "Iterable[wire.Message]") -> "List[Link]":
-    """The links among the messages of a reply."""
-    return [Link(message) for message in messages if message[0] == _NEWLINK]
-
-
-def only(reply: Reply) -> Link:
-    """The link that answers `get` or `find`; raises the refusal, where there is one."""
-    found = links(reply.answer())
-    if len(found) != 1:
-        raise Malformed("%d links where one was asked for" % len(found), 0)
-    return found[0]
-
-
 def check_name(name: str) -> None:
-    """Raise `Invalid` for what no interface can be called (dev_valid_name(), net/core/dev.c)."""
+    """Raise `Invalid` if no interface can have this name (dev_valid_name(), net/core/dev.c)."""
     size = len(name.encode("utf-8", "surrogateescape"))
     if size >= uapi.IFNAMSIZ:
-        raise Invalid("an interface name has at most 15 bytes, this one has %d" % size, "check name", name)
+        words = "an interface name has at most 15 bytes, this one has %d" % size
+        raise Invalid(words, "check name", name)
     if name in ("", ".", "..") or any(char in "/:\0" or char.isspace() for char in name):
         raise Invalid("this cannot be the name of an interface", "check name", name)
 
 
+# ---------------------------------------------------------------- requests
+
+
 def _request(
-    type: int, flags: int, step: str, object: str, attributes: bytes = b"", ifindex: int = 0, change: int = 0
+    type: int,
+    flags: int,
+    step: str,
+    object: str,
+    attributes: bytes = b"",
+    ifindex: int = 0,
+    change: int = 0,
 ) -> Request:
-    fixed = uapi.ifinfomsg.pack(0, 0, ifindex, change, change)  # the flags to set, and the mask of those that change
+    """Build a request. ``change`` are the flags to set; no other flag changes."""
+    fixed = uapi.ifinfomsg.pack(0, 0, ifindex, change, change)
     return Request(type, flags, fixed + attributes, _FIXED, step, object)
 
 
 def get(ifindex: int, name: str) -> Request:
-    """Read one link by its index; ``name`` is for the reader of an error."""
+    """Read one link by its index. ``name`` is for errors only."""
     return _request(uapi.RTM_GETLINK, 0, "read link", name, ifindex=ifindex)
 
 
 def find(name: str) -> Request:
-    """Read one link by its name, of at most 15 bytes. The kernel also finds it by an alternative name."""
-    return _request(uapi.RTM_GETLINK, 0, "look up link", name, wire.attribute_string(uapi.IFLA_IFNAME, name))
+    """Read one link by its name, of at most 15 bytes. An alternative name finds it too."""
+    attributes = wire.attribute_string(uapi.IFLA_IFNAME, name)
+    return _request(uapi.RTM_GETLINK, 0, "look up link", name, attributes)
 
 
 def dump(kind: "Optional[str]" = None, complete: bool = False) -> Request:
-    """Read all links, without their counters, or those of one kind.
+    """List all links, or those of one kind, without statistics.
 
-    A kernel that filters says so in each message (NLM_F_DUMP_FILTERED). One that does not, or whose driver for the kind is
-    not loaded, sends all: check the kind of each.
+    A kernel that filters by kind marks each message with NLM_F_DUMP_FILTERED. An old kernel, or one
+    that has not loaded the driver for the kind, lists all links: check the kind of each.
 
-    Linux 6.18 ends a list, and says nothing of it, ahead of a link whose message does not fit the kernel's buffer: of 4 KiB for
-    the first, else of 32 KiB. Some 20 or 250 alternative names make one so long. With IFLA_EXT_MASK the kernel makes the buffer
-    large enough, but has to measure every link of the namespace, which takes 0.2 us each (rtnl_calcit(),
-    net/core/rtnetlink.c): it is asked to for all links, and for those of one kind if the list must be ``complete``.
+    Linux 6.18 silently ends a list before a link whose message does not fit the kernel's buffer: 4
+    KiB for the first link, 32 KiB for others. About 20, or 250, alternative names make a message
+    that long. If the request has an IFLA_EXT_MASK, the kernel makes the buffer large enough, but
+    has to measure every link of the namespace, at 0.2 us each (rtnl_calcit(),
+    net/core/rtnetlink.c). The request for all links has one. The request for one kind has one if
+    ``complete``.
     """
     attributes = b""
     if kind is None or complete:
         attributes = wire.attribute_u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
     if kind is not None:
-        attributes += wire.nested(uapi.IFLA_LINKINFO, wire.attribute(uapi.IFLA_INFO_KIND, kind.encode("ascii")))
-    return _request(uapi.RTM_GETLINK, uapi.NLM_F_DUMP, "list links", kind or "of every kind", attributes)
+        info_kind = wire.attribute(uapi.IFLA_INFO_KIND, kind.encode("ascii"))
+        attributes += wire.attribute_nested(uapi.IFLA_LINKINFO, info_kind)
+    object = kind or "of every kind"
+    return _request(uapi.RTM_GETLINK, uapi.NLM_F_DUMP, "list links", object, attributes)
 
 
 def delete(ifindex: int, name: str) -> Request:
-    """Delete one link by its index. No flag but REQUEST and ACK: NLM_F_EXCL is NLM_F_BULK here since Linux 5.19."""
+    """Delete one link by its index.
+
+    Deletes have no flags but REQUEST and ACK: NLM_F_EXCL means NLM_F_BULK here since Linux 5.19.
+    """
     return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete link", name, ifindex=ifindex)
 
 
 def set_group(ifindex: int, name: str, group: int) -> Request:
-    """Put one link into a group of links, which is a number and nothing else."""
+    """Put one link into a group. A group is a number that links share, and nothing else."""
     attributes = wire.attribute_u32(uapi.IFLA_GROUP, group)
-    return _request(uapi.RTM_SETLINK, uapi.NLM_F_ACK, "set group of link", name, attributes, ifindex)
+    step = "set group of link"
+    return _request(uapi.RTM_SETLINK, uapi.NLM_F_ACK, step, name, attributes, ifindex)
 
 
 def delete_group(group: int, names: str) -> Request:
-    """Delete every link of a group at once, with one wait for all (rtnl_group_dellink(), net/core/rtnetlink.c)."""
+    """Delete all links of a group, with one wait for all (rtnl_group_dellink())."""
     attributes = wire.attribute_u32(uapi.IFLA_GROUP, group)
     return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete links", names, attributes)
 
 
 def set_up(ifindex: int, name: str, mtu: "Optional[int]" = None) -> Request:
-    """Set one link administratively up, with that MTU if one is given."""
+    """Set one link administratively up, and set its MTU if one is given."""
     attributes = b"" if mtu is None else wire.attribute_u32(uapi.IFLA_MTU, mtu)
-    return _request(uapi.RTM_SETLINK, uapi.NLM_F_ACK, "set up link", name, attributes, ifindex, change=uapi.IFF_UP)
+    return _request(
+        uapi.RTM_SETLINK,
+        uapi.NLM_F_ACK,
+        "set up link",
+        name,
+        attributes,
+        ifindex,
+        change=uapi.IFF_UP,
+    )
 
 
 def create_veth(name: str, peer: str) -> Request:
-    """Create a pair of veth devices, both down, in the same namespace; refused where a name is taken."""
-    far = wire.nested(uapi.VETH_INFO_PEER, uapi.ifinfomsg.pack(0, 0, 0, 0, 0) + wire.attribute_string(uapi.IFLA_IFNAME, peer))
-    attributes = wire.attribute_string(uapi.IFLA_IFNAME, name) + wire.nested(
-        uapi.IFLA_LINKINFO, wire.attribute(uapi.IFLA_INFO_KIND, b"veth"), wire.nested(uapi.IFLA_INFO_DATA, far)
+    """Create a pair of veth devices, both down, in one namespace. Refused if a name is taken."""
+    peer_info = wire.attribute_nested(
+        uapi.VETH_INFO_PEER,
+        uapi.ifinfomsg.pack(0, 0, 0, 0, 0) + wire.attribute_string(uapi.IFLA_IFNAME, peer),
     )
-    flags = uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK
-    return _request(uapi.RTM_NEWLINK, flags, "create veth", name, attributes)
+    link_info = wire.attribute_nested(
+        uapi.IFLA_LINKINFO,
+        wire.attribute(uapi.IFLA_INFO_KIND, b"veth"),
+        wire.attribute_nested(uapi.IFLA_INFO_DATA, peer_info),
+    )
+    return _request(
+        uapi.RTM_NEWLINK,
+        uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK,
+        "create veth",
+        name,
+        wire.attribute_string(uapi.IFLA_IFNAME, name) + link_info,
+    )

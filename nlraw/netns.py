@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find, name and enter network namespaces.
 
-A namespace is opened once and held by its descriptor, so that whatever happens to its path or its process
-meanwhile, it stays the one that was meant. It is entered on a thread of its own, which ends inside: the
-caller's thread never moves, and nothing has to be restored.
+A namespace is opened once and held by its descriptor: it stays the same one, whatever happens to
+its path or its process. It is entered on a thread of its own, which ends inside: the caller's
+thread never moves.
 """
 
-import _thread
 import errno
 import fcntl
-import posix  # what os is made of; os itself takes a quarter of an interpreter's start to import
-from _weakref import ref
+import posix  # the C half of os, which takes a quarter of an interpreter's start to import
 
-from . import uapi
-from .errors import BadNamespace, Error, Invalid, Refused
+from . import libc, threads, uapi
+from .errors import BadNamespace, Invalid, Refused, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
-    from typing import Any, Callable, Dict, List, Optional, Protocol, Tuple, Type, TypeVar, Union
+    from typing import Any, Callable, Optional, Protocol, Tuple, Type, TypeVar, Union
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -27,20 +25,23 @@ if TYPE_CHECKING:
     NetnsArgument = Union[None, int, str, "PathLike[str]", HasFileno]
     T = TypeVar("T")
 
-# The step in which a namespace that is not there shows.
+# The step that fails if there is no such namespace.
 OPEN = "open namespace"
 
-# Where `ip netns` and its like pin namespaces by name.
+# Where `ip netns` and others pin namespaces by name.
 NAMED = ("/run/netns", "/var/run/netns")
 
 # Where container runtimes pin namespaces.
 DIRECTORIES = NAMED + ("/run/docker/netns", "/var/run/docker/netns")
 
+_MACHINE = posix.uname().machine
+
 
 def describe(netns: "NetnsArgument") -> str:
-    """The path by which a namespace is opened and reports speak of it; "current" for None. Opens nothing.
+    """Return the path by which a namespace is opened and reported; "current" for None.
 
-    Text stands for its UTF-8 bytes, a lone surrogate for a byte that is none, whatever the locale.
+    Opens nothing. Text stands for its UTF-8 bytes whatever the locale, and a lone surrogate for a
+    byte that is not UTF-8. Raises `Invalid` for another type and `BadNamespace` for a closed file.
     """
     if netns is None:
         return "current"
@@ -49,10 +50,7 @@ def describe(netns: "NetnsArgument") -> str:
     if isinstance(netns, str):
         if netns.isdecimal():
             return "/proc/%s/ns/net" % netns
-        if "/" in netns:
-            return netns
-        candidates = [directory + "/" + netns for directory in NAMED]
-        return next((path for path in candidates if posix.access(_encode(path), posix.F_OK)), candidates[0])
+        return netns if "/" in netns else _path_of(netns)
     if hasattr(netns, "fileno"):
         return "/proc/self/fd/%d" % _fileno(netns)
     if hasattr(netns, "__fspath__"):
@@ -61,10 +59,17 @@ def describe(netns: "NetnsArgument") -> str:
     raise Invalid("a namespace is a PID, a path, a name or a descriptor, not %r" % (netns,))
 
 
+def _path_of(name: str) -> str:
+    """Return the path of a named namespace; the first candidate if there is none."""
+    candidates = [directory + "/" + name for directory in NAMED]
+    present = (path for path in candidates if posix.access(_encode(path), posix.F_OK))
+    return next(present, candidates[0])
+
+
 def _fileno(file: "Any") -> int:
     try:
         return int(file.fileno())
-    except (OSError, ValueError) as error:  # closed, or no file behind it
+    except (OSError, ValueError) as error:  # the file is closed, or has no descriptor
         raise BadNamespace(str(error), OPEN, repr(file)) from error
 
 
@@ -79,9 +84,10 @@ def _encode(path: str) -> bytes:
 
 
 class Namespace:
-    """A network namespace held open; ``path`` is for people. The current one needs no descriptor.
+    """A network namespace that is held open. The current one needs no descriptor.
 
-    ``Namespace(netns)`` opens what the public functions take as ``netns``; close it, or use it in a ``with``.
+    ``Namespace(netns)`` opens what the public functions take as ``netns``. Close it, or use it in a
+    ``with`` statement. ``path`` is for people to read. Raises `Refused` or `BadNamespace`.
     """
 
     __slots__ = ("path", "_fd")
@@ -98,13 +104,17 @@ class Namespace:
             self.close()
             raise
 
-    def identity(self) -> "tuple[int, int]":
-        """Device and inode: two paths to one namespace have the same."""
-        found = posix.stat("/proc/thread-self/ns/net") if self._fd is None else posix.fstat(self._fd)
+    def identity(self) -> "Tuple[int, int]":
+        """Return the device and inode numbers, which are the same for each path to it."""
+        own = "/proc/thread-self/ns/net"
+        try:
+            found = posix.stat(own) if self._fd is None else posix.fstat(self._fd)
+        except OSError as error:
+            raise refused(error, "look at", own if self._fd is None else self.path) from None
         return found.st_dev, found.st_ino
 
     def run(self, function: "Callable[[], T]") -> "T":
-        """Call a function inside the namespace and hand on what it returns or raises."""
+        """Call a function inside the namespace; return what it returns, raise what it raises."""
         if self._fd is None:
             return function()
 
@@ -112,22 +122,24 @@ class Namespace:
             self.enter()
             return function()
 
-        return on_own_thread(inside)
+        return threads.on_own_thread(inside)
 
     def enter(self) -> "Namespace":
         """Move the calling thread into the namespace for good, and return it as the current one.
 
-        For a thread of one's own, which may go on to enter another, and ends some day.
+        Use it only on a thread that was started for this purpose. That thread may enter another
+        namespace later.
         """
+        step = "enter namespace"
         if self.fileno() < 0:
-            raise Refused(errno.EBADF, "it is closed, or the current one", "enter namespace", self.path)
-        _call("setns", "enter namespace", self.path, self.fileno(), uapi.CLONE_NEWNET)
+            raise Refused(errno.EBADF, "it is closed, or the current one", step, self.path)
+        libc.call("setns", step, self.path, self.fileno(), uapi.CLONE_NEWNET)
         here = Namespace()
         here.path = self.path
         return here
 
     def fileno(self) -> int:
-        """The descriptor; -1 for the current namespace, or once closed."""
+        """Return the descriptor; -1 for the current namespace, and after `close`."""
         return -1 if self._fd is None else self._fd
 
     def close(self) -> None:
@@ -139,13 +151,16 @@ class Namespace:
         return self
 
     def __exit__(
-        self, kind: "Optional[Type[BaseException]]", error: "Optional[BaseException]", trace: "Optional[TracebackType]"
+        self,
+        kind: "Optional[Type[BaseException]]",
+        error: "Optional[BaseException]",
+        trace: "Optional[TracebackType]",
     ) -> None:
         self.close()
 
 
 def close(fd: int) -> None:
-    """Close a descriptor. Whatever is answered it is gone (close(2)), and nothing is left to be told or done."""
+    """Close a descriptor, and ignore an error: the descriptor is gone all the same (close(2))."""
     try:
         posix.close(fd)
     except OSError:
@@ -155,160 +170,72 @@ def close(fd: int) -> None:
 def _open(path: str, netns: "NetnsArgument") -> int:
     try:
         if netns is not None and not isinstance(netns, (int, str)) and hasattr(netns, "fileno"):
-            return posix.dup(_fileno(netns))  # not inherited by a child, like all of Python's
-        # O_NONBLOCK: a FIFO of that name must not make us wait
+            return posix.dup(_fileno(netns))  # children do not inherit it (PEP 446)
+        # O_NONBLOCK: a FIFO at that path must not make us wait
         return posix.open(_encode(path), posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
-    except FileNotFoundError as error:
-        words = posix.strerror(errno.ENOENT)
-        if isinstance(netns, (int, str)) and str(netns).isdecimal():
-            words = "there is no process %s, or it has ended" % netns
-        elif isinstance(netns, str) and "/" not in netns:
-            words = "there is no namespace of that name in %s" % " or ".join(NAMED)
-        raise Refused(errno.ENOENT, words, OPEN, path) from error
     except OSError as error:
-        raise _refused(error, OPEN, path) from error
+        words = _why_missing(netns) if error.errno == errno.ENOENT else ""
+        if words:
+            raise Refused(errno.ENOENT, words, OPEN, path) from error
+        raise refused(error, OPEN, path, libc.REMEDIES) from error
+
+
+def _why_missing(netns: "NetnsArgument") -> str:
+    """Say what is missing: a process or a name; "" for a path."""
+    if isinstance(netns, (int, str)) and str(netns).isdecimal():
+        return "there is no process %s, or it has ended" % netns
+    if isinstance(netns, str) and "/" not in netns:
+        return "there is no namespace of that name in %s" % " or ".join(NAMED)
+    return ""
 
 
 def _check(fd: int, path: str) -> None:
-    """Make sure that a descriptor is a network namespace's (NS_GET_NSTYPE, ioctl_ns(2))."""
+    """Raise `BadNamespace` unless a descriptor is that of a network namespace (ioctl_ns(2))."""
     try:
-        # asked of a regular file alone, as nsfs has them: a device might take the number for something else
-        kind = ioctl(fd, uapi.NS_GET_NSTYPE) if posix.fstat(fd).st_mode & uapi.S_IFMT == uapi.S_IFREG else None
+        kind = _kind(fd)
     except OSError as error:
-        if error.errno != errno.ENOTTY:
-            raise _refused(error, OPEN, path) from None
-        kind = None
+        raise refused(error, OPEN, path, libc.REMEDIES) from None
     if kind is None:
-        raise BadNamespace("this is no namespace", OPEN, path)
+        raise BadNamespace("this is not a namespace", OPEN, path)
     if kind != uapi.CLONE_NEWNET:
         found = uapi.CLONE_NAMES.get(kind, "unknown")
-        raise BadNamespace("this is a namespace of the %s kind, not a network namespace" % found, OPEN, path)
+        words = "this is a namespace of the %s kind, not a network namespace" % found
+        raise BadNamespace(words, OPEN, path)
+
+
+def _kind(fd: int) -> "Optional[int]":
+    """Return the CLONE_NEW* flag of a namespace's kind; None for any other file."""
+    # The files of nsfs are regular files. Others are not asked: to a device the same number may
+    # mean another request.
+    if posix.fstat(fd).st_mode & uapi.S_IFMT != uapi.S_IFREG:
+        return None
+    try:
+        return int(ioctl(fd, uapi.NS_GET_NSTYPE))
+    except OSError as error:
+        if error.errno == errno.ENOTTY:
+            return None
+        raise
 
 
 def ioctl(fd: int, number: int, argument: "Any" = 0) -> "Any":
-    """fcntl.ioctl(), with the number that it has on this machine."""
+    """Call fcntl.ioctl() with the number that the request has on this machine."""
     return fcntl.ioctl(fd, uapi.ioctl(number, _MACHINE), argument)
 
 
 def create() -> Namespace:
-    """Make a new network namespace, which lives as long as the descriptor returned, or whatever else holds it."""
+    """Make a network namespace. It exists as long as the result, or anything else, holds it."""
 
     def inside() -> Namespace:
         unshare(uapi.CLONE_NEWNET)
         return Namespace("/proc/thread-self/ns/net")
 
-    return on_own_thread(inside)
+    return threads.on_own_thread(inside)
 
 
 def unshare(kinds: int) -> None:
-    """Move the calling thread into new namespaces; with CLONE_NEWUSER it must be the only one of its process (unshare(2))."""
+    """Move the calling thread into new namespaces of these kinds (CLONE_NEW*; unshare(2)).
+
+    With CLONE_NEWUSER it must be the only thread of its process.
+    """
     names = [name for bit, name in uapi.CLONE_NAMES.items() if kinds & bit]
-    _call("unshare", "create namespace", ", ".join(names), kinds)
-
-
-# Seconds after which it is looked whether a thread that has not ended ever began.
-_STILLBORN = 1.0
-
-
-def start(function: "Callable[[], T]") -> "Callable[[], T]":
-    """Call a function on a thread of its own. Returns a function that waits for it, and hands on what it returned or raised."""
-    returned: List[T] = []
-    raised: List[BaseException] = []
-    ended = _thread.allocate_lock()
-    ended.acquire()
-
-    def body() -> None:
-        try:
-            returned.append(function())
-        except BaseException as error:
-            raised.append(error)
-        finally:
-            ended.release()
-
-    # Where there is no memory for body's frame, CPython ends the thread and tells nobody. That shows by its letting go of the
-    # arguments of what it called: not of body, which some versions then never let go of, but of next(), which has no frame.
-    argument: set[object] = set()
-    alive = ref(argument)
-
-    def wait() -> "T":
-        while not ended.acquire(timeout=_STILLBORN) and alive() is not None:
-            pass
-        if raised:
-            raise raised[0]
-        if not returned:
-            raise Refused(errno.ENOMEM, posix.strerror(errno.ENOMEM), "start thread")
-        return returned[0]
-
-    try:
-        _thread.start_new_thread(next, (iter(body, None), argument))
-    except (RuntimeError, MemoryError):
-        raise Refused(errno.EAGAIN, "no thread could be started", "enter namespace") from None
-    return wait
-
-
-def on_own_thread(function: "Callable[[], T]") -> "T":
-    """Call a function on a thread that ends with it."""
-    return start(function)()
-
-
-def _call(name: str, step: str, object: str, *numbers: int) -> None:
-    """Make one of the system calls that Python has since 3.12 (os.setns, os.unshare), else the C library through ctypes."""
-    try:
-        function = getattr(posix, name, None)
-        if function is None:
-            try:
-                function = _from_libc(name)
-            except ImportError as error:
-                raise Error(
-                    "this Python has neither os.%s (3.12 and newer) nor ctypes (Debian: libpython3-stdlib); "
-                    "only the current namespace can be used (%s)" % (name, error),
-                    step,
-                    object,
-                ) from None
-        function(*numbers)
-    except OSError as error:
-        raise _refused(error, step, object) from None
-
-
-_MACHINE = posix.uname().machine
-
-# What was found in the C library: looking it up takes longer than a call.
-_libc: "Dict[str, Callable[..., None]]" = {}
-
-
-def _from_libc(name: str) -> "Callable[..., None]":
-    """A function of the C library that takes numbers and returns 0, or raises OSError."""
-    if name not in _libc:
-        try:
-            function, errno_of = _by_half_of_ctypes(name)
-        except (ImportError, AttributeError):  # not CPython
-            from ctypes import CDLL, get_errno
-
-            function, errno_of = getattr(CDLL(None, use_errno=True), name), get_errno
-
-        def call(*numbers: int) -> None:
-            if function(*numbers) != 0:
-                raise OSError(errno_of(), name)
-
-        _libc[name] = call
-    return _libc[name]
-
-
-def _by_half_of_ctypes(name: str) -> "Tuple[Callable[..., int], Callable[[], int]]":
-    """The function, and what tells its errno, by the C half of ctypes alone: its Python half takes half a cold start to import,
-    and does with these names no more than this (Lib/ctypes/__init__.py)."""
-    import _ctypes as half
-
-    kinds: Any = half  # private, so its names are in no stub
-    integer = type("integer", (kinds._SimpleCData,), {"_type_": "i"})
-    flags = kinds.FUNCFLAG_CDECL | kinds.FUNCFLAG_USE_ERRNO
-    kind: Any = type("kind", (kinds.CFuncPtr,), {"_flags_": flags, "_restype_": integer})
-    return kind(kinds.dlsym(kinds.dlopen(None, 0), name)), kinds.get_errno
-
-
-def _refused(error: OSError, step: str, object: str) -> Refused:
-    number = error.errno or 0
-    words = posix.strerror(number)
-    if number == errno.EPERM:
-        words += "; it takes CAP_SYS_ADMIN, here and in the user namespace that owns it"
-    return Refused(number, words, step, object)
+    libc.call("unshare", "create namespace", ", ".join(names), kinds)

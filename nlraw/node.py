@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many namespaces at once: find them, look at each, and remove in parallel where there is something to remove.
+"""Many namespaces at once: find them, look at each, and remove in parallel.
 
-One thread goes from namespace to namespace, looks and plans, which waits for nothing. What is planned is then carried out for
-many at once, each on a thread of its own: a delete waits some 15 ms for the kernel's RCU, and in different namespaces these
-waits overlap. Nobody goes on looking meanwhile: that would wait for the kernel's one lock for all links (rtnl), and Python's.
+One thread goes from namespace to namespace, looks and plans, which waits for nothing. The plans are
+then carried out for many namespaces at once, each on a thread of its own: a delete waits about
+15 ms for the kernel's RCU, and in different namespaces these waits overlap. No other namespace is
+looked at meanwhile: that would wait for the kernel's one lock for all links (rtnl), and for
+Python's.
 """
 
 import errno
@@ -11,98 +13,92 @@ import os
 import stat
 import time
 
-from . import netns, orphans
-from .errors import BadNamespace, Error, Invalid, Refused, TapInUse
+from . import netns, threads
+from .connection import Connection
+from .errors import GONE, BadNamespace, Error, Invalid, Refused, refused
 from .netns import Namespace
-from .orphans import Target
-from .report import Record, Report
-from .route import Route
+from .observe import groups_of
+from .removal import Removal, failure
+from .report import Report, Sweep, Totals
+from .transport import Patience
+from .verdict import IN_USE, MATCH, ORPHAN, UPLINK, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Tuple
+    from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Type
 
     Progress = Callable[[str, int, int], None]
 
 # Namespaces at a time. Each takes a thread and two descriptors; twice as many gain nothing.
 JOBS = 64
 
-# Seconds after which a plan is carried out, however few there are: it grows stale, and others who clean up there wait for it.
+# Seconds after which the plans are carried out, however few there are: a plan grows stale, and
+# other writers in its namespace wait.
 PLAN_AGE = 0.2
 
-# What says that a path leads to nothing, or no longer does.
-_NOTHING = (errno.ENOENT, errno.ESRCH, errno.ENOTDIR, errno.ELOOP)
-
-# What says that there are too many at a time: they are done one by one in the end.
+# Refusals for want of something that other namespaces hold: these are done one by one in the end.
 _CROWDED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
-
-
-class Totals(Record):
-    """Sums over all namespaces: of namespaces (``namespaces``, ``skipped``, ``failed``) and of TAPs (the others)."""
-
-    __slots__ = ("namespaces", "orphans", "deleted", "spared", "in_use", "skipped", "failed")
-
-    if TYPE_CHECKING:
-        namespaces: int
-        orphans: int
-        deleted: int
-        spared: int
-        in_use: int
-        skipped: int
-        failed: int
-
-
-class Sweep(Record):
-    """What a sweep saw and did: a `Report` for each namespace, and the `Totals`."""
-
-    __slots__ = ("namespaces", "totals")
-
-    if TYPE_CHECKING:
-        namespaces: Tuple[Report, ...]
-        totals: Totals
 
 
 def sweep(
     dirs: "Optional[Iterable[str]]" = None,
     proc: bool = False,
-    match: str = orphans.MATCH,
-    uplink: str = orphans.UPLINK,
+    match: str = MATCH,
+    uplink: str = UPLINK,
     include_fresh: bool = False,
     jobs: "Optional[int]" = None,
     dry_run: bool = False,
     progress: "Optional[Progress]" = None,
 ) -> Sweep:
-    """Clean up every namespace under the runtimes' directories, or under ``dirs`` (paths), or of all processes (``proc``).
+    """Clean up the namespaces under the runtimes' directories, or ``dirs``, or of all processes.
 
-    Each namespace is visited once, whatever the number of its names. One with a TAP in use is left alone, which is no error.
-    Fresh orphans are spared unless ``include_fresh``. What fails in one namespace is the ``error`` of its report, and the
-    others go on. ``jobs`` is the number of namespaces to clean up at a time. ``progress`` is called with what is being done
-    ("looked at", "cleaned up"), for how many namespaces that is done, and of how many by then. Raises `Refused` for a
-    directory that cannot be read. On an interrupt nothing more is begun, and what is under way ends before it is handed on.
+    ``dirs`` are paths; ``proc`` stands for all processes. Each namespace is visited once, whatever
+    the number of its names. One with a TAP in use is left alone, which is not an error. Fresh
+    orphans are spared unless ``include_fresh``. A failure in one namespace is the ``error`` of its
+    report, and the others go on. ``jobs`` is the number of namespaces to clean up at a time.
+    ``progress`` is called with what is being done ("looked at", "cleaned up"), for how many
+    namespaces that is done, and with their number.
+
+    Raises `Refused` for a directory that cannot be read. After an interrupt nothing more is begun;
+    what is in progress ends before the interrupt is raised.
     """
     target = Target(match, uplink, spare_fresh=not include_fresh)
     if jobs is not None and jobs < 1:
         raise Invalid("at least one job is needed", "check jobs", str(jobs))
     if isinstance(dirs, str):
         raise Invalid("directories are a list of paths, not one", "check directories", dirs)
-    tell = progress or (lambda doing, done, total: None)
-    paths = list(_distinct(_candidates(dirs, proc)))
-    visits = [_Visit(path, target) for path in paths]
-    working: List[_Visit] = []
-    wait = netns.start(lambda: _visit_all(visits, working, jobs or JOBS, dry_run, tell))
+    paths = list(distinct(candidates(dirs, proc)))
+    return sweep_paths(paths, target, jobs or JOBS, dry_run, progress)
+
+
+def sweep_paths(
+    paths: "Iterable[str]",
+    target: Target,
+    jobs: int = JOBS,
+    dry_run: bool = False,
+    progress: "Optional[Progress]" = None,
+    connect: "Type[Connection]" = Connection,
+    start: "Callable[..., Callable[[], object]]" = threads.start,
+) -> Sweep:
+    """Clean up the namespaces at some paths. ``connect`` opens a connection, ``start`` a thread."""
+    patience = Patience()
+    visits = [Visit(path, target, patience, connect) for path in paths]
+    rounds = _Rounds(visits, jobs, dry_run, progress or (lambda doing, done, total: None), start)
+    wait = threads.start(rounds.run)
     try:
         wait()
-    except BaseException:  # an interrupt: what is under way comes to its end, and nothing more is begun
-        del visits[:]
-        for visit in _taken(working):
-            visit.close()
+    except BaseException:  # an interrupt
+        rounds.stop()
         wait()
         raise
     found = tuple([visit.report for visit in visits if visit.report is not None])
     return Sweep(namespaces=found, totals=_totals(found, target))
 
 
-def _candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
+# ---------------------------------------------------------------- find
+
+
+def candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
     """Every path at which a namespace may be."""
     if proc:
         for name in os.listdir("/proc"):
@@ -118,19 +114,19 @@ def _candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
         except OSError as error:
             if dirs is None and isinstance(error, FileNotFoundError):
                 continue
-            raise Refused(error.errno or 0, os.strerror(error.errno or 0), "list namespaces in", directory) from None
+            raise refused(error, "list namespaces in", directory) from None
         for name in names:
             yield os.path.join(directory, name)
 
 
-def _distinct(paths: "Iterable[str]") -> "Iterator[str]":
-    """Of several paths to one namespace the first; nothing that is certainly no namespace."""
+def distinct(paths: "Iterable[str]") -> "Iterator[str]":
+    """The first of several paths to one namespace; nothing that is certainly no namespace."""
     seen = set()
     for path in paths:
         try:
             found = os.stat(path)
         except OSError as error:
-            if error.errno not in _NOTHING:  # whatever it is, opening it will tell
+            if error.errno not in GONE:  # opening it will show what is wrong
                 yield path
             continue
         identity = (found.st_dev, found.st_ino)
@@ -139,154 +135,215 @@ def _distinct(paths: "Iterable[str]") -> "Iterator[str]":
             yield path
 
 
-class _Visit:
-    """One namespace: `look` at it, and `clean_up` if there is ``work``. Both move the calling thread into it, for good.
+# ---------------------------------------------------------------- one namespace
 
-    ``report`` stays None where there is no namespace, or no longer.
+
+class Visit:
+    """One namespace: `look` at it, and `clean_up` if there ``is_work``.
+
+    Both move the calling thread into the namespace, for good. ``report`` stays None if there is no
+    namespace, or no longer.
     """
 
-    __slots__ = ("path", "target", "report", "work", "_namespace", "_route", "_cleanup")
+    __slots__ = (
+        "path",
+        "target",
+        "report",
+        "is_work",
+        "_patience",
+        "_connect",
+        "_namespace",
+        "_connection",
+        "_removal",
+    )
 
-    def __init__(self, path: str, target: Target) -> None:
+    def __init__(
+        self,
+        path: str,
+        target: Target,
+        patience: Patience,
+        connect: "Type[Connection]" = Connection,
+    ) -> None:
         self.path = path
         self.target = target
         self.report: Optional[Report] = None
-        self.work = False
+        self.is_work = False
+        self._patience = patience
+        self._connect = connect
         self._namespace: Optional[Namespace] = None
-        self._route: Optional[Route] = None
-        self._cleanup: Optional[orphans.Cleanup] = None
+        self._connection: Optional[Connection] = None
+        self._removal: Optional[Removal] = None
 
     def look(self, dry_run: bool) -> None:
-        """Look and plan; what that takes stays open as long as there is ``work``."""
+        """Look and plan; descriptor and socket stay open while there is work."""
         try:
-            self.report = self._safely(lambda: self._prepared(dry_run))
+            self.report = self._reporting(lambda: self._prepare(dry_run))
         finally:
-            if not self.work:
+            if not self.is_work:
                 self.close()
 
     def clean_up(self) -> None:
-        """Carry out what is planned. One that is `crowded` then may be called again: it knows what it has done."""
-        self.work = False
+        """Carry out the plan. After `is_crowded` it may be called again: it knows what is done."""
+        self.is_work = False
         try:
-            self.report = self._safely(self._finished)
+            self.report = self._reporting(self._finish)
         finally:
-            self._close_route()
-            if not self.crowded:
+            self._close_connection()
+            if not self.is_crowded:
                 self.close()
 
-    def _prepared(self, dry_run: bool) -> "Optional[Report]":
+    def _prepare(self, dry_run: bool) -> "Optional[Report]":
         self._namespace = Namespace(self.path)
         here = self._namespace.enter()
-        self._route = Route(here, alone=not dry_run, patience=0, listen=0 if dry_run else self.target.groups)
-        self._cleanup = orphans.Cleanup(self._route, self.target)
-        report = self._cleanup.prepare(dry_run)
-        self.work = report is None
+        self._connection = self._connect(
+            here,
+            exclusive=not dry_run,
+            groups=0 if dry_run else groups_of(self.target),
+            patience=Patience(0),
+        )
+        self._removal = Removal(self._connection, self.target)
+        report = self._removal.prepare(dry_run)
+        self.is_work = report is None
         return report
 
-    def _finished(self) -> Report:
-        assert self._namespace is not None and self._route is not None and self._cleanup is not None
+    def _finish(self) -> Report:
+        assert self._namespace is not None
+        assert self._connection is not None and self._removal is not None
         here = self._namespace.enter()
-        if self._route.is_alone:
-            return self._cleanup.finish(later=True)
-        with Route(here, alone=True) as self._cleanup.route:  # another worked here, and may have changed everything
-            return self._cleanup.finish(later=True)
+        if self._connection.is_exclusive:
+            return self._removal.finish(is_stale=True)
+        # another writer was here, and may have changed everything
+        with self._connect(here, exclusive=True, patience=self._patience) as connection:
+            self._removal.connection = connection
+            return self._removal.finish(is_stale=True)
 
-    def _safely(self, act: "Callable[[], Optional[Report]]") -> "Optional[Report]":
-        """What came of it; whatever fails is the ``error`` of the report."""
+    def _reporting(self, act: "Callable[[], Optional[Report]]") -> "Optional[Report]":
+        """Run `act`; turn what fails into the ``error`` of a report. "in-use" is no error here."""
         try:
-            return act()
+            report = act()
         except BadNamespace:
             return None
         except Error as error:
-            if error.step == netns.OPEN and error.errno in _NOTHING:
+            if error.step == netns.OPEN and error.errno in GONE:
                 return None
-            report = error.report
-            if not isinstance(report, Report):
-                return orphans.failure(self.path, self.target, error)
-            return report.replace(error=None) if isinstance(error, TapInUse) else report
+            return failure(self.path, self.target, error)
         except MemoryError:
-            refused = Refused(errno.ENOMEM, os.strerror(errno.ENOMEM), "clean up", self.path)
-            if self._cleanup is None:
-                return orphans.failure(self.path, self.target, refused)
-            return self._cleanup.report("failed", self._cleanup.done, refused)
+            refusal = Refused(errno.ENOMEM, os.strerror(errno.ENOMEM), "clean up", self.path)
+            if self._removal is None:
+                return failure(self.path, self.target, refusal)
+            return self._removal.report("failed", refusal)
+        if report is not None and report.outcome == "in-use":
+            return report.replace(error=None)
+        return report
 
     @property
-    def crowded(self) -> bool:
-        """Whether it failed for want of something that others hold."""
+    def is_crowded(self) -> bool:
+        """True if it failed for want of something that other namespaces hold."""
         error = self.report.error if self.report is not None else None
         return error is not None and error.errno in _CROWDED
 
-    def _close_route(self) -> None:
-        if self._route is not None:
-            self._route.close()
+    def _close_connection(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
     def close(self) -> None:
-        self._close_route()
+        """Close descriptor and socket."""
+        self._close_connection()
         if self._namespace is not None:
             self._namespace.close()
 
 
-def _visit_all(visits: "Sequence[_Visit]", working: "List[_Visit]", jobs: int, dry_run: bool, tell: "Progress") -> None:
-    """Look at one after the other, and clean up whenever there is work in ``jobs`` of them, or a plan is old. Those with work are
-    ``working`` until then. Moves the calling thread."""
-    cleaned, due = 0, 0.0
-    try:
-        for number, visit in enumerate(visits):
-            tell("looked at", number, len(visits))
-            visit.look(dry_run)
-            if visit.crowded and working:  # make room
-                cleaned = _clean_up(working, cleaned, tell)
-                visit.look(dry_run)
-            if visit.work:
-                due = due if working else time.monotonic() + PLAN_AGE
-                working.append(visit)
-            if visits and (len(working) == jobs or (working and time.monotonic() > due)):
-                cleaned = _clean_up(working, cleaned, tell)
-            if not visits:  # the sweep was interrupted
-                return
-        tell("looked at", len(visits), len(visits))
-        _clean_up(working, cleaned, tell)
-    finally:
-        for visit in _taken(working):
+# ---------------------------------------------------------------- many namespaces
+
+
+class _Rounds:
+    """Look at one namespace after the other; clean up when ``jobs`` have work, or a plan is old."""
+
+    def __init__(
+        self,
+        visits: "Sequence[Visit]",
+        jobs: int,
+        dry_run: bool,
+        progress: "Progress",
+        start: "Callable[..., Callable[[], object]]",
+    ) -> None:
+        self.visits = visits
+        self.jobs = jobs
+        self.dry_run = dry_run
+        self.progress = progress
+        self.start = start
+        self.working: List[Visit] = []  # looked at, with work to do
+        self.cleaned = 0
+        self.is_stopped = False
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self.is_stopped = True
+        for visit in _taken(self.working):
             visit.close()
 
-
-def _clean_up(working: "List[_Visit]", cleaned: int, tell: "Progress") -> int:
-    """Clean up all of these at once, which leaves the list empty. Returns how many are ``cleaned`` then. Moves the calling
-    thread, which does its share."""
-    count = len(working)
-    total = cleaned + count
-    finished: List[_Visit] = []
-
-    def work() -> None:
-        for visit in _taken(working):
-            visit.clean_up()
-            finished.append(visit)
-            if len(finished) < count:  # the last word is for who waits for all
-                tell("cleaned up", cleaned + len(finished), total)
-
-    threads: List[Callable[[], None]] = []
-    while len(threads) < count - 1:
+    def run(self) -> None:
+        """Visit all. Moves the calling thread from namespace to namespace."""
+        due = 0.0
+        total = len(self.visits)
         try:
-            threads.append(netns.start(work))
-        except Refused:  # there can be no more of them
-            break
-    work()
-    for wait in threads:
-        try:
-            wait()
-        except Refused:  # it never ran; another took what it would have taken
-            pass
-    for visit in finished:
-        if visit.crowded:  # the others have made room
-            visit.clean_up()
-        visit.close()
-    if count:
-        tell("cleaned up", total, total)
-    return total
+            for number, visit in enumerate(self.visits):
+                self.progress("looked at", number, total)
+                visit.look(self.dry_run)
+                if visit.is_crowded and self.working:  # make room
+                    self.clean_up()
+                    visit.look(self.dry_run)
+                if visit.is_work:
+                    due = due if self.working else time.monotonic() + PLAN_AGE
+                    self.working.append(visit)
+                if self.is_stopped:
+                    return
+                is_old = bool(self.working) and time.monotonic() > due
+                if is_old or len(self.working) == self.jobs:
+                    self.clean_up()
+                if self.is_stopped:
+                    return
+            self.progress("looked at", total, total)
+            self.clean_up()
+        finally:
+            for visit in _taken(self.working):
+                visit.close()
+
+    def clean_up(self) -> None:
+        """Clean up all namespaces with work at once, the calling thread too, which it moves."""
+        count = len(self.working)
+        total = self.cleaned + count
+        finished: List[Visit] = []
+
+        def work() -> None:
+            for visit in _taken(self.working):
+                visit.clean_up()
+                finished.append(visit)
+                if len(finished) < count:  # the waiting thread reports the final count
+                    self.progress("cleaned up", self.cleaned + len(finished), total)
+
+        waits: List[Callable[[], object]] = []
+        while len(waits) < count - 1:
+            try:
+                waits.append(self.start(work))
+            except Refused:  # no more threads can be started
+                break
+        work()
+        for wait in waits:
+            try:
+                wait()
+            except Refused:  # it never ran, and another thread took its share
+                pass
+        for visit in finished:
+            if visit.is_crowded:  # the others have made room
+                visit.clean_up()
+            visit.close()
+        if count:
+            self.progress("cleaned up", total, total)
+        self.cleaned = total
 
 
-def _taken(waiting: "List[_Visit]") -> "Iterator[_Visit]":
+def _taken(waiting: "List[Visit]") -> "Iterator[Visit]":
     """Take one after the other, as several threads may do at once."""
     while True:
         try:
@@ -297,13 +354,14 @@ def _taken(waiting: "List[_Visit]") -> "Iterator[_Visit]":
 
 def _totals(reports: "Sequence[Report]", target: Target) -> Totals:
     seen = [(report, tap) for report in reports for tap in report.taps]
-    left = [tap for report, tap in seen if report.outcome in ("clean", "cleaned", "would-clean") and not tap.deleted]
+    done = ("clean", "cleaned", "would-clean")
+    left = [tap for report, tap in seen if report.outcome in done and not tap.deleted]
     return Totals(
         namespaces=len(reports),
-        orphans=sum(tap.verdict == orphans.ORPHAN for _, tap in seen),
+        orphans=sum(tap.verdict == ORPHAN for _, tap in seen),
         deleted=sum(tap.deleted for _, tap in seen),
         spared=sum(tap.fresh for tap in left) if target.spare_fresh else 0,
-        in_use=sum(tap.verdict == orphans.IN_USE for _, tap in seen),
+        in_use=sum(tap.verdict == IN_USE for _, tap in seen),
         skipped=sum(report.outcome == "skipped" for report in reports),
         failed=sum(report.outcome == "failed" for report in reports),
     )

@@ -2,26 +2,31 @@
 """Create-only setup of a VM's network: a TAP, and redirects between it and the uplink.
 
     cleanup      what a dead VM left; ends here if a TAP is in use
-    create       the TAP (IFF_TUN_EXCL: any link of that name, and the kernel refuses)
+    create       the TAP (IFF_TUN_EXCL: the kernel refuses a name that any link has)
     configure    MTU, up, address, ingress qdiscs, redirects: one datagram
     persist      last of all
 
-The creating descriptor is held all the while, so a rival sees a TAP in use, and if this process dies the kernel takes
-the TAP away. If a step fails, what this call made is taken away again, in reverse, and nothing else.
+The creating descriptor is open all the while: a rival sees a TAP in use, and if this process dies
+the kernel deletes the TAP. If a step fails, what this call made is removed, in reverse, and nothing
+else.
 """
 
 import errno
 import posix
 from _socket import inet_pton
 
-from . import inet, link, orphans, tc, uapi
+from . import inet, link, tc, uapi
+from .connection import Connection
 from .errors import Error, Invalid, Refused, TapInUse
 from .link import Link
 from .netns import Namespace, close, describe
-from .orphans import Cleanup, Target
+from .observe import observe_links, observe_tc
+from .plan import plan_undo
+from .removal import Removal, failure
 from .report import CreatedTap, Report, Setup, TcObject, Uplink
-from .route import Route
-from .tap import create, persist, set_owner
+from .tap import create as create_tap
+from .tap import persist, set_owner
+from .verdict import IN_USE, MATCH, TAP, UPLINK, Target, evidence, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,140 +34,203 @@ if TYPE_CHECKING:
 
     from .exchange import Request
     from .netns import NetnsArgument
+    from .transport import Patience
 
 
 def setup(
     netns: "NetnsArgument" = None,
-    tap: str = orphans.TAP,
+    tap: str = TAP,
     owner: "Optional[int]" = None,
     group: "Optional[int]" = None,
     address: "Optional[str]" = None,
-    match: str = orphans.MATCH,
-    uplink: str = orphans.UPLINK,
+    match: str = MATCH,
+    uplink: str = UPLINK,
 ) -> Setup:
-    """Clean up, then create the TAP and both redirects, and return what a VMM is configured with.
+    """Clean up, then create the TAP and both redirects; return what a VMM is configured with.
 
-    ``netns``, ``match`` and ``uplink`` are as for `nlraw.cleanup`, but an uplink is required. ``tap`` is the TAP's name.
-    ``owner`` and ``group`` (IDs) may attach to it without privilege; where both are set, only who is both: by default the
-    caller's uid and gid, and no group if an owner is given. ``address`` is put on the TAP: "10.9.8.1/24".
+    ``netns``, ``match`` and ``uplink`` are as for `nlraw.cleanup`, but an uplink is required.
+    ``tap`` is the TAP's name. ``owner`` and ``group`` (IDs) may attach to it without privilege; if
+    both are set, only a process with both. The default is the caller's uid and gid, and no group if
+    an owner is given. ``address`` is put on the TAP: "10.9.8.1/24".
 
-    Raises `TapInUse` if a TAP is in use, `Invalid` for an argument that cannot be meant, and other kinds of `Error`; all but
-    `Invalid` carry a `Setup` as their ``report``.
+    Raises `TapInUse` if a TAP is in use and nothing was changed, `Invalid` for an impossible
+    argument, and other kinds of `Error`; all but `Invalid` carry a `Setup` as ``report``.
     """
+    return set_up(netns, tap, owner, group, address, match, uplink).checked()
+
+
+def set_up(
+    netns: "NetnsArgument" = None,
+    tap: str = TAP,
+    owner: "Optional[int]" = None,
+    group: "Optional[int]" = None,
+    address: "Optional[str]" = None,
+    match: str = MATCH,
+    uplink: str = UPLINK,
+    patience: "Optional[Patience]" = None,
+) -> Setup:
+    """`setup` without raising, but for `Invalid`: an error is the ``error`` of the result."""
+    target = Target(match, uplink, tap)
+    wanted = Wanted(tap, owner, group, address)
     if uplink == "none":
         raise Invalid("a setup needs an uplink", "check uplink", uplink)
-    link.check_name(tap)
-    if "%" in tap:  # the kernel would put a number in its place
-        raise Invalid("this cannot be the name of a new interface", "check name", tap)
-    for number in (owner, group):
-        if number is not None and not 0 <= number < 0xFFFFFFFF:
-            raise Invalid("this can be no user or group", "check ID", str(number))
-    if group is None and owner is None:
-        group = posix.getgid()
-    if owner is None:
-        owner = posix.getuid()
-    wanted = _Wanted(tap, owner, group, None if address is None else _parse(address))
-    target = Target(match, uplink, tap)
     path = describe(netns)
     try:
-        with Namespace(netns) as namespace, Route(namespace, alone=True) as route:
-            return _Setup(namespace, route, target, wanted).run()
+        with Namespace(netns) as opened, Connection(opened, True, patience=patience) as connection:
+            return provide(opened, connection, target, wanted)
     except Error as error:
-        if not isinstance(error.report, Setup):
-            cleanup = error.report or orphans.failure(path, target, error)
-            error.report = _failure(path, cleanup, error)
-        raise
+        return _failed(failure(path, target, error), error)
 
 
-# From where down to where the kernel picks priorities (tcf_auto_prio(), net/sched/cls_api.c).
-_FIRST_PRIORITY, _LAST_PRIORITY = 0xC000, 0x8000
+class Wanted:
+    """The TAP to make; ``address`` is None, or its bytes and prefix length.
 
-
-class _Wanted:
-    """The TAP to make. ``address`` is bytes and prefix length, or None."""
+    Raises `Invalid` for an impossible name, ID or address.
+    """
 
     __slots__ = ("name", "owner", "group", "address")
 
-    def __init__(self, name: str, owner: int, group: "Optional[int]", address: "Optional[Tuple[bytes, int]]") -> None:
+    def __init__(
+        self,
+        name: str,
+        owner: "Optional[int]" = None,
+        group: "Optional[int]" = None,
+        address: "Optional[str]" = None,
+    ) -> None:
+        link.check_name(name)
+        if "%" in name:  # the kernel would put a number in its place
+            raise Invalid("this cannot be the name of a new interface", "check name", name)
+        for number in (owner, group):
+            if number is not None and not 0 <= number < 0xFFFFFFFF:
+                raise Invalid("this cannot be a user or group", "check ID", str(number))
         self.name = name
-        self.owner = owner
-        self.group = group
-        self.address = address
+        self.owner = posix.getuid() if owner is None else owner
+        self.group = posix.getgid() if owner is None and group is None else group
+        self.address = None if address is None else _parse_cidr(address)
 
 
-def _parse(address: str) -> "Tuple[bytes, int]":
+def _parse_cidr(address: str) -> "Tuple[bytes, int]":
     """An address in CIDR notation as bytes and prefix length."""
     head, _, tail = address.partition("/")
     try:
         packed = inet_pton(inet.AF_INET6 if ":" in head else inet.AF_INET, head)
     except (OSError, ValueError):
         packed = b""
-    if not packed or not (tail.isdecimal() and len(tail) <= 3) or int(tail) > 8 * len(packed):
-        raise Invalid("this is no address with a prefix length, such as 10.9.8.1/24", "check address", address)
-    if not any(packed):  # taken by the kernel without a word, and dropped (__inet_insert_ifa(), net/ipv4/devinet.c)
+    is_length = tail.isdecimal() and len(tail) <= 3
+    if not packed or not is_length or int(tail) > 8 * len(packed):
+        words = "this is no address with a prefix length, such as 10.9.8.1/24"
+        raise Invalid(words, "check address", address)
+    if not any(packed):  # the kernel accepts it and drops it (__inet_insert_ifa(), devinet.c)
         raise Invalid("no device can have this address", "check address", address)
     return packed, int(tail)
 
 
-def _failure(path: str, cleanup: Report, error: Error) -> Setup:
-    outcome = "in-use" if isinstance(error, TapInUse) else "failed"
-    return Setup(netns=path, outcome=outcome, cleanup=cleanup, tap=None, uplink=None, error=error, ahead=())
+def _failed(cleanup: Report, error: Error) -> Setup:
+    return Setup(
+        netns=cleanup.netns,
+        outcome="in-use" if isinstance(error, TapInUse) else "failed",
+        cleanup=cleanup,
+        tap=None,
+        uplink=None,
+        error=error,
+        ahead=(),
+    )
 
 
-class _Setup:
-    """One setup in one namespace."""
+def provide(
+    namespace: Namespace,
+    connection: Connection,
+    target: Target,
+    wanted: Wanted,
+    create: "Callable[[Namespace, str], int]" = create_tap,
+) -> Setup:
+    """`setup` in an open namespace; an error is the ``error`` of the result.
 
-    def __init__(self, namespace: Namespace, route: Route, target: Target, wanted: _Wanted) -> None:
+    ``create`` makes a TAP of a name, and returns its descriptor.
+    """
+    removal = Removal(connection, target)
+    cleanup = removal.run()
+    if cleanup.error is not None:
+        return _failed(cleanup, cleanup.error)
+    builder = _Builder(namespace, connection, wanted, removal)
+    try:
+        return builder.build(cleanup, create)
+    except TapInUse as error:
+        if cleanup.outcome != "cleaned":
+            return _failed(cleanup, error)
+        words = "%s; removed before: %s" % (error.message, removal.journal.summary())
+        return _failed(cleanup, Error(words, error.step, error.object))
+    except Error as error:
+        return _failed(cleanup, error)
+
+
+# Where the kernel starts and stops picking priorities, downwards (tcf_auto_prio(), cls_api.c).
+_FIRST_PRIORITY, _LAST_PRIORITY = 0xC000, 0x8000
+
+
+class _Builder:
+    """One setup in one namespace, after its cleanup."""
+
+    def __init__(
+        self, namespace: Namespace, connection: Connection, wanted: Wanted, removal: Removal
+    ) -> None:
         self.namespace = namespace
-        self.route = route
+        self.connection = connection
         self.wanted = wanted
-        self.found = Cleanup(route, target)
+        self.target = removal.target
+        self.snapshot = removal.snapshot
 
-    def run(self) -> Setup:
-        cleanup = self.found.remove()
+    def build(self, cleanup: Report, create: "Callable[[Namespace, str], int]") -> Setup:
+        """Create and configure the TAP."""
+        if cleanup.outcome == "cleaned":
+            self.snapshot = observe_links(self.connection, self.target)
+        uplink = self.snapshot.uplink
+        if uplink is None:
+            missing = "default route" if self.target.uplink == "auto" else "such uplink"
+            words = "there is no %s: this is no pod's namespace, or it is not ready" % missing
+            raise Refused(errno.ENODEV, words, "look up link", self.target.uplink)
+        if cleanup.outcome == "cleaned":
+            self.snapshot = observe_tc(self.connection, self.snapshot)
+        fd = self.create(create)
         try:
-            if cleanup.outcome == "cleaned":
-                self.found.look()
-            if self.found.uplink is None:
-                missing = "default route" if self.found.target.uplink == "auto" else "such uplink"
-                words = "there is no %s: this is no pod's namespace, or it is not ready" % missing
-                raise Refused(errno.ENODEV, words, "look up link", self.found.name or self.found.target.uplink)
-            if cleanup.outcome == "cleaned":
-                self.found.look_at_tc()
-            fd = self.create()
-            try:
-                tap, uplink, ahead = self.configure(fd, self.found.uplink)
-            finally:
-                close(fd)  # the TAP goes with it, unless it has been made persistent
-        except Error as error:
-            error.report = _failure(self.route.path, cleanup, error)
-            raise
-        return Setup(netns=self.route.path, outcome="created", cleanup=cleanup, tap=tap, uplink=uplink, error=None, ahead=ahead)
+            made, facts, ahead = self.configure(fd, uplink)
+        finally:
+            close(fd)  # the TAP goes with it, unless it has been made persistent
+        return Setup(
+            netns=self.connection.path,
+            outcome="created",
+            cleanup=cleanup,
+            tap=made,
+            uplink=facts,
+            error=None,
+            ahead=ahead,
+        )
 
-    def create(self) -> int:
-        """The descriptor of a new TAP, or an error that says what has the name."""
+    def create(self, create: "Callable[[Namespace, str], int]") -> int:
+        """The descriptor of a new TAP; an error names what has the name already."""
         try:
             return create(self.namespace, self.wanted.name)
         except Refused as error:
             if error.errno != errno.EBUSY:
                 raise
-            (reply,) = self.route.query(link.find(self.wanted.name))
-            if reply.error is not None:  # whoever had the name has gone again
+            (reply,) = self.connection.ask(link.find(self.wanted.name))
+            if reply.error is not None:  # the link that had the name has gone again
                 raise
             taken = link.only(reply)
-            if orphans.judge(taken) == orphans.IN_USE:
-                raise TapInUse(
-                    "in use (%s), another start may be under way" % orphans.evidence(taken), error.step, error.object
-                ) from None
+            if judge(taken) == IN_USE:
+                words = "in use (%s), another start may be in progress" % evidence(taken)
+                raise TapInUse(words, error.step, error.object) from None
             kind = "TUN device" if taken.kind == "tun" else taken.kind or "device of no kind"
             words = "the name is taken by a %s, ifindex %d" % (kind, taken.ifindex)
             raise Refused(errno.EBUSY, words, error.step, error.object) from None
 
     def configure(self, fd: int, uplink: Link) -> "Tuple[CreatedTap, Uplink, Tuple[TcObject, ...]]":
-        """Make the new TAP a way to the uplink and back, and persistent."""
+        """Connect the new TAP to the uplink, both ways, and make it persistent."""
         name = self.wanted.name
         set_owner(fd, name, self.wanted.owner, self.wanted.group)
-        replies = self.route.query(link.find(name), inet.dump_addresses(), inet.dump_routes(inet.AF_INET))
+        replies = self.connection.ask(
+            link.find(name), inet.dump_addresses(), inet.dump_routes(inet.AF_INET)
+        )
         tap = link.only(replies[0])
         addresses = inet.addresses(replies[1].answer())
         routes = inet.default_routes(replies[2].answer())
@@ -173,8 +241,8 @@ class _Setup:
         except BaseException as error:
             _undo(error, lambda: persist(fd, name, False), lambda: self.disconnect(tap, uplink))
             raise
-        local = next((found for found in addresses if found.ifindex == uplink.ifindex), None)
-        route = next((found for found in routes if found.ifindex == uplink.ifindex), None)
+        local = next((each for each in addresses if each.ifindex == uplink.ifindex), None)
+        route = next((each for each in routes if each.ifindex == uplink.ifindex), None)
         return (
             CreatedTap(ifname=name, ifindex=tap.ifindex, address=tap.address, mtu=mtu),
             Uplink(
@@ -190,49 +258,48 @@ class _Setup:
         )
 
     def connect(self, tap: Link, uplink: Link, mtu: int) -> "Tuple[TcObject, ...]":
-        """Everything that netlink has to do, in one datagram; the uplink's redirect, which opens the way, comes last.
+        """Send all netlink requests in one datagram, the uplink's redirect last: it opens the way.
 
         Returns the foreign filters on the uplink that see a packet before the redirect does.
         """
         name = self.wanted.name
         requests = [link.set_up(tap.ifindex, name, mtu)]
         if self.wanted.address is not None:
-            requests.append(inet.create_address(tap.ifindex, self.wanted.address[0], self.wanted.address[1], name))
-        if self.ingress_of(uplink) is None:
+            packed, prefixlen = self.wanted.address
+            requests.append(inet.create_address(tap.ifindex, packed, prefixlen, name))
+        if self.snapshot.ingress_of(uplink) is None:
             requests.append(tc.create_ingress(uplink.ifindex, uplink.ifname))
         requests += [
             tc.create_ingress(tap.ifindex, name),
             tc.create_redirect(tap.ifindex, uapi.TC_H_INGRESS_HANDLE, uplink.ifindex, name),
             self.redirect(tap, uplink),
         ]
-        replies = self.route.change(*requests)
+        replies = self.connection.change(*requests)
         for reply in replies:
             if reply.error is not None:
                 raise _with_remedy(reply.error)
         ours = min((filter.priority for filter in tc.filters(replies[-1].messages)), default=0)
         return tuple(
             TcObject(dev=uplink.ifname, object="filter", kind=filter.kind)
-            for hook in self.found.hooks
-            if hook.incoming
-            for filter in hook.filters
-            if filter.priority < ours and not filter.chain and not filter.table and not filter.bare
+            for point in self.snapshot.points
+            if point.is_incoming
+            for filter in point.filters
+            if filter.priority < ours and not filter.chain and filter.is_filter
         )
 
-    def ingress_of(self, uplink: Link) -> "Optional[tc.Qdisc]":
-        """The `ingress` or clsact qdisc that was on the uplink before we came."""
-        there = (qdisc for qdisc in self.found.qdiscs if qdisc.ifindex == uplink.ifindex and qdisc.parent == uapi.TC_H_INGRESS)
-        return next(there, None)
-
     def redirect(self, tap: Link, uplink: Link) -> "Request":
-        """The uplink's redirect, hung where it leaves others as they look.
+        """The uplink's redirect, placed so that other filters are listed as before.
 
-        In an `ingress` under the parent that the others were made with, for the kernel lists all filters of a qdisc under that
-        of the latest (tc_new_tfilter(), net/sched/cls_api.c). With a priority that no other uses, on either side or in any
-        chain, for those of one share their tables (see `orphans.unhook`); ahead of others as if the kernel had picked it, which
-        it does where there are none.
+        In an `ingress` it gets the parent that the others have, because the kernel lists all
+        filters of a qdisc under the parent of the latest (tc_new_tfilter(), cls_api.c).
+
+        Its priority is one that no other filter uses, on either side or in any chain, because u32
+        filters of one priority share their tables (see `plan`). It comes before the others, as if
+        the kernel had picked it; if there are none, the kernel does pick it.
         """
-        present = self.ingress_of(uplink)
-        others = [filter for hook in self.found.hooks if hook.qdisc is present for filter in hook.filters]
+        present = self.snapshot.ingress_of(uplink)
+        points = [point for point in self.snapshot.points if point.qdisc is present]
+        others = [filter for point in points for filter in point.filters]
         parent, priority = uapi.TC_H_INGRESS_HANDLE, 0
         if present is not None and present.kind == "clsact":
             parent |= uapi.TC_H_MIN_INGRESS
@@ -240,43 +307,41 @@ class _Setup:
             parent = others[0].parent
         if others:
             used = {filter.priority for filter in others}
-            lowest = min((number for number in used if number >= _LAST_PRIORITY), default=_FIRST_PRIORITY + 1)
+            picked = (number for number in used if number >= _LAST_PRIORITY)
+            lowest = min(picked, default=_FIRST_PRIORITY + 1)
             free = (number for number in range(lowest - 1, 0, -1) if number not in used)
-            priority = next(free, 0)  # where none is left the kernel is to say so
+            priority = next(free, 0)  # if none is left the kernel refuses it
         return tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname, priority)
 
     def disconnect(self, tap: Link, uplink: Link) -> None:
-        """Take what `connect` did off the uplink; what is on the TAP goes with it."""
-        (reply,) = self.route.query(tc.dump_qdiscs())
-        hooks = orphans.hooks(self.route, uplink, tc.qdiscs(reply.answer()))
-        kept = self.ingress_of(uplink) is not None  # it was there before us
-        requests = [step.request for step in orphans.unhook(hooks, uplink.ifname, {tap.ifindex})]
-        if kept:
-            requests = [request for request in requests if request.type != uapi.RTM_DELQDISC]
-        for reply in self.route.change(*requests):
-            if not orphans.is_gone(reply.error):
-                reply.answer()
+        """Remove from the uplink what `connect` made; what is on the TAP goes with it."""
+        now = observe_tc(self.connection, self.snapshot)
+        had_ingress = self.snapshot.ingress_of(uplink) is not None
+        changes = plan_undo(now, tap, had_ingress)
+        for reply in self.connection.change(*[change.request for change in changes]):
+            if reply.error is not None and not reply.error.is_gone:
+                raise reply.error
 
 
 def _undo(error: BaseException, *steps: "Callable[[], None]") -> None:
-    """Take each step back, whatever becomes of the others, and tell a failure beside the first error."""
+    """Undo each step, whatever becomes of the others; add a failure to the message of the error."""
     for step in steps:
         try:
             step()
         except Error as failure:
-            if isinstance(error, Error):  # an interrupt has no words to add to
+            if isinstance(error, Error):  # an interrupt has no message
                 error.message += "; then the undo failed: %s" % failure
 
 
-# What the kernel refuses with ENOENT where it lacks a feature: the step, and the feature.
-_FEATURES = (
-    (tc.CREATE_INGRESS, "CONFIG_NET_SCH_INGRESS"),
-    (tc.CREATE_REDIRECT, "CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIRRED"),
-)
+# The kernel refuses these steps with ENOENT if it lacks a feature.
+_FEATURES = {
+    tc.CREATE_INGRESS: "CONFIG_NET_SCH_INGRESS",
+    tc.CREATE_REDIRECT: "CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIRRED",
+}
 
 
 def _with_remedy(error: Refused) -> Refused:
-    """The same refusal, with the kernel feature to enable where one is missing."""
-    features = [feature for step, feature in _FEATURES if error.errno == errno.ENOENT and error.step == step]
-    words = "; ".join([error.message] + ["enable " + feature for feature in features])
+    """The same refusal, with the kernel feature to enable if one is missing."""
+    feature = _FEATURES.get(error.step or "") if error.errno == errno.ENOENT else None
+    words = "%s; enable %s" % (error.message, feature) if feature else error.message
     return Refused(error.errno or 0, words, error.step, error.object)

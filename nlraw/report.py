@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nlraw says that it saw and did. Attribute names are the keys of the JSON that the command line prints."""
+"""The records that users see. Attribute names are the keys of the command line's JSON."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .errors import Error
 
     R = TypeVar("R", bound="Record")
-
+    S = TypeVar("S", bound="Result")
 
 _set = object.__setattr__
 
@@ -16,7 +16,7 @@ _set = object.__setattr__
 class Record:
     """A small immutable value with named fields, its ``__slots__``.
 
-    A named tuple or a data class would do, but importing either costs more than a whole scan.
+    Not a named tuple or a data class: importing either takes longer than a whole scan.
     """
 
     __slots__: "Tuple[str, ...]" = ()
@@ -25,7 +25,7 @@ class Record:
         if len(fields) != len(self.__slots__):
             raise TypeError("%s takes %s" % (type(self).__name__, ", ".join(self.__slots__)))
         for name, value in fields.items():
-            _set(self, name, value)  # an AttributeError, where it is none of the slots
+            _set(self, name, value)  # an AttributeError if it is none of the slots
 
     def __setattr__(self, name: str, value: "object") -> None:
         raise AttributeError("%s is immutable" % type(self).__name__)
@@ -34,38 +34,67 @@ class Record:
         raise AttributeError("%s is immutable" % type(self).__name__)
 
     def fields(self) -> "Dict[str, object]":
+        """The fields by name, in order."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def replace(self: "R", **changes: "object") -> "R":
-        """The same with some fields changed."""
+        """A copy with some fields changed."""
         return type(self)(**dict(self.fields(), **changes))
 
     def __reduce__(self) -> "Tuple[object, ...]":
         return _restored, (type(self), self.fields())
 
     def __eq__(self, other: "object") -> bool:
-        return type(self) is type(other) and isinstance(other, Record) and self.fields() == other.fields()
+        if type(self) is not type(other) or not isinstance(other, Record):
+            return False
+        return self.fields() == other.fields()
 
     def __hash__(self) -> int:
         return hash((type(self),) + tuple(self.fields().values()))
 
     def __repr__(self) -> str:
-        return "%s(%s)" % (type(self).__name__, ", ".join("%s=%r" % field for field in self.fields().items()))
+        fields = ", ".join("%s=%r" % field for field in self.fields().items())
+        return "%s(%s)" % (type(self).__name__, fields)
 
 
 def _restored(kind: "Type[R]", fields: "Dict[str, object]") -> "R":
     return kind(**fields)
 
 
-class Tap(Record):
-    """One matching TAP and what was found out about it.
+class Result(Record):
+    """A record whose ``error`` is the `Error` that ended the work, else None."""
 
-    ``verdict`` is "orphan" or "in-use". ``fresh``: an orphan to which no second open ever attached. ``carrier`` is
-    None where the kernel did not say. ``operstate`` and ``flags`` are in iproute2's names; they lag the carrier.
-    ``deleted``: it is gone, and it was asked to go.
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        error: Optional[Error]
+
+    def checked(self: "S") -> "S":
+        """Return the result itself, or raise its error, which then carries it as ``report``."""
+        if self.error is not None:
+            self.error.report = self
+            raise self.error
+        return self
+
+
+class Tap(Record):
+    """One matching TAP.
+
+    ``verdict`` is "orphan" or "in-use". ``fresh``: an orphan that no second open ever attached to.
+    ``carrier`` is None if the kernel did not report it. ``operstate`` and ``flags`` use iproute2's
+    names; they lag the carrier. ``deleted``: nlraw asked for its deletion, and it is gone.
     """
 
-    __slots__ = ("ifname", "ifindex", "verdict", "fresh", "carrier", "operstate", "flags", "deleted")
+    __slots__ = (
+        "ifname",
+        "ifindex",
+        "verdict",
+        "fresh",
+        "carrier",
+        "operstate",
+        "flags",
+        "deleted",
+    )
 
     if TYPE_CHECKING:
         ifname: str
@@ -79,7 +108,7 @@ class Tap(Record):
 
 
 class TcObject(Record):
-    """A qdisc or filter that was removed, or would be: the device it was on, "qdisc" or "filter", its kind."""
+    """A qdisc or filter: its device, "qdisc" or "filter", its kind."""
 
     __slots__ = ("dev", "object", "kind")
 
@@ -89,12 +118,13 @@ class TcObject(Record):
         kind: str
 
 
-class Report(Record):
+class Report(Result):
     """What was seen and done in one namespace.
 
-    ``netns`` is a path, or "current"; ``uplink`` the container interface's name, None where there is none to name.
-    ``outcome`` is one of "clean", "cleaned", "would-clean", "in-use", "skipped", "failed". ``taps`` is a tuple of `Tap`,
-    ``tc_removed`` one of `TcObject`. ``error`` is the `Error` of a failure, else None.
+    ``netns`` is a path, or "current"; ``uplink`` the container interface's name, None if it has
+    none. ``outcome`` is "clean", "cleaned", "would-clean", "in-use", "skipped" or "failed".
+    ``taps`` is a tuple of `Tap`, ``tc_removed`` one of `TcObject`. ``error`` is the `Error` of a
+    failure, else None.
     """
 
     __slots__ = ("netns", "uplink", "outcome", "taps", "tc_removed", "error")
@@ -105,11 +135,10 @@ class Report(Record):
         outcome: str
         taps: Tuple[Tap, ...]
         tc_removed: Tuple[TcObject, ...]
-        error: Optional[Error]
 
 
 class CreatedTap(Record):
-    """The TAP that a VMM is to attach to: MAC as colon-separated hex, MTU in bytes."""
+    """The TAP for a VMM to attach to: MAC as colon-separated hex, MTU in bytes."""
 
     __slots__ = ("ifname", "ifindex", "address", "mtu")
 
@@ -121,8 +150,10 @@ class CreatedTap(Record):
 
 
 class Uplink(Record):
-    """The container interface whose traffic the TAP takes over: MAC, MTU in bytes, IPv4 address and gateway as dotted
-    decimal. ``local``, ``prefixlen`` and ``gateway`` are None where there is none."""
+    """The container interface: MAC, MTU in bytes, first IPv4 address and gateway (dotted decimal).
+
+    ``local``, ``prefixlen`` and ``gateway`` are None if it has none.
+    """
 
     __slots__ = ("ifname", "ifindex", "address", "mtu", "local", "prefixlen", "gateway")
 
@@ -136,12 +167,12 @@ class Uplink(Record):
         gateway: Optional[str]
 
 
-class Setup(Record):
-    """What a setup made. ``outcome`` is "created", "in-use" or "failed"; ``cleanup`` the `Report` of the cleanup that came
-    first, None if it could not begin. ``tap`` and ``uplink`` are None unless created.
+class Setup(Result):
+    """What a setup made. ``outcome`` is "created", "in-use" or "failed".
 
-    ``ahead``, which is not in the JSON, holds the `TcObject` of each foreign filter on the uplink that sees a packet before
-    the redirect does.
+    ``cleanup`` is the `Report` of the cleanup before it. ``tap`` and ``uplink`` are None unless
+    created. ``ahead``, which is not in the JSON, holds the `TcObject` of each foreign filter on the
+    uplink that sees a packet before the redirect does.
     """
 
     __slots__ = ("netns", "outcome", "cleanup", "tap", "uplink", "error", "ahead")
@@ -149,8 +180,35 @@ class Setup(Record):
     if TYPE_CHECKING:
         netns: str
         outcome: str
-        cleanup: Optional[Report]
+        cleanup: Report
         tap: Optional[CreatedTap]
         uplink: Optional[Uplink]
-        error: Optional[Error]
         ahead: Tuple[TcObject, ...]
+
+
+class Totals(Record):
+    """Sums over all namespaces of a sweep.
+
+    ``namespaces``, ``skipped`` and ``failed`` count namespaces, the others TAPs.
+    """
+
+    __slots__ = ("namespaces", "orphans", "deleted", "spared", "in_use", "skipped", "failed")
+
+    if TYPE_CHECKING:
+        namespaces: int
+        orphans: int
+        deleted: int
+        spared: int
+        in_use: int
+        skipped: int
+        failed: int
+
+
+class Sweep(Record):
+    """What a sweep saw and did: a `Report` for each namespace, and the `Totals`."""
+
+    __slots__ = ("namespaces", "totals")
+
+    if TYPE_CHECKING:
+        namespaces: Tuple[Report, ...]
+        totals: Totals

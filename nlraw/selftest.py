@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The story that nlraw is about, played in a throwaway namespace, to see what this host can do.
+"""The story of an orphan, played in a throwaway namespace to see what this host can do.
 
-A pod is built as a runtime builds it; a process holds the TAP in the VMM's place, is killed, and leaves an orphan. Nothing
-outside the namespace is touched, and it vanishes with the descriptor that holds it.
+The story: a pod is built as a runtime builds it. A process holds the TAP in place of a VMM. It is
+killed, and leaves an orphan. A cleanup removes it. Nothing outside the namespace is touched, and
+the namespace is gone when its descriptor is closed.
 
-Root may make a network namespace on any thread. Any other user needs a user namespace first, which only a process with one
-thread can enter: the story is then played by a child of its own.
+Root can make a network namespace on any thread. Any other user needs a user namespace first, which
+only a process with a single thread can enter. A child process plays the story then.
 """
 
 import errno
@@ -15,26 +16,28 @@ import sys
 import time
 from contextlib import ExitStack
 
-from . import link, netns, orphans, tap, tc, uapi
-from .errors import Error, Refused, TapInUse
+from . import link, netns, removal, tap, tc, uapi, verdict
+from .connection import Connection
+from .errors import Error, Refused
 from .exchange import Request
 from .report import Record, Report
-from .route import Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
     Seen = Sequence[str]
+    # What to do, its name, and the remedy if it fails.
+    Act = Tuple[Callable[[], Seen], str, str]
 
-_TAP, _UPLINK, _PEER = orphans.TAP, orphans.UPLINK, "peer0"
+_TAP, _UPLINK, _PEER = verdict.TAP, verdict.UPLINK, "peer0"
 
 _FEATURES = ("kernel filter", "extended ACK", "carrier counters", "tun", "ingress", "mirred")
 
 # A process that does nothing but hold the descriptor it inherited.
 _HOLDER = "import signal; signal.pause()"
 
-# The story again, in the child of an ordinary user: from the same files, under the same package name.
+# The program of the child: from the same files, under the same package name.
 _CHILD = """import sys
 from importlib import import_module
 root, package = sys.argv[1:3]
@@ -42,10 +45,27 @@ sys.path.insert(0, root)
 sys.exit(import_module(package + ".cli").selftest_in_user_namespace(sys.argv[3:]))
 """
 
+_USERNS = (
+    "run it as root, or allow user and network namespaces (the sysctls user.max_user_namespaces, "
+    "user.max_net_namespaces and kernel.unprivileged_userns_clone)"
+)
+_VETH = "load the module veth, or enable CONFIG_VETH"
+_TUN = (
+    "load the module tun, or enable CONFIG_TUN; /dev/net/tun (mknod /dev/net/tun c 10 200) "
+    "must be open to this user"
+)
+_INGRESS = "enable CONFIG_NET_SCH_INGRESS"
+_REDIRECT = "enable CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIRRED"
+_REPORT = "the host lacks nothing here: please report this, with the whole output"
 
-class Step(Record):
-    """One step: what was tried; whether it went well, None where that is only reported; how long it took; what was seen; and
-    the remedy for a failure. A step that was not run, because one before it failed, is not ok and has no remedy."""
+
+class Check(Record):
+    """One check of the story.
+
+    ``step`` names it. ``ok`` is its result, None if there is nothing to fail. ``seconds`` is its
+    duration, ``seen`` a tuple of lines on what was seen. ``remedy`` is given if it failed. After a
+    failure the other checks are not run: they are not ok, and have no remedy.
+    """
 
     __slots__ = ("step", "ok", "seconds", "seen", "remedy")
 
@@ -57,23 +77,23 @@ class Step(Record):
         remedy: Optional[str]
 
 
-class _Failed(Exception):
-    """A step ran and did not show what it should."""
+class _Unexpected(Exception):
+    """A check ran, and what it saw is not what it should see."""
 
 
 def needs_user_namespace() -> bool:
-    """Whether the caller may not make a network namespace as he is."""
+    """Return True if the caller lacks the privilege to make a network namespace."""
     try:
         netns.create().close()
     except Refused as error:
         return error.errno == errno.EPERM
-    except Error:  # the story tells what is missing
+    except Error:  # the story will show what is missing
         return False
     return False
 
 
 def play_in_child(arguments: "Sequence[str]") -> int:
-    """Run the child that enters a user namespace and plays the story there; return its exit status."""
+    """Run a child that enters a user namespace and plays the story; return its exit status."""
     package = __name__.rpartition(".")[0]
     root = os.path.abspath(__file__)
     for _ in range(package.count(".") + 2):
@@ -82,47 +102,47 @@ def play_in_child(arguments: "Sequence[str]") -> int:
 
 
 def _python() -> str:
-    return sys.executable or "/proc/self/exe"  # empty where the interpreter was called by a bare name without PATH
+    # sys.executable is empty if the interpreter was started by a bare name without a PATH
+    return sys.executable or "/proc/self/exe"
 
 
-def play(own_user_namespace: bool = False) -> "Iterator[Step]":
-    """Play the story and yield each step as it is done. What follows a failed step is not run, and is told as failed too."""
+def play(own_user_namespace: bool = False) -> "Iterator[Check]":
+    """Play the story and yield each check when it is done.
+
+    ``own_user_namespace``: enter a new user namespace first; the process must have one thread only.
+    """
     with ExitStack() as stack:
         story = _Story(stack)
-        steps = ([(story.enter_user_namespace, "enter a user namespace", _USERNS)] if own_user_namespace else []) + story.steps()
+        acts = story.acts()
+        if own_user_namespace:
+            acts.insert(0, (story.enter_user_namespace, "enter a user namespace", _USERNS))
         failed = False
-        for act, name, remedy in steps:
+        for act, name, remedy in acts:
             if failed:
-                yield Step(step=name, ok=False, seconds=0.0, seen=(), remedy=None)
+                yield Check(step=name, ok=False, seconds=0.0, seen=(), remedy=None)
                 continue
-            began = time.perf_counter()
+            begin = time.perf_counter()
             try:
                 seen = tuple(act())
-            except (Error, OSError, _Failed) as error:
+            except (Error, OSError, _Unexpected) as error:
                 seen, failed = (str(error),), True
-            yield Step(
+            yield Check(
                 step=name,
                 ok=not failed,
-                seconds=time.perf_counter() - began,
+                seconds=time.perf_counter() - begin,
                 seen=seen,
                 remedy=remedy if failed else None,
             )
-        yield Step(step="kernel features", ok=None, seconds=0.0, seen=story.features(), remedy=None)
-
-
-_USERNS = (
-    "run it as root, or allow user and network namespaces (the sysctls user.max_user_namespaces, "
-    "user.max_net_namespaces and kernel.unprivileged_userns_clone)"
-)
-_REPORT = "this is no lack of the host's: please report it, with this output"
+        seen = story.features()
+        yield Check(step="kernel features", ok=None, seconds=0.0, seen=seen, remedy=None)
 
 
 class _Story:
-    """The acts in their order, and what they hand on to each other."""
+    """The acts in their order, and what one hands to the next."""
 
     if TYPE_CHECKING:
         namespace: netns.Namespace
-        route: Route
+        connection: Connection
         holder: "subprocess.Popen[bytes]"
 
     def __init__(self, stack: "ExitStack") -> None:
@@ -130,22 +150,13 @@ class _Story:
         self.ifindex: Dict[str, int] = {}
         self.has = dict.fromkeys(_FEATURES, False)
 
-    def steps(self) -> "List[Tuple[Callable[[], Seen], str, Optional[str]]]":
-        """Each act, its name, and the remedy where it fails."""
+    def acts(self) -> "List[Act]":
         return [
             (self.make_namespace, "make a network namespace", _USERNS),
-            (self.create_uplink, "create an uplink (veth)", "load the module veth, or enable CONFIG_VETH"),
-            (
-                self.create_tap,
-                "create a persistent TAP (tun)",
-                "load the module tun, or enable CONFIG_TUN; /dev/net/tun (mknod /dev/net/tun c 10 200) must be open to this user",
-            ),
-            (self.add_ingress, "put an ingress qdisc on both (ingress)", "enable CONFIG_NET_SCH_INGRESS"),
-            (
-                self.add_redirects,
-                "redirect each to the other (u32, mirred)",
-                "enable CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIRRED",
-            ),
+            (self.create_uplink, "create an uplink (veth)", _VETH),
+            (self.create_tap, "create a persistent TAP (tun)", _TUN),
+            (self.add_ingress, "put an ingress qdisc on both (ingress)", _INGRESS),
+            (self.add_redirects, "redirect each to the other (u32, mirred)", _REDIRECT),
             (self.hold, "hold the TAP, as a VMM does", _REPORT),
             (self.refuse, "a cleanup is refused and changes nothing", _REPORT),
             (self.kill, "kill the holder: an orphan is left", _REPORT),
@@ -156,19 +167,24 @@ class _Story:
     def enter_user_namespace(self) -> "Seen":
         uid, gid = os.geteuid(), os.getegid()
         netns.unshare(uapi.CLONE_NEWUSER | uapi.CLONE_NEWNET)
-        for name, text in (("setgroups", "deny"), ("uid_map", "%d %d 1" % (uid, uid)), ("gid_map", "%d %d 1" % (gid, gid))):
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", "%d %d 1" % (uid, uid)),
+            ("gid_map", "%d %d 1" % (gid, gid)),
+        ):
             with open("/proc/self/" + name, "w") as file:
                 file.write(text)
         return ("uid %d and gid %d mapped to themselves" % (uid, gid),)
 
     def make_namespace(self) -> "Seen":
         self.namespace = self.stack.enter_context(netns.create())
-        self.route = self.stack.enter_context(Route(self.namespace))
-        system = os.uname()
-        return ("%s %s on %s, Python %s" % (system.sysname, system.release, system.machine, sys.version.split()[0]),)
+        self.connection = self.stack.enter_context(Connection(self.namespace))
+        system, python = os.uname(), sys.version.split()[0]
+        facts = (system.sysname, system.release, system.machine, python)
+        return ("%s %s on %s, Python %s" % facts,)
 
     def create_uplink(self) -> "Seen":
-        self.do(link.create_veth(_UPLINK, _PEER))
+        self.change(link.create_veth(_UPLINK, _PEER))
         self.bring_up(_UPLINK)
         self.bring_up(_PEER)
         return ()
@@ -181,20 +197,22 @@ class _Story:
             os.close(fd)
         self.bring_up(_TAP)
         self.has["tun"] = True
-        return self.expect("orphan")
+        return self.expect(verdict.ORPHAN)
 
     def add_ingress(self) -> "Seen":
-        request = tc.create_redirect(self.ifindex[_UPLINK], uapi.TC_H_INGRESS_HANDLE, self.ifindex[_TAP], _UPLINK)
-        refusal = self.route.change(request)[0].error  # there is no qdisc yet: what does the kernel say to that?
-        self.has["extended ACK"] = refusal is not None and refusal.words != os.strerror(refusal.errno or 0)
+        # without a qdisc the kernel refuses a filter: with words of its own?
+        (reply,) = self.connection.change(self.redirect(_UPLINK, _TAP))
+        refusal = reply.error
+        has_words = refusal is not None and refusal.words != os.strerror(refusal.errno or 0)
+        self.has["extended ACK"] = has_words
         for name in (_UPLINK, _TAP):
-            self.do(tc.create_ingress(self.ifindex[name], name))
+            self.change(tc.create_ingress(self.ifindex[name], name))
         self.has["ingress"] = True
         return ()
 
     def add_redirects(self) -> "Seen":
-        for name, other in ((_UPLINK, _TAP), (_TAP, _UPLINK)):
-            self.do(tc.create_redirect(self.ifindex[name], uapi.TC_H_INGRESS_HANDLE, self.ifindex[other], name))
+        self.change(self.redirect(_UPLINK, _TAP))
+        self.change(self.redirect(_TAP, _UPLINK))
         self.has["mirred"] = True
         return ()
 
@@ -205,90 +223,101 @@ class _Story:
                 [_python(), "-I", "-S", "-c", _HOLDER],
                 pass_fds=(fd,),
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # an interrupt from the terminal is for us alone
+                start_new_session=True,  # or an interrupt from the terminal kills it too
             )
         finally:
             os.close(fd)
         self.stack.callback(self.end_holder)
-        return self.expect("in-use")
+        return self.expect(verdict.IN_USE)
+
+    def refuse(self) -> "Seen":
+        before = self.state()
+        report = self.clean()
+        if report.outcome != "in-use":
+            raise _Unexpected("the cleanup was not refused, though the TAP is held")
+        if self.state() != before:
+            raise _Unexpected("the cleanup was refused, but the namespace has changed")
+        return (str(report.error),)
+
+    def kill(self) -> "Seen":
+        self.bring_up(_PEER)  # after a link event the flags lag the carrier
+        self.end_holder()
+        return self.expect(verdict.ORPHAN)
+
+    def clean_up(self) -> "Seen":
+        report = self.clean().checked()
+        if report.outcome != "cleaned" or [found.deleted for found in report.taps] != [True]:
+            raise _Unexpected("the outcome is %s" % report.outcome)
+        removed = [
+            "%s %s removed from %s" % (found.kind, found.object, found.dev)
+            for found in report.tc_removed
+        ]
+        return removed + ["link %s deleted" % _TAP]
+
+    def find_nothing(self) -> "Seen":
+        report = self.clean().checked()
+        if report.outcome != "clean" or report.taps:
+            raise _Unexpected("the outcome is %s" % report.outcome)
+        left = [qdisc for qdisc in self.qdiscs() if qdisc.kind == "ingress"]
+        if left:
+            raise _Unexpected("%d ingress qdiscs are left" % len(left))
+        return ()
+
+    def features(self) -> "Tuple[str, ...]":
+        """Return a line on each kernel feature, as far as the story got."""
+        rows = [(name, "yes" if has else "no, or not seen") for name, has in self.has.items()]
+        return tuple("%-16s  %s" % row for row in rows)
+
+    # ------------------------------------------------------------ the means of the acts
+
+    def change(self, request: Request) -> None:
+        (reply,) = self.connection.change(request)
+        reply.answer()
+
+    def bring_up(self, name: str) -> None:
+        (reply,) = self.connection.ask(link.find(name))
+        self.ifindex[name] = link.only(reply).ifindex
+        self.change(link.set_up(self.ifindex[name], name))
+
+    def redirect(self, name: str, other: str) -> Request:
+        ifindex, target = self.ifindex[name], self.ifindex[other]
+        return tc.create_redirect(ifindex, uapi.TC_H_INGRESS_HANDLE, target, name)
 
     def end_holder(self) -> None:
         self.holder.kill()
         self.holder.wait()
 
-    def refuse(self) -> "Seen":
-        before = self.state()
-        try:
-            self.cleanup()
-        except TapInUse as error:
-            if self.state() != before:
-                raise _Failed("the cleanup was refused, but the namespace has changed") from None
-            return (str(error),)
-        raise _Failed("the cleanup was not refused, though the TAP is held")
+    def clean(self) -> Report:
+        """Run a cleanup and return its report; raise the error of one that failed."""
+        report = removal.remove(self.connection, verdict.Target(verdict.MATCH, _UPLINK))
+        return report.checked() if report.outcome == "failed" else report
 
-    def kill(self) -> "Seen":
-        self.bring_up(_PEER)  # a link event, behind which the flags lag the carrier
-        self.end_holder()
-        return self.expect("orphan")
-
-    def clean_up(self) -> "Seen":
-        report = self.cleanup()
-        if report.outcome != "cleaned" or [found.deleted for found in report.taps] != [True]:
-            raise _Failed("the outcome is %s" % report.outcome)
-        return ["%s %s removed from %s" % (found.kind, found.object, found.dev) for found in report.tc_removed] + [
-            "link %s deleted" % _TAP
-        ]
-
-    def find_nothing(self) -> "Seen":
-        report = self.cleanup()
-        if report.outcome != "clean" or report.taps:
-            raise _Failed("the outcome is %s" % report.outcome)
-        left = [qdisc for qdisc in self.qdiscs() if qdisc.kind == "ingress"]
-        if left:
-            raise _Failed("%d ingress qdiscs are left" % len(left))
-        return ()
-
-    def features(self) -> "Seen":
-        """What this kernel has, as far as the story got."""
-        return tuple("%-16s  %s" % (name, "yes" if there else "no, or not seen") for name, there in self.has.items())
-
-    # What the acts are made of.
-
-    def do(self, request: Request) -> None:
-        (reply,) = self.route.change(request)
-        reply.answer()
-
-    def bring_up(self, name: str) -> None:
-        (reply,) = self.route.query(link.find(name))
-        self.ifindex[name] = link.only(reply).ifindex
-        self.do(link.set_up(self.ifindex[name], name))
-
-    def cleanup(self) -> Report:
-        return orphans.remove(self.route, orphans.Target(orphans.MATCH, _UPLINK))
-
-    def expect(self, verdict: str) -> "Seen":
-        """Scan, make sure of the verdict, and note what the kernel can do on the way."""
-        listed = self.route.query(link.dump("tun"))[0].answer()
-        self.has["kernel filter"] = all(flags & uapi.NLM_F_DUMP_FILTERED for _, flags, *_ in listed)
+    def expect(self, expected: str) -> "Seen":
+        """Check the verdict on the TAP, and note the kernel features that show in the list."""
+        listed = self.connection.ask(link.dump("tun"))[0].answer()
+        filtered = uapi.NLM_F_DUMP_FILTERED
+        self.has["kernel filter"] = all(flags & filtered for _, flags, *_ in listed)
         (found,) = link.links(listed)
         self.has["carrier counters"] = found.carrier_up_count is not None
-        told = orphans.as_tap(found)
-        if told.verdict != verdict:
-            raise _Failed("the verdict is %s, not %s" % (told.verdict, verdict))
-        word = "an orphan" if verdict == orphans.ORPHAN else "in use"
-        facts = "%s; operstate %s, %s" % (orphans.evidence(found), told.operstate, ",".join(told.flags))
-        return ("%s is %s: %s" % (_TAP, word, facts),)
+        judged = verdict.describe_tap(found)
+        if judged.verdict != expected:
+            raise _Unexpected("the verdict is %s, not %s" % (judged.verdict, expected))
+        word = "an orphan" if expected == verdict.ORPHAN else "in use"
+        facts = (verdict.evidence(found), judged.operstate, ",".join(judged.flags))
+        return ("%s is %s: %s; operstate %s, %s" % ((_TAP, word) + facts),)
 
     def qdiscs(self) -> "List[tc.Qdisc]":
-        return tc.qdiscs(self.route.query(tc.dump_qdiscs())[0].answer())
+        return tc.qdiscs(self.connection.ask(tc.dump_qdiscs())[0].answer())
 
     def state(self) -> "object":
-        """What must be the same before and after: links by index and name, qdiscs, filters and where they redirect to."""
-        links = [(found.ifindex, found.ifname) for found in link.links(self.route.query(link.dump())[0].answer())]
+        """Return what a refused cleanup must not change: links, qdiscs, filters, redirects."""
+        listed = self.connection.ask(link.dump())[0].answer()
+        links = [(found.ifindex, found.ifname) for found in link.links(listed)]
         qdiscs = [(found.ifindex, found.kind, found.handle) for found in self.qdiscs()]
         filters = []
         for name in (_UPLINK, _TAP):
-            (reply,) = self.route.query(tc.dump_filters(self.ifindex[name], uapi.TC_H_INGRESS_HANDLE, name))
-            for found in tc.filters(reply.answer()):
-                filters.append((name, found.info, found.handle, [action.redirect for action in found.actions()]))
+            request = tc.dump_filters(self.ifindex[name], uapi.TC_H_INGRESS_HANDLE, name)
+            for found in tc.filters(self.connection.ask(request)[0].answer()):
+                redirects = [action.redirect for action in found.actions()]
+                filters.append((name, found.info, found.handle, redirects))
         return links, qdiscs, filters

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RTM_*QDISC and RTM_*TFILTER: the requests, and `Qdisc` and `Filter` as replies tell them.
+"""RTM_*QDISC and RTM_*TFILTER: the requests, and `Qdisc` and `Filter`, decoded from replies.
 
-A filter hangs under a parent: the qdisc's handle, or one of clsact's two hooks. It belongs to a chain,
-there to a priority, and has a handle of its classifier's making. A u32 classifier also lists its hash
-tables under the priority; the root table stays when the last key has gone (net/sched/cls_u32.c).
+The parent of a filter is the handle of an ``ingress`` qdisc, or one of the two sides of a clsact.
+There it belongs to a chain and, in the chain, to a priority. Its classifier gives it a handle. The
+kernel also lists priorities and u32 hash tables, as if they were filters. The root table of a u32
+priority stays when its last filter is deleted (net/sched/cls_u32.c).
 """
 
 from . import uapi, wire
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _FIXED = uapi.tcmsg.size
 
-# Where a classifier keeps its actions, by kind: inside TCA_OPTIONS.
+# The attribute in TCA_OPTIONS that holds the actions, by kind of classifier.
 _ACTIONS = {
     "u32": uapi.TCA_U32_ACT,
     "matchall": uapi.TCA_MATCHALL_ACT,
@@ -24,89 +25,94 @@ _ACTIONS = {
 }
 
 
-class _Tc(wire.Told):
-    """The part that qdiscs and filters share: tcmsg and its attributes."""
+# ---------------------------------------------------------------- decoded from replies
+
+
+class _Tc(wire.Decoded):
+    """What qdiscs and filters have in common: struct tcmsg, and the kind."""
 
     __slots__ = ("ifindex", "handle", "parent", "info", "_kind")
 
-    _fixed = _FIXED
+    _layout = uapi.tcmsg
 
     def __init__(self, message: "wire.Message") -> None:
-        super().__init__(message)
-        _, _, _, _, data, start, end = message
-        fixed = wire.fixed(uapi.tcmsg, data, (start, end))
-        _, self.ifindex, self.handle, self.parent, self.info = fixed
+        _, self.ifindex, self.handle, self.parent, self.info = self._decode(message)
         self._kind: Optional[str] = None
 
     @property
     def kind(self) -> str:
-        """The name of the discipline or classifier."""
+        """The name of the queueing discipline or classifier; empty if absent."""
         if self._kind is None:
             self._kind = self.attributes.string(uapi.TCA_KIND) or ""
         return self._kind
 
 
 class Qdisc(_Tc):
-    """One queueing discipline. A handle of 0 marks one that the kernel put there by default."""
+    """One queueing discipline. A ``handle`` of 0 means that it is the kernel's default."""
 
     __slots__ = ()
 
     @property
     def ingress_block(self) -> int:
-        """The shared block that takes this qdisc's ingress filters; 0 for none."""
+        """The shared block that holds the filters for incoming packets; 0 if none does."""
         return self.attributes.u32(uapi.TCA_INGRESS_BLOCK) or 0
 
     @property
     def egress_block(self) -> int:
+        """The shared block that holds the filters for outgoing packets; 0 if none does."""
         return self.attributes.u32(uapi.TCA_EGRESS_BLOCK) or 0
 
     def __repr__(self) -> str:
-        return "Qdisc(%s, ifindex=%d, handle=%#x, parent=%#x)" % (self.kind, self.ifindex, self.handle, self.parent)
+        facts = (self.kind, self.ifindex, self.handle, self.parent)
+        return "Qdisc(%s, ifindex=%d, handle=%#x, parent=%#x)" % facts
 
 
 class Filter(_Tc):
-    """One filter; or one u32 hash table (`table`), or a priority as such (`bare`), which the kernel lists alike."""
+    """One entry of a list of filters: a filter, a priority or a u32 hash table."""
 
     __slots__ = ("options", "_actions")
 
     def __init__(self, message: "wire.Message") -> None:
         super().__init__(message)
-        self.options = self.attributes.row(uapi.TCA_OPTIONS)
+        self.options = self.attributes.nested(uapi.TCA_OPTIONS)
         self._actions: Optional[List[Action]] = None
 
     @property
     def priority(self) -> int:
+        """The priority; the lowest number sees a packet first."""
         return self.info >> 16
 
     @property
     def protocol(self) -> int:
-        """The EtherType it sees, ETH_P_ALL for every frame."""
+        """The EtherType that the filter matches; ETH_P_ALL for every packet."""
         return wire.network_u16(self.info & 0xFFFF)
 
     @property
     def chain(self) -> int:
+        """The chain; 0 is the one that every packet enters."""
         return self.attributes.u32(uapi.TCA_CHAIN) or 0
 
     @property
-    def table(self) -> bool:
-        """A u32 hash table and no filter."""
+    def is_table(self) -> bool:
+        """True if the entry is a u32 hash table."""
         return self.kind == "u32" and uapi.TCA_U32_DIVISOR in self.options
 
     @property
-    def bare(self) -> bool:
-        """No filter either but the priority as such, which the kernel lists ahead of what is in it."""
+    def is_priority(self) -> bool:
+        """True if the entry is a priority, which the kernel lists ahead of its filters."""
         return self.handle == 0 and not self.options
 
-    def actions(self) -> "List[Action]":
-        """Its actions in the order in which they are run; none of a classifier not known here."""
-        if self._actions is None:
-            row = self.options.row(_ACTIONS.get(self.kind, -1))
-            self._actions = [Action(row.row(order)) for order in sorted(row)]
-        return self._actions
+    @property
+    def is_filter(self) -> bool:
+        """True if the entry is a filter: neither a hash table nor a priority."""
+        return not self.is_priority and not self.is_table
 
     @property
     def matches_all(self) -> bool:
-        """Whether it is a matchall, or a u32 without a condition, for every protocol. No flower or bpf is called so."""
+        """True for a matchall, or a u32 without a condition, if it is for every protocol.
+
+        flower and bpf filters never count as match-all.
+        """
         if self.protocol != uapi.ETH_P_ALL:
             return False
         return self.kind == "matchall" or (self.kind == "u32" and self._u32_matches_all())
@@ -115,55 +121,67 @@ class Filter(_Tc):
         span = self.options.span(uapi.TCA_U32_SEL)
         if span is None or uapi.TCA_U32_MARK in self.options or uapi.TCA_U32_INDEV in self.options:
             return False
-        data = self.options.data
+        data, end = self.options.data, span[1]
         flags, _, nkeys = wire.fixed(uapi.tc_u32_sel, data, span)[:3]
-        at = span[0] + uapi.tc_u32_sel.size
-        masks = [wire.fixed(uapi.tc_u32_key, data, (at + key * uapi.tc_u32_key.size, span[1]))[0] for key in range(nkeys)]
+        first, size = span[0] + uapi.tc_u32_sel.size, uapi.tc_u32_key.size
+        starts = range(first, first + nkeys * size, size)
+        masks = [wire.fixed(uapi.tc_u32_key, data, (start, end))[0] for start in starts]
         return flags & uapi.TC_U32_TERMINAL != 0 and not any(masks)
 
+    def actions(self) -> "List[Action]":
+        """The actions, in the order in which they run; none if the classifier is unknown here."""
+        if self._actions is None:
+            actions = self.options.nested(_ACTIONS.get(self.kind, -1))
+            self._actions = [Action(actions.nested(order)) for order in sorted(actions)]
+        return self._actions
+
     def __repr__(self) -> str:
-        return "Filter(%s, ifindex=%d, parent=%#x, chain=%d, priority=%d, handle=%#x)" % (
-            self.kind,
-            self.ifindex,
-            self.parent,
-            self.chain,
-            self.priority,
-            self.handle,
-        )
+        facts = (self.kind, self.ifindex, self.parent, self.chain, self.priority, self.handle)
+        return "Filter(%s, ifindex=%d, parent=%#x, chain=%d, priority=%d, handle=%#x)" % facts
 
 
 class Action:
-    """One action of a filter. ``redirect`` is the ifindex that a mirred redirect sends to, 0 where that device is gone, and
-    None for any other action; ``control`` is its verdict on the packet (TC_ACT_*), ``eaction`` its direction."""
+    """One action of a filter.
+
+    ``redirect`` is the ifindex to which a mirred action redirects packets, 0 if that device is
+    gone; None for an action that does not redirect. ``control`` is the verdict on the packet
+    (TC_ACT_*) and ``eaction`` the operation and direction (TCA_*_REDIR, ...); both are None for
+    other actions than mirred.
+    """
 
     __slots__ = ("kind", "redirect", "control", "eaction")
 
-    def __init__(self, attributes: wire.Row) -> None:
+    def __init__(self, attributes: wire.Attributes) -> None:
         self.kind = attributes.string(uapi.TCA_ACT_KIND) or ""
         self.redirect: Optional[int] = None
         self.control: Optional[int] = None
         self.eaction: Optional[int] = None
         if self.kind == "mirred":
-            self._read_mirred(attributes.row(uapi.TCA_ACT_OPTIONS))
+            self._read_mirred(attributes.nested(uapi.TCA_ACT_OPTIONS))
 
-    def _read_mirred(self, options: wire.Row) -> None:
+    def _read_mirred(self, options: wire.Attributes) -> None:
         parms = options.span(uapi.TCA_MIRRED_PARMS)
-        if parms is not None:
-            _, _, self.control, _, _, self.eaction, ifindex = wire.fixed(uapi.tc_mirred, options.data, parms)
-            # one to a shared block (Linux 6.8 and newer) has ifindex 0 too, and is alive
-            redirects = self.eaction in (uapi.TCA_EGRESS_REDIR, uapi.TCA_INGRESS_REDIR)
-            if redirects and uapi.TCA_MIRRED_BLOCKID not in options:
-                self.redirect = ifindex
+        if parms is None:
+            return
+        fields = wire.fixed(uapi.tc_mirred, options.data, parms)
+        _, _, self.control, _, _, self.eaction, ifindex = fields
+        redirects = self.eaction in (uapi.TCA_EGRESS_REDIR, uapi.TCA_INGRESS_REDIR)
+        # a redirect to a shared block (Linux 6.8) has ifindex 0 too, but its target is not gone
+        if redirects and uapi.TCA_MIRRED_BLOCKID not in options:
+            self.redirect = ifindex
 
 
 def qdiscs(messages: "Iterable[wire.Message]") -> "List[Qdisc]":
-    """The qdiscs among the messages of a reply."""
+    """Decode the qdiscs of a reply; skip other messages."""
     return [Qdisc(message) for message in messages if message[0] == uapi.RTM_NEWQDISC]
 
 
 def filters(messages: "Iterable[wire.Message]") -> "List[Filter]":
-    """The filters among the messages of a reply."""
+    """Decode the filters of a reply, with the priorities and hash tables; skip other messages."""
     return [Filter(message) for message in messages if message[0] == uapi.RTM_NEWTFILTER]
+
+
+# ---------------------------------------------------------------- requests
 
 
 def _request(
@@ -177,21 +195,34 @@ def _request(
     parent: int = 0,
     info: int = 0,
 ) -> Request:
-    return Request(type, flags, uapi.tcmsg.pack(0, ifindex, handle, parent, info) + attributes, _FIXED, step, object)
+    """Build a request. ``info`` is the priority and the protocol of a filter."""
+    fixed = uapi.tcmsg.pack(0, ifindex, handle, parent, info)
+    return Request(type, flags, fixed + attributes, _FIXED, step, object)
 
 
 def dump_qdiscs() -> Request:
-    """Read the qdiscs of all devices. A single RTM_GETQDISC would wake everybody who listens to TC; a dump is silent."""
+    """List the qdiscs of all devices.
+
+    A dump, because the kernel announces the reply to a request for a single qdisc to every listener
+    of the TC group.
+    """
     return _request(uapi.RTM_GETQDISC, uapi.NLM_F_DUMP, "list qdiscs", "of all links")
 
 
 def dump_filters(ifindex: int, parent: int, dev: str) -> Request:
-    """Read the filters under one parent, of every chain and priority."""
-    return _request(uapi.RTM_GETTFILTER, uapi.NLM_F_DUMP, "list filters", dev, ifindex=ifindex, parent=parent)
+    """List the filters of one parent, of every chain and priority."""
+    return _request(
+        uapi.RTM_GETTFILTER,
+        uapi.NLM_F_DUMP,
+        "list filters",
+        dev,
+        ifindex=ifindex,
+        parent=parent,
+    )
 
 
 def delete_qdisc(qdisc: Qdisc, dev: str) -> Request:
-    """Delete one qdisc; the kernel refuses if parent, handle or kind are no longer the same."""
+    """Delete one qdisc. The kernel refuses if its parent, handle or kind has changed."""
     return _request(
         uapi.RTM_DELQDISC,
         uapi.NLM_F_ACK,
@@ -205,13 +236,17 @@ def delete_qdisc(qdisc: Qdisc, dev: str) -> Request:
 
 
 def delete_filter(filter: Filter, parent: int, dev: str) -> Request:
-    """Delete one filter by its handle, and no sibling of its priority."""
+    """Delete one filter by its handle; the other filters of its priority stay.
+
+    ``parent`` is the one under which the filter was listed. A filter may report another parent.
+    """
     return _delete_filter(filter, parent, filter.handle, "delete %s filter" % filter.kind, dev)
 
 
 def delete_priority(filter: Filter, parent: int, dev: str) -> Request:
-    """Delete the whole priority that a filter belongs to, root table and all."""
-    return _delete_filter(filter, parent, 0, "delete %s filters of priority %d" % (filter.kind, filter.priority), dev)
+    """Delete the whole priority that a filter belongs to, with its root table."""
+    step = "delete %s filters of priority %d" % (filter.kind, filter.priority)
+    return _delete_filter(filter, parent, 0, step, dev)
 
 
 def _delete_filter(filter: Filter, parent: int, handle: int, step: str, dev: str) -> Request:
@@ -231,13 +266,13 @@ def _delete_filter(filter: Filter, parent: int, handle: int, step: str, dev: str
     )
 
 
-# The names of two steps that a kernel may lack the feature for.
+# The steps of the two requests that a kernel may lack a feature for.
 CREATE_INGRESS = "create qdisc (ingress)"
 CREATE_REDIRECT = "create redirect (u32, mirred)"
 
 
 def create_ingress(ifindex: int, dev: str) -> Request:
-    """Put an ingress qdisc on a device that has none."""
+    """Create an ``ingress`` qdisc on a device. Refused if it has one, or a clsact."""
     return _request(
         uapi.RTM_NEWQDISC,
         uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK,
@@ -251,24 +286,26 @@ def create_ingress(ifindex: int, dev: str) -> Request:
 
 
 def create_redirect(ifindex: int, parent: int, target: int, dev: str, priority: int = 0) -> Request:
-    """Send every frame that comes in on a device out of another: u32 match-all, mirred egress redirect, stolen.
+    """Redirect every packet that a device receives to another device, which sends it.
 
-    For a priority of 0 the kernel picks one, ahead of others that it picked and behind those below 32768 that somebody
-    chose (tcf_auto_prio(), net/sched/cls_api.c), and tells it in its reply (NLM_F_ECHO).
+    The filter is a u32 that matches all; its action is mirred egress redirect, "stolen". With a
+    priority of 0 the kernel chooses one: ahead of those that it chose before, behind those below
+    32768 that others chose (tcf_auto_prio(), net/sched/cls_api.c). Its reply reports the filter
+    with that priority (NLM_F_ECHO).
     """
-    mirred = wire.nested(
-        1,  # the first action of the row
+    parms = uapi.tc_mirred.pack(0, 0, uapi.TC_ACT_STOLEN, 0, 0, uapi.TCA_EGRESS_REDIR, target)
+    mirred = wire.attribute_nested(
+        1,  # the first action
         wire.attribute_string(uapi.TCA_ACT_KIND, "mirred"),
-        wire.nested(
-            uapi.TCA_ACT_OPTIONS,
-            wire.attribute(
-                uapi.TCA_MIRRED_PARMS,
-                uapi.tc_mirred.pack(0, 0, uapi.TC_ACT_STOLEN, 0, 0, uapi.TCA_EGRESS_REDIR, target),
-            ),
-        ),
+        wire.attribute_nested(uapi.TCA_ACT_OPTIONS, wire.attribute(uapi.TCA_MIRRED_PARMS, parms)),
     )
-    match_all = uapi.tc_u32_sel.pack(uapi.TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0) + uapi.tc_u32_key.pack(0, 0, 0, 0)
-    options = wire.nested(uapi.TCA_OPTIONS, wire.attribute(uapi.TCA_U32_SEL, match_all), wire.nested(uapi.TCA_U32_ACT, mirred))
+    match_all = uapi.tc_u32_sel.pack(uapi.TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0)
+    match_all += uapi.tc_u32_key.pack(0, 0, 0, 0)
+    options = wire.attribute_nested(
+        uapi.TCA_OPTIONS,
+        wire.attribute(uapi.TCA_U32_SEL, match_all),
+        wire.attribute_nested(uapi.TCA_U32_ACT, mirred),
+    )
     return _request(
         uapi.RTM_NEWTFILTER,
         uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK | uapi.NLM_F_ECHO,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's numbers and struct layouts, in the kernel's spelling, under the header each comes from.
+"""The kernel's numbers and struct layouts, with the kernel's names, under the header of each.
 
-Every layout starts with ``=``: native byte order, no padding but what is written. The few values that
-the kernel keeps in network order are converted where they are read.
+Every layout starts with ``=``: native byte order, and no padding except where it is written. The
+few values in network byte order are converted where they are read.
 """
 
 from struct import Struct
@@ -33,13 +33,14 @@ NLMSGERR_ATTR_OFFS = 2
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
+NETLINK_LISTEN_ALL_NSID = 8
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 
 nlmsghdr = Struct("=IHHII")  # len, type, flags, seq, pid
 nlattr = Struct("=HH")  # len, type
 
-# linux/socket.h (not in the user's copy)
+# linux/socket.h (the kernel's own; not in the headers for programs)
 SOL_NETLINK = 270
 
 # linux/rtnetlink.h
@@ -98,7 +99,7 @@ IFF_UP = 0x1
 IFF_RUNNING = 0x40
 IFF_LOWER_UP = 0x10000
 
-# The order is the one in which iproute2 prints them (ip/ipaddress.c, print_link_flags).
+# In the order in which iproute2 prints them (print_link_flags(), ip/ipaddress.c).
 IFF_NAMES = (
     (0x8, "LOOPBACK"),
     (0x2, "BROADCAST"),
@@ -149,7 +150,7 @@ ETH_P_ALL = 0x0003
 # linux/pkt_sched.h
 TC_H_ROOT = 0xFFFFFFFF
 TC_H_INGRESS = 0xFFFFFFF1  # TC_H_CLSACT is the same number
-TC_H_INGRESS_HANDLE = 0xFFFF0000  # the handle an ingress or clsact qdisc gets, "ffff:"
+TC_H_INGRESS_HANDLE = 0xFFFF0000  # of every ingress and clsact qdisc: "ffff:"
 TC_H_MIN_INGRESS = 0xFFF2
 TC_H_MIN_EGRESS = 0xFFF3
 
@@ -199,7 +200,7 @@ CLONE_NAMES = {
     CLONE_NEWNET: "network",
 }
 
-# linux/stat.h, which leaves them to sys/stat.h where there is one
+# linux/stat.h; with the C library, sys/stat.h defines them instead
 S_IFMT = 0o170000
 S_IFREG = 0o100000
 
@@ -216,18 +217,20 @@ IFF_ONE_QUEUE = 0x2000
 IFF_VNET_HDR = 0x4000
 IFF_TUN_EXCL = 0x8000
 
-ifreq = Struct("=16sH22x")  # name, flags: the two members that TUNSETIFF reads
+ifreq = Struct("=16sH22x")  # name, flags: the members that TUNSETIFF reads
 
 
 # asm/ioctl.h
 def ioctl(number: int, machine: str) -> int:
-    """The number of an ioctl on a machine, which goes by its name in uname(2). Those above are most machines' numbers.
+    """Convert the number of an ioctl to the one of a machine; ``machine`` is its name in uname(2).
 
-    The highest two bits say which way data goes: nowhere, to the kernel, from it. Some take three, parisc swaps two.
+    The numbers above are those of most machines. Their two highest bits are the direction of the
+    data: 0 none, 1 to the kernel, 2 from the kernel. Some machines have three bits for it; parisc
+    swaps 1 and 2.
     """
-    way, rest = number >> 30, number & 0x3FFFFFFF
+    direction, rest = number >> 30, number & 0x3FFFFFFF
     if machine.startswith(("alpha", "mips", "ppc", "sparc")):
-        return (1, 4, 2)[way] << 29 | rest
+        return (1, 4, 2)[direction] << 29 | rest
     if machine.startswith("parisc"):
-        return (0, 2, 1)[way] << 30 | rest
+        return (0, 2, 1)[direction] << 30 | rest
     return number

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bytes to messages and attributes, and back.
 
-A datagram is a row of messages, a message is a header, a fixed part of its family's and a row of
-attributes, and the value of an attribute may be a row of attributes again:
+A datagram is a series of messages. A message is a header, the fixed part of its family, and a
+series of attributes. The value of an attribute may be a series of attributes again:
 
-    | nlmsghdr | ifinfomsg, tcmsg ... | nlattr value pad | nlattr ( nlattr value pad | nlattr value ) | ...
-    '- len covers all of it ---------------------------------------------------------------------'
+    | nlmsghdr | ifinfomsg, tcmsg ... | nlattr value pad | nlattr ( nlattr value pad | ... ) |
+    '- the length of the message covers all of it -------------------------------------------'
 
-Nothing is copied while walking: a span is a pair ``(start, end)`` of offsets into the datagram, so that an
-error can say where in the datagram it happened. Lengths are checked here and nowhere else; what is not
-known passes through untouched. Sources: linux/netlink.h, RFC 3549.
+Parsing copies nothing: a span is a pair ``(start, end)`` of offsets in the datagram, so that an
+error can report its offset. Lengths are checked in this file and nowhere else. Unknown messages
+and attributes pass through unchanged. Sources: linux/netlink.h, RFC 3549.
 """
 
 from struct import Struct
@@ -21,11 +21,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-    # type, flags, sequence number, port, and the payload: data, start, end. It is taken apart where it is read, for there may be
-    # thousands of them, and to make an object takes longer than that.
+    # Type, flags, sequence number, port, and the payload as data, start and end. A plain tuple,
+    # because a dump may hold thousands of messages and an object takes longer to make.
     Message = Tuple[int, int, int, int, bytes, int, int]
     Span = Tuple[int, int]
-    Places = Dict[int, Span]  # by type: offset from the start of the row, and size
+    Places = Dict[int, Span]  # by type: offset of the value in the series, and its size
     Layout = Tuple[Callable[[bytes, int], Tuple[int, ...]], Tuple[int, ...], Places]
 
 _u16 = Struct("=H")
@@ -38,20 +38,25 @@ _unpack_attribute = uapi.nlattr.unpack_from
 
 
 def align(length: int) -> int:
-    """Round up to the next boundary of four bytes (NLMSG_ALIGN, NLA_ALIGN)."""
+    """Round up to a multiple of four bytes (NLMSG_ALIGN, NLA_ALIGN)."""
     return (length + 3) & ~3
 
 
-def messages(datagram: bytes) -> "List[Message]":
-    """The messages of a datagram, each as its type, flags, sequence number and port, and its payload as data, start and end.
+# ---------------------------------------------------------------- bytes to messages and attributes
 
-    Raises `Malformed` at the first header that cannot be true.
+
+def messages(datagram: bytes) -> "List[Message]":
+    """Split a datagram into its messages.
+
+    Raises `Malformed` at the first header with an impossible length.
     """
     found = []
     at, total = 0, len(datagram)
     while at < total:
         if total - at < _HEADER:
-            raise Malformed("%d bytes where a message header of %d belongs" % (total - at, _HEADER), at)
+            raise Malformed(
+                "expected a message header of %d bytes, found %d" % (_HEADER, total - at), at
+            )
         length, type, flags, sequence, port = _unpack_header(datagram, at)
         end = at + length
         if length < _HEADER or end > total:
@@ -62,12 +67,17 @@ def messages(datagram: bytes) -> "List[Message]":
 
 
 def attributes(data: bytes, start: int, end: int) -> "List[Tuple[int, Span]]":
-    """A row of attributes in their order: the type of each, without its flag bits, and the span of its value."""
+    """Split a series of attributes: the type of each, without its flag bits, and its value's span.
+
+    Raises `Malformed` at the first header with an impossible length.
+    """
     found = []
     at = start
     while at < end:
         if end - at < 4:  # the size of nlattr
-            raise Malformed("%d bytes where an attribute header of %d belongs" % (end - at, _ATTRIBUTE), at)
+            raise Malformed(
+                "expected an attribute header of %d bytes, found %d" % (_ATTRIBUTE, end - at), at
+            )
         length, type = _unpack_attribute(data, at)
         stop = at + length
         if length < 4 or stop > end:
@@ -77,41 +87,59 @@ def attributes(data: bytes, start: int, end: int) -> "List[Tuple[int, Span]]":
     return found
 
 
-def _number(layout: Struct) -> "Callable[[Row, int], Optional[int]]":
-    """A method that reads a number of a row's."""
+def fixed(layout: Struct, data: bytes, span: "Span") -> "Tuple[int, ...]":
+    """Unpack the layout at the start of a span."""
+    start, end = span
+    if end - start < layout.size:
+        raise too_short(layout.size, end - start, start)
+    return layout.unpack_from(data, start)
+
+
+def too_short(expected: int, found: int, offset: int) -> Malformed:
+    """The error for a layout or number that is longer than the bytes that hold it."""
+    return Malformed("expected %d bytes, found %d" % (expected, found), offset)
+
+
+def _number(layout: Struct) -> "Callable[[Attributes, int], Optional[int]]":
+    """Make a method of `Attributes` that reads one number."""
     size, unpack = layout.size, layout.unpack_from
 
-    def read(row: "Row", type: int) -> "Optional[int]":
-        place = row._places.get(type)
+    def read(self: "Attributes", type: int) -> "Optional[int]":
+        place = self._places.get(type)
         if place is None:
             return None
-        at = row.start + place[0]
+        at = self.start + place[0]
         if place[1] < size:
-            raise Malformed("%d bytes where %d belong" % (place[1], size), at)
-        number: int = unpack(row.data, at)[0]
+            raise too_short(size, place[1], at)
+        number: int = unpack(self.data, at)[0]
         return number
 
     return read
 
 
-class Row:
-    """A row of attributes, to be read by type. What is not there is None; of several of one type the last counts, as in the
-    kernel's nla_parse(). Raises `Malformed` for a row that cannot be true, and for a value too short for its type when read.
+class Attributes:
+    """A series of attributes, read by type.
+
+    An absent attribute reads as None. If a type occurs more than once, the last attribute counts,
+    as in the kernel's nla_parse(). The constructor raises `Malformed` for an impossible length;
+    reading a number raises it for a value that is too short.
     """
+
+    # Each method below looks its attribute up by itself: a helper would cost one call per value.
 
     __slots__ = ("data", "start", "_places")
 
     def __init__(self, data: bytes, start: int, end: int) -> None:
         self.data = data
         self.start = start
-        for unpack, headers, places in _layouts.get(end - start, ()):
+        for unpack, headers, places in layouts.get(end - start, ()):
             if unpack(data, start) == headers:
                 self._places = places
                 return
         self._places = _learn(data, start, end)
 
     def __iter__(self) -> "Iterator[int]":
-        """The types of the attributes that are there."""
+        """Iterate over the types of the attributes."""
         return iter(self._places)
 
     def __len__(self) -> int:
@@ -126,14 +154,19 @@ class Row:
     s32 = _number(Struct("=i"))
 
     def string(self, type: int) -> "Optional[str]":
-        """A string up to its NUL. Bytes that are not UTF-8 become lone surrogates, as os.fsdecode() has it."""
+        """Read a string, up to its NUL.
+
+        Bytes that are not UTF-8 become lone surrogates, as with os.fsdecode().
+        """
         place = self._places.get(type)
         if place is None:
             return None
         at = self.start + place[0]
-        return self.data[at : at + place[1]].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        value = self.data[at : at + place[1]]
+        return value.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
     def raw(self, type: int) -> "Optional[bytes]":
+        """Read a value as bytes."""
         place = self._places.get(type)
         if place is None:
             return None
@@ -141,122 +174,138 @@ class Row:
         return self.data[at : at + place[1]]
 
     def span(self, type: int) -> "Optional[Span]":
-        """Where in the datagram the value stands."""
+        """The span of a value in the datagram."""
         place = self._places.get(type)
         if place is None:
             return None
         at = self.start + place[0]
         return at, at + place[1]
 
-    def row(self, type: int) -> "Row":
-        """The attributes that the value is a row of; none where it is not there."""
+    def nested(self, type: int) -> "Attributes":
+        """Read a value that is a series of attributes; an empty series if the value is absent."""
         place = self._places.get(type)
         if place is None:
-            return _NONE
+            return _EMPTY
         at = self.start + place[0]
-        return Row(self.data, at, at + place[1])
+        return Attributes(self.data, at, at + place[1])
 
 
-# Layouts that were met, by the size of the row. The kernel tells of one kind of thing always alike: where all headers are those
-# of a row that was walked before, this one needs no walk. That takes a tenth of the time.
-_layouts: "Dict[int, List[Layout]]" = {}
+# A cache of layouts, by the size of a series in bytes. A layout has a function that unpacks only
+# the headers, the headers, and the places of the values. The kernel writes objects of one kind
+# alike: a series with the same headers as an earlier one need not be walked, which takes ten times
+# as long.
+layouts: "Dict[int, List[Layout]]" = {}
 
-# How many are kept, of all sizes and of one.
-_LAYOUTS, _LAYOUTS_OF_SIZE = 64, 4
+# Limits of the cache: the number of sizes, and of layouts of one size.
+MOST_LAYOUTS, MOST_LAYOUTS_OF_SIZE = 64, 4
 
 
 def _learn(data: bytes, start: int, end: int) -> "Places":
-    """Walk a row, and keep its layout."""
+    """Walk a series of attributes, and add its layout to the cache."""
     found = attributes(data, start, end)
     places = {type: (at - start, stop - at) for type, (at, stop) in found}
-    alike = _layouts.get(end - start, [])
-    if found and len(alike) < _LAYOUTS_OF_SIZE:
-        # the headers and nothing else: "=HH8xHH4xHH"
+    known = layouts.get(end - start, [])
+    if found and len(known) < MOST_LAYOUTS_OF_SIZE:
+        # the headers, without the values between them: "=HH8xHH4xHH"
         gaps = [after - at - _ATTRIBUTE for (_, (at, _)), (_, (after, _)) in zip(found, found[1:])]
         unpack = Struct("=HH" + "".join("%dxHH" % gap for gap in gaps)).unpack_from
-        if len(_layouts) >= _LAYOUTS:
-            _layouts.clear()
-        _layouts[end - start] = alike + [(unpack, unpack(data, start), places)]
+        if len(layouts) >= MOST_LAYOUTS:
+            layouts.clear()
+        layouts[end - start] = known + [(unpack, unpack(data, start), places)]
     return places
 
 
-_NONE = Row(b"", 0, 0)
+_EMPTY = Attributes(b"", 0, 0)
 
 
-class Told:
-    """What one message tells of a thing: a fixed part, which a subclass reads, and attributes, parsed when they are asked for."""
+class Decoded:
+    """Base class for an object decoded from one message: a fixed part, and attributes.
 
-    __slots__ = ("_message", "_row")
+    A subclass sets ``_layout``. Its constructor calls `_decode` and keeps the fields that it needs;
+    its properties read the attributes, which are parsed at the first use.
+    """
 
-    _fixed: int  # the size of the fixed part
+    __slots__ = ("_message", "_attributes")
 
-    def __init__(self, message: "Message") -> None:
+    _layout: Struct  # of the fixed part
+
+    def _decode(self, message: "Message") -> "Tuple[int, ...]":
+        """Keep the message; return the fields of its fixed part."""
+        _, _, _, _, data, start, end = message
+        layout = self._layout
+        if end - start < layout.size:
+            raise too_short(layout.size, end - start, start)
         self._message = message
-        self._row: Optional[Row] = None
+        self._attributes: Optional[Attributes] = None
+        return layout.unpack_from(data, start)
 
     @property
-    def attributes(self) -> Row:
-        """All the attributes that were told."""
-        if self._row is None:
+    def attributes(self) -> Attributes:
+        """All attributes of the message."""
+        if self._attributes is None:
             _, _, _, _, data, start, end = self._message
-            self._row = Row(data, start + self._fixed, end)
-        return self._row
-
-
-def fixed(layout: Struct, data: bytes, span: "Span") -> "Tuple[int, ...]":
-    """The fixed part at the beginning of a span."""
-    start, end = span
-    if end - start < layout.size:
-        raise Malformed("%d bytes where %d belong" % (end - start, layout.size), start)
-    return layout.unpack_from(data, start)
+            self._attributes = Attributes(data, start + self._layout.size, end)
+        return self._attributes
 
 
 def network_u16(number: int) -> int:
-    """Swap a 16-bit number between the host's order and the network's (htons, ntohs)."""
+    """Convert a 16-bit number from host to network byte order, or back (htons, ntohs)."""
     return int.from_bytes(_u16.pack(number), "big")
 
 
+# ---------------------------------------------------------------- messages and attributes to bytes
+
+
 def attribute(type: int, value: bytes) -> bytes:
-    """One attribute, padded to the next boundary. A value of over 65,531 bytes does not fit its length field."""
+    """Build an attribute with its padding. The value may have up to 65,531 bytes."""
     length = _ATTRIBUTE + len(value)
     return uapi.nlattr.pack(length, type) + value + bytes(-length & 3)
 
 
-def nested(type: int, *children: bytes) -> bytes:
-    """An attribute whose value is the given row of attributes."""
+def attribute_nested(type: int, *children: bytes) -> bytes:
+    """Build an attribute whose value is the series of the given attributes."""
     return attribute(type | uapi.NLA_F_NESTED, b"".join(children))
 
 
 def attribute_u16(type: int, number: int) -> bytes:
+    """Build an attribute with a 16-bit number."""
     return attribute(type, _u16.pack(number))
 
 
 def attribute_u32(type: int, number: int) -> bytes:
+    """Build an attribute with a 32-bit number."""
     return attribute(type, _u32.pack(number))
 
 
 def attribute_string(type: int, text: str) -> bytes:
-    """A string with its closing NUL; lone surrogates turn back into the bytes they came from."""
+    """Build an attribute with a string and its NUL.
+
+    Lone surrogates become the bytes that they stand for.
+    """
     return attribute(type, text.encode("utf-8", "surrogateescape") + b"\0")
 
 
 def message(type: int, flags: int, sequence: int, payload: bytes, port: int = 0) -> bytes:
-    """One message. ``port`` is the sender's; 0 leaves it to the kernel, which knows."""
+    """Build a message. ``port`` is the sender's; 0 lets the kernel fill it in."""
     length = _HEADER + len(payload)
-    return uapi.nlmsghdr.pack(length, type, flags, sequence, port) + payload + bytes(-length & 3)
+    header = uapi.nlmsghdr.pack(length, type, flags, sequence, port)
+    return header + payload + bytes(-length & 3)
 
 
 def path(data: bytes, start: int, end: int, offset: int) -> "Tuple[int, ...]":
-    """The types on the way down to the attribute whose header stands at ``offset``; empty if there is none."""
+    """The types that lead to the attribute whose header is at ``offset``; empty if there is none.
+
+    For example ``(18, 1)``: in the value of the attribute 18, the attribute 1.
+    """
     types: List[int] = []
     while True:
         try:
-            row = attributes(data, start, end)
+            found = attributes(data, start, end)
         except Malformed:
-            if types:  # a value that is no row of attributes
+            if types:  # this value is not a series of attributes
                 return ()
             raise
-        around = [found for found in row if found[1][0] - _ATTRIBUTE <= offset < found[1][1]]
+        around = [each for each in found if each[1][0] - _ATTRIBUTE <= offset < each[1][1]]
         if not around:
             return ()
         ((type, (start, end)),) = around

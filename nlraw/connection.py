@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A NETLINK_ROUTE connection inside one namespace.
+
+    ask      read; asks again after an overrun, a truncated datagram or a torn list
+    change   send once; if the answer is lost, the caller has to look at what the kernel did
+    events   multicast messages of the groups that the connection joined
+
+After a failure in the middle of an exchange the socket is closed, with whatever may still arrive on
+it; the next request opens another one, inside the same namespace. Source: netlink(7).
+"""
+
+import errno
+import posix
+from _socket import MSG_DONTWAIT
+from struct import Struct
+
+from . import uapi, wire
+from .errors import DumpInterrupted, Error, Lost, Refused, refused
+from .exchange import Exchange, Reply, Request
+from .netns import Namespace
+from .transport import SYSTEM, WRITER_PORT, Patience, System, close_socket, open_socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket as Socket
+    from types import TracebackType
+    from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
+
+    # A multicast message and the ID of its namespace, None for the connection's own. Instead of
+    # both, None: events were lost, look at everything again.
+    Event = Optional[Tuple[wire.Message, Optional[int]]]
+
+# The kernel fills at most 32 KiB of a dump into a datagram (netlink_dump(), af_netlink.c).
+BUFFER = 64 << 10
+LARGEST_BUFFER = 16 << 20
+
+# Requests in one datagram. Their ACKs, of about 800 bytes each, must fit the receive buffer of
+# usually 208 KiB together.
+WINDOW = 128
+
+# Seconds without a single message for us. This is long: the kernel answers before send() returns.
+SILENCE = 5.0
+
+# How often a list is asked for that changed while it was read, or whose answer was lost.
+ATTEMPTS = 40
+
+# Datagrams of events that one call of `receive_events` takes.
+EVENTS_AT_A_TIME = 2000
+
+_s32 = Struct("=i")
+
+
+class Connection:
+    """Requests to the kernel about one namespace, which must stay open as long as this does.
+
+    ``exclusive``: hold the writer port; wait for others who do, with ``patience``. ``groups``
+    (RTMGRP_*): join these multicast groups; each event goes to ``on_event``, if given.
+    ``all_namespaces``: also hear the namespaces that have an ID here (takes CAP_NET_BROADCAST).
+    ``silence``: seconds without an answer. ``system``: the socket factory and clock. ``on_request``
+    is called with the requests before each datagram.
+
+    Not to be used by two threads at a time. Each failure is an `Error`; a refusal of a request is
+    in that request's `Reply`.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        exclusive: bool = False,
+        groups: int = 0,
+        on_event: "Optional[Callable[[Event], None]]" = None,
+        all_namespaces: bool = False,
+        patience: "Optional[Patience]" = None,
+        silence: float = SILENCE,
+        system: System = SYSTEM,
+        on_request: "Optional[Callable[[Sequence[Request]], None]]" = None,
+    ) -> None:
+        self.path = namespace.path
+        self._namespace = namespace
+        self._patience = (patience or Patience()) if exclusive else None
+        self._groups = groups
+        self._on_event = on_event
+        self._hears_all = all_namespaces
+        self._silence = silence
+        self._system = system
+        self._on_request = on_request
+        self._is_quiet = groups != 0
+        self._buffer = BUFFER
+        self._window = WINDOW
+        self._sequence = int(system.time())
+        self._socket: Optional[Socket] = None
+        self._port = 0
+
+    @property
+    def is_exclusive(self) -> bool:
+        """True while this connection holds the writer port."""
+        return self._socket is not None and self._port == WRITER_PORT
+
+    @property
+    def is_quiet(self) -> bool:
+        """True if no event of a joined group has arrived since the first request, or was lost."""
+        return self._is_quiet and self._socket is not None
+
+    # ------------------------------------------------------------ requests
+
+    def ask(self, *requests: Request) -> "List[Reply]":
+        """Send requests that only read, in one datagram, and return a reply to each.
+
+        Several dumps may be among them. While one is in progress on the socket the kernel refuses
+        the next with EBUSY, or with ENOBUFS if other answers fill the receive buffer; it is asked
+        for again. Raises `DumpInterrupted` for a list that changes at every attempt, `Lost` for an
+        answer that is lost every time.
+        """
+        replies: Dict[Request, Reply] = {}
+        asked, left = requests, ATTEMPTS
+        while left:
+            left -= 1
+            try:
+                answers = self.change(*asked)
+            except Lost as error:
+                if not left or error.errno == errno.ETIMEDOUT:
+                    raise
+                continue
+            again = []
+            for reply in answers:
+                if reply.interrupted or (reply.error is not None and _is_put_off(reply)):
+                    again.append(reply)
+            if not again and asked is requests:
+                return answers
+            replies.update(zip(asked, answers))
+            if not again:
+                return [replies[request] for request in requests]
+            if all(map(_is_put_off, answers)):  # no dump of these is running: an older one is stuck
+                self._discard()
+            asked = tuple([reply.request for reply in again])
+        for reply in replies.values():
+            if reply.interrupted:
+                words = "the list changed while it was read, %d times in a row" % ATTEMPTS
+                raise DumpInterrupted(words, reply.request.step, reply.request.object)
+        return [replies[request] for request in requests]
+
+    def change(self, *requests: Request) -> "List[Reply]":
+        """Send requests in one datagram, once, and return a reply to each.
+
+        The kernel carries them out in order, and goes on after one that it refused. Raises `Lost`
+        if it is unknown which were carried out. More than `WINDOW` travel in several datagrams.
+        """
+        if not 0 < len(requests) <= self._window:
+            replies: List[Reply] = []
+            while len(replies) < len(requests):
+                replies += self.change(*requests[len(replies) : len(replies) + self._window])
+            return replies
+        if self._on_request is not None:
+            self._on_request(requests)
+        try:
+            socket = self._socket or self._open()
+            exchange = Exchange(requests, self._port, self._sequence)
+            self._sequence += len(requests)
+            self._converse(socket, exchange)
+        except OSError as error:
+            self._discard()
+            if isinstance(error, Error):
+                raise
+            if error.errno != errno.ENOBUFS:
+                raise refused(error, requests[0].step, requests[0].object) from None
+            self._window = max(1, self._window // 4)
+            raise refused(error, requests[0].step, requests[0].object, kind=Lost) from None
+        except BaseException:
+            self._discard()
+            raise
+        for reply in exchange.replies:
+            if reply.error is not None:
+                reply.error = _in_words(reply.error)
+        return exchange.replies
+
+    def _converse(self, socket: "Socket", exchange: Exchange) -> None:
+        socket.send(exchange.datagram())
+        receive = self._receive_from_all if self._hears_all else socket.recvfrom
+        deadline = 0.0  # the clock is read once there is something to wait for
+        while not exchange.is_finished:
+            try:
+                datagram, sender = receive(self._buffer, MSG_DONTWAIT)[:2]
+            except BlockingIOError:
+                deadline = deadline or self._system.monotonic() + self._silence
+                if not self._system.wait(socket, deadline - self._system.monotonic()):
+                    raise _lost(errno.ETIMEDOUT, exchange) from None
+                continue
+            if sender[0] == 0:  # the kernel; before connect() another process may send to our port
+                if len(datagram) == self._buffer:  # it fills the buffer, so it may be truncated
+                    self._buffer = min(self._buffer * 4, LARGEST_BUFFER)
+                    raise _lost(errno.EMSGSIZE, exchange)
+                if exchange.receive(datagram):
+                    deadline = 0.0
+                    continue
+                self._deliver(datagram, None)
+            now = self._system.monotonic()
+            deadline = deadline or now + self._silence
+            if now > deadline:
+                raise _lost(errno.ETIMEDOUT, exchange)
+
+    # ------------------------------------------------------------ events
+
+    def receive_events(self, seconds: float = 0.0) -> bool:
+        """Wait up to so many seconds for events, and deliver those that have arrived.
+
+        They go to ``on_event``, a bounded number at a time. Returns True if there were any.
+        """
+        try:
+            socket = self._socket or self._open()
+            if not self._system.wait(socket, seconds):
+                return False
+            for _ in range(EVENTS_AT_A_TIME):
+                try:
+                    datagram, sender, nsid = self._receive_from_all(self._buffer, MSG_DONTWAIT)
+                except BlockingIOError:
+                    break
+                except OSError as error:
+                    if error.errno != errno.ENOBUFS:
+                        raise
+                    self._lose_events()
+                    continue
+                if sender[0] == 0:
+                    self._deliver(datagram, nsid)
+            return True
+        except OSError as error:
+            self._discard()
+            raise refused(error, "receive events in", self.path) from None
+
+    def leave_groups(self) -> None:
+        """Leave the multicast groups, and be quiet no longer."""
+        self._is_quiet, self._groups = False, 0
+        if self._socket is not None:
+            try:
+                self._socket.bind((self._port, 0))
+            except OSError:  # whatever it is, the next request opens another socket
+                self._discard()
+
+    def _receive_from_all(
+        self, size: int, flags: int
+    ) -> "Tuple[bytes, Tuple[int, int], Optional[int]]":
+        """A datagram, its sender, and the ID of the namespace that an event comes from."""
+        assert self._socket is not None
+        datagram, ancillary, _, sender = self._socket.recvmsg(size, 64, flags)
+        for level, type, data in ancillary:
+            if (level, type) == (uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID):
+                return datagram, sender, _s32.unpack_from(data)[0]
+        return datagram, sender, None
+
+    def _deliver(self, datagram: bytes, nsid: "Optional[int]") -> None:
+        self._is_quiet = False
+        if self._on_event is not None:
+            for message in wire.messages(datagram):
+                self._on_event((message, nsid))
+
+    def _lose_events(self) -> None:
+        self._is_quiet = False
+        if self._on_event is not None:
+            self._on_event(None)
+
+    # ------------------------------------------------------------ the socket
+
+    def _open(self) -> "Socket":
+        self._socket, self._port = self._namespace.run(
+            lambda: open_socket(self._system, self._patience, self._groups, self._hears_all)
+        )
+        return self._socket
+
+    def _discard(self) -> None:
+        """Close the socket after a failure: the events that it would have received are lost."""
+        if self._socket is not None:
+            self.close()
+            if self._groups:
+                self._lose_events()
+
+    def close(self) -> None:
+        """Close the socket; the next request opens another one."""
+        if self._socket is not None:
+            close_socket(self._socket)
+            self._socket = None
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(
+        self,
+        kind: "Optional[Type[BaseException]]",
+        error: "Optional[BaseException]",
+        trace: "Optional[TracebackType]",
+    ) -> None:
+        self.close()
+
+
+def _is_put_off(reply: Reply) -> bool:
+    """True for a dump that was refused while another is running, or the receive buffer is full."""
+    if reply.error is None or not reply.request.is_dump:
+        return False
+    return reply.error.errno in (errno.EBUSY, errno.ENOBUFS)
+
+
+def _lost(number: int, exchange: Exchange) -> Lost:
+    request = exchange.replies[0].request
+    return Lost(number, posix.strerror(number), request.step, request.object)
+
+
+def _in_words(error: Refused) -> Refused:
+    """The same refusal: with the C library's words if the kernel has none, and the capability."""
+    number = error.errno or 0
+    words = error.words or posix.strerror(number)
+    if number == errno.EPERM:
+        words += "; it takes CAP_NET_ADMIN in the user namespace that owns the network namespace"
+    return Refused(number, words, error.step, error.object, error.attribute)

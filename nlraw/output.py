@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as text and as JSON, and the streams that they are printed on.
+
+This is the only file that prints. Names of interfaces and the like are bytes from outside: text
+shows them escaped, JSON holds them as they are.
+"""
+
+import posix
+import sys
+from errno import EAGAIN, errorcode
+from io import RawIOBase
+
+from .errors import Error
+from .report import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, List, Optional, Sequence, Tuple, Union
+
+    from .report import Report, Setup, Sweep, Tap, TcObject
+    from .selftest import Check
+
+    Row = Tuple[str, str, str]
+
+
+# ---------------------------------------------------------------- text
+
+
+def escape(text: str) -> str:
+    r"""Return text as printable ASCII: every other byte as ``\xNN``, a backslash doubled."""
+    return "".join(char if " " <= char <= "~" and char != "\\" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if char == "\\":
+        return "\\\\"
+    # a lone surrogate of this range stands for a byte that is not UTF-8; no other comes from the
+    # kernel or from an argument, but JSON may hold one
+    is_byte = "\udc80" <= char <= "\udcff"
+    data = char.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    return "".join("\\x%02x" % number for number in data)
+
+
+_OUTCOMES = {
+    "clean": "clean, nothing to remove",
+    "cleaned": "cleaned",
+    "would-clean": "would clean",
+    "in-use": "in use, nothing to be changed",
+    "skipped": "skipped, there is no uplink",
+    "failed": "failed",
+}
+
+
+def in_text(report: "Report") -> str:
+    """Return a report as text: a line on the namespace, then one for each TAP and TC object."""
+    uplink = ""
+    if report.uplink is not None:
+        form = " %s" if report.outcome == "skipped" else " (uplink %s)"
+        uplink = form % escape(report.uplink)
+    head = "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], uplink)
+    rows = [_tap_row(tap, report.outcome) for tap in report.taps]
+    rows += [_tc_row(found, report.outcome) for found in report.tc_removed]
+    return "\n".join([head] + _aligned(rows))
+
+
+def _tap_row(tap: "Tap", outcome: str) -> "Row":
+    verdict = tap.verdict
+    if tap.fresh:
+        verdict += " (fresh)"
+    if tap.deleted:
+        verdict += ", deleted"
+    elif tap.fresh and outcome in ("clean", "cleaned"):
+        verdict += ", spared"
+    carrier = "unknown" if tap.carrier is None else "on" if tap.carrier else "off"
+    facts = "ifindex %d, carrier %s, operstate %s, %s"
+    return (
+        escape(tap.ifname),
+        verdict,
+        facts % (tap.ifindex, carrier, tap.operstate, ",".join(tap.flags)),
+    )
+
+
+def _tc_row(found: "TcObject", outcome: str) -> "Row":
+    fate = "to be removed" if outcome == "would-clean" else "removed"
+    return escape(found.dev), "%s %s" % (escape(found.kind), found.object), fate
+
+
+def _aligned(rows: "Sequence[Row]") -> "List[str]":
+    """Return the rows as lines with aligned columns."""
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)] if rows else []
+    return ["  %-*s  %-*s  %s" % (widths[0], row[0], widths[1], row[1], row[2]) for row in rows]
+
+
+def sweep_in_text(swept: "Sweep") -> str:
+    """Return a sweep as text: the namespaces in which something was found, and the totals."""
+    shown = [
+        in_text(report)
+        for report in swept.namespaces
+        if report.taps or report.tc_removed or report.outcome == "failed"
+    ]
+    totals = swept.totals.fields().items()
+    sums = ", ".join("%s %s" % (number, name.replace("_", " ")) for name, number in totals)
+    return "\n".join(shown + [sums])
+
+
+def setup_in_text(made: "Setup") -> str:
+    """Return a setup as text: a line on the namespace, then what to configure a VMM with."""
+    lines = ["%s: %s" % (escape(made.netns), made.outcome)]
+    if made.cleanup is not None and made.cleanup.outcome != "clean":
+        lines += ["  before that: " + line for line in in_text(made.cleanup).splitlines()]
+    for role, device in (("TAP", made.tap), ("uplink", made.uplink)):
+        if device is not None:
+            facts = [
+                "%s %s" % (name, escape(str(value)))
+                for name, value in device.fields().items()
+                if value is not None
+            ]
+            lines.append("  %-6s  %s" % (role, ", ".join(facts)))
+    return "\n".join(lines)
+
+
+def check_in_text(check: "Check") -> str:
+    """Return one check of the self-test as text: its result, its duration, what was seen."""
+    if check.ok is None:
+        mark = ""
+    elif check.ok:
+        mark = "ok"
+    else:
+        mark = "FAILED" if check.remedy else "not run"
+    took = "%.1f ms" % (check.seconds * 1e3) if check.seconds else ""
+    seen = list(check.seen)
+    if check.remedy:
+        seen.append("remedy: " + check.remedy)
+    head = "%-7s %9s  %s" % (mark, took, escape(check.step))
+    return "\n".join([head] + [" " * 19 + escape(line) for line in seen])
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def in_json(value: "object") -> str:
+    """Return a report, or any value that JSON can hold, as one JSON document in ASCII.
+
+    A byte that is not UTF-8 is a lone surrogate. Written as the module json writes it, without that
+    module: Debian's python3-minimal lacks it, and importing it takes longer than a cleanup.
+    """
+    if isinstance(value, Error):
+        value = _error_fields(value)
+    elif isinstance(value, Record):  # `Setup.ahead` is no part of the JSON
+        value = {name: field for name, field in value.fields().items() if name != "ahead"}
+    if isinstance(value, dict):
+        pairs = ["%s: %s" % (in_json(name), in_json(field)) for name, field in value.items()]
+        return "{%s}" % ", ".join(pairs)
+    if isinstance(value, (list, tuple)):
+        return "[%s]" % ", ".join(map(in_json, value))
+    if isinstance(value, str):
+        return '"%s"' % "".join(map(_json_character, value))
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    raise TypeError(value)
+
+
+def _error_fields(error: Error) -> "object":
+    name = None if error.errno is None else errorcode.get(error.errno, str(error.errno))
+    return {"step": error.step, "object": error.object, "errno": name, "message": error.message}
+
+
+def _json_character(char: str) -> str:
+    if " " <= char <= "~":
+        return "\\" + char if char in '"\\' else char
+    data = char.encode("utf-16-be", "surrogatepass")  # above U+FFFF a pair of surrogates
+    return "".join("\\u%02x%02x" % pair for pair in zip(data[::2], data[1::2]))
+
+
+# ---------------------------------------------------------------- the streams
+
+
+class Unwritten(Exception):
+    """A result that could not be written to stdout."""
+
+
+def need_stdout() -> None:
+    """Raise `Unwritten` if stdout is closed, for a command whose result must not be lost."""
+    if sys.stdout is None:
+        raise Unwritten("stdout is closed; nothing was done")
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print a result on stdout, flushed. Raises `Unwritten` if not all of it could be written."""
+    if sys.stdout is None:
+        raise Unwritten("stdout is closed")
+    try:
+        if isinstance(getattr(sys.stdout, "buffer", None), RawIOBase):
+            _write_unbuffered((text + end).encode(sys.stdout.encoding, "backslashreplace"))
+        else:
+            sys.stdout.write(text + end)
+            sys.stdout.flush()
+    except OSError as error:
+        sys.stdout = open("/dev/null", "w")  # or the interpreter writes again when it ends
+        raise Unwritten(error.strerror) from None
+
+
+def _write_unbuffered(rest: bytes) -> None:
+    """Write all bytes to an unbuffered stdout (`python -u`).
+
+    RawIOBase.write() may write only a part, and a text stream above it drops the rest silently.
+    """
+    while rest:
+        written = sys.stdout.buffer.write(rest)
+        if not written:
+            raise OSError(EAGAIN, posix.strerror(EAGAIN))
+        rest = rest[written:]
+
+
+def complain(text: str) -> None:
+    """Print a line on stderr, escaped. If that fails, the work goes on."""
+    hint("nlraw: " + escape(text) + "\n")
+
+
+def complain_about(report: "Union[Report, Setup]", prefix: str = "") -> None:
+    """Print the error of a report on stderr, if it has one, with its namespace."""
+    error = report.error
+    if error is not None:
+        if error.object != report.netns:  # else the error names the namespace itself
+            prefix += report.netns + ": "
+        complain(prefix + str(error))
+
+
+def hint(text: str) -> None:
+    """Print text on stderr as it is. If that fails, the work goes on."""
+    if sys.stderr is not None:
+        try:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:
+            sys.stderr = open("/dev/null", "w")
+
+
+def progress() -> "Optional[Callable[[str, int, int], None]]":
+    """Return a function that shows progress in one line of the terminal, None if there is none.
+
+    It takes what is being done, the number of namespaces done, and their total. The line appears
+    after a second, changes at most every 0.1 s, and vanishes at the end.
+    """
+    if sys.stderr is None or not sys.stderr.isatty():
+        return None
+    import time
+
+    begin = time.monotonic() + 1.0
+    last: Optional[float] = None  # when the line was last written, None if it is not shown
+
+    def show(doing: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total and last is not None:
+            last = None
+            hint("\r\x1b[K")
+        elif done < total and now > (begin if last is None else last + 0.1):
+            last = now
+            hint("\r\x1b[Knlraw: %s %d of %d namespaces" % (doing, done, total))
+
+    return show
