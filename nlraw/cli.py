@@ -350,7 +350,7 @@ def main(arguments: "Optional[Sequence[str]]" = None) -> int:
 
 
 def _ended(run: "Callable[[], int]") -> int:
-    """Return the exit status that `run` returns or that its exception means, which is printed."""
+    """Run a function that returns an exit status; print an error, and return the status for it."""
     try:
         return run()
     except Invalid as error:
@@ -364,7 +364,7 @@ def _ended(run: "Callable[[], int]") -> int:
     except Unwritten as error:
         complain("the result could not be written: %s" % error)
         return FAILED
-    except (OSError, ImportError, MemoryError) as error:  # Python lacks memory, a module, ...
+    except (OSError, ImportError, MemoryError) as error:  # Python itself lacks something
         complain("run the command: %s" % (str(error) or type(error).__name__))
         return FAILED
 

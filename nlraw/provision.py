@@ -234,6 +234,8 @@ class _Builder:
         tap = link.only(replies[0])
         addresses = inet.addresses(replies[1].answer())
         routes = inet.default_routes(replies[2].answer())
+        route = next((each for each in routes if each.ifindex == uplink.ifindex), None)
+        gateway = None if route is None else route.gateway  # read before anything is made
         mtu = uplink.mtu or 0
         try:
             ahead = self.connect(tap, uplink, mtu)
@@ -242,7 +244,6 @@ class _Builder:
             _undo(error, lambda: persist(fd, name, False), lambda: self.disconnect(tap, uplink))
             raise
         local = next((each for each in addresses if each.ifindex == uplink.ifindex), None)
-        route = next((each for each in routes if each.ifindex == uplink.ifindex), None)
         return (
             CreatedTap(ifname=name, ifindex=tap.ifindex, address=tap.address, mtu=mtu),
             Uplink(
@@ -252,7 +253,7 @@ class _Builder:
                 mtu=mtu,
                 local=local and local.local,
                 prefixlen=local and local.prefixlen,
-                gateway=route and route.gateway,
+                gateway=gateway,
             ),
             ahead,
         )

@@ -21,9 +21,14 @@ class Record:
 
     __slots__: "Tuple[str, ...]" = ()
 
+    # The values of fields that may be left out.
+    _defaults: "Dict[str, object]" = {}
+
     def __init__(self, **fields: "object") -> None:
         if len(fields) != len(self.__slots__):
-            raise TypeError("%s takes %s" % (type(self).__name__, ", ".join(self.__slots__)))
+            fields = dict(self._defaults, **fields)
+            if len(fields) != len(self.__slots__):
+                raise TypeError("%s takes %s" % (type(self).__name__, ", ".join(self.__slots__)))
         for name, value in fields.items():
             _set(self, name, value)  # an AttributeError if it is none of the slots
 
@@ -36,6 +41,10 @@ class Record:
     def fields(self) -> "Dict[str, object]":
         """The fields by name, in order."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+    def document(self) -> "Dict[str, object]":
+        """The fields that the JSON has."""
+        return self.fields()
 
     def replace(self: "R", **changes: "object") -> "R":
         """A copy with some fields changed."""
@@ -77,12 +86,23 @@ class Result(Record):
         return self
 
 
+class Holder(Record):
+    """A process that holds a TAP: its ID, and its command name."""
+
+    __slots__ = ("pid", "comm")
+
+    if TYPE_CHECKING:
+        pid: int
+        comm: str
+
+
 class Tap(Record):
     """One matching TAP.
 
     ``verdict`` is "orphan" or "in-use". ``fresh``: an orphan that no second open ever attached to.
     ``carrier`` is None if the kernel did not report it. ``operstate`` and ``flags`` use iproute2's
     names; they lag the carrier. ``deleted``: nlraw asked for its deletion, and it is gone.
+    ``holders`` is a tuple of `Holder`, None if they were not asked for.
     """
 
     __slots__ = (
@@ -94,7 +114,15 @@ class Tap(Record):
         "operstate",
         "flags",
         "deleted",
+        "holders",
     )
+    _defaults = {"holders": None}
+
+    def document(self) -> "Dict[str, object]":
+        fields = self.fields()
+        if self.holders is None:
+            del fields["holders"]
+        return fields
 
     if TYPE_CHECKING:
         ifname: str
@@ -105,17 +133,52 @@ class Tap(Record):
         operstate: Optional[str]
         flags: Tuple[str, ...]
         deleted: bool
+        holders: Optional[Tuple[Holder, ...]]
 
 
 class TcObject(Record):
-    """A qdisc or filter: its device, "qdisc" or "filter", its kind."""
+    """A qdisc or filter: its device, "qdisc" or "filter", its kind.
 
-    __slots__ = ("dev", "object", "kind")
+    A filter also has its ``priority``, and as ``target`` the name of the device that it redirects
+    to, None if that is gone. ``dev`` is "block N" for a filter in a shared block.
+    """
+
+    __slots__ = ("dev", "object", "kind", "priority", "target")
+    _defaults = {"priority": None, "target": None}
+
+    def document(self) -> "Dict[str, object]":
+        fields = self.fields()
+        if self.object == "qdisc":
+            del fields["priority"], fields["target"]
+        return fields
 
     if TYPE_CHECKING:
         dev: str
         object: str
         kind: str
+        priority: Optional[int]
+        target: Optional[str]
+
+
+class Ignored(Record):
+    """A link that matches by name and is not a TAP; ``kind`` is the driver's name for it."""
+
+    __slots__ = ("ifname", "kind")
+
+    if TYPE_CHECKING:
+        ifname: str
+        kind: str
+
+
+class DeadRedirect(Record):
+    """A redirect on an uplink whose target is gone, seen and left."""
+
+    __slots__ = ("dev", "kind", "priority")
+
+    if TYPE_CHECKING:
+        dev: str
+        kind: str
+        priority: int
 
 
 class Report(Result):
@@ -123,11 +186,21 @@ class Report(Result):
 
     ``netns`` is a path, or "current"; ``uplink`` the container interface's name, None if it has
     none. ``outcome`` is "clean", "cleaned", "would-clean", "in-use", "skipped" or "failed".
-    ``taps`` is a tuple of `Tap`, ``tc_removed`` one of `TcObject`. ``error`` is the `Error` of a
-    failure, else None.
+    ``taps`` is a tuple of `Tap`, ``tc_removed`` one of `TcObject`, ``ignored`` one of `Ignored`,
+    ``dead_redirects`` one of `DeadRedirect`. ``error`` is the `Error` of a failure, else None.
     """
 
-    __slots__ = ("netns", "uplink", "outcome", "taps", "tc_removed", "error")
+    __slots__ = (
+        "netns",
+        "uplink",
+        "outcome",
+        "taps",
+        "tc_removed",
+        "ignored",
+        "dead_redirects",
+        "error",
+    )
+    _defaults = {"ignored": (), "dead_redirects": ()}
 
     if TYPE_CHECKING:
         netns: str
@@ -135,6 +208,8 @@ class Report(Result):
         outcome: str
         taps: Tuple[Tap, ...]
         tc_removed: Tuple[TcObject, ...]
+        ignored: Tuple[Ignored, ...]
+        dead_redirects: Tuple[DeadRedirect, ...]
 
 
 class CreatedTap(Record):
@@ -176,6 +251,11 @@ class Setup(Result):
     """
 
     __slots__ = ("netns", "outcome", "cleanup", "tap", "uplink", "error", "ahead")
+
+    def document(self) -> "Dict[str, object]":
+        fields = self.fields()
+        del fields["ahead"]
+        return fields
 
     if TYPE_CHECKING:
         netns: str

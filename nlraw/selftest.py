@@ -56,7 +56,7 @@ _TUN = (
 )
 _INGRESS = "enable CONFIG_NET_SCH_INGRESS"
 _REDIRECT = "enable CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIRRED"
-_REPORT = "the host lacks nothing here: please report this, with the whole output"
+_BUG = "the host lacks nothing here: please report this, with the whole output"
 
 
 class Check(Record):
@@ -157,11 +157,11 @@ class _Story:
             (self.create_tap, "create a persistent TAP (tun)", _TUN),
             (self.add_ingress, "put an ingress qdisc on both (ingress)", _INGRESS),
             (self.add_redirects, "redirect each to the other (u32, mirred)", _REDIRECT),
-            (self.hold, "hold the TAP, as a VMM does", _REPORT),
-            (self.refuse, "a cleanup is refused and changes nothing", _REPORT),
-            (self.kill, "kill the holder: an orphan is left", _REPORT),
-            (self.clean_up, "clean up", _REPORT),
-            (self.find_nothing, "a second cleanup finds nothing", _REPORT),
+            (self.hold, "hold the TAP, as a VMM does", _BUG),
+            (self.refuse, "a cleanup is refused and changes nothing", _BUG),
+            (self.kill, "kill the holder: an orphan is left", _BUG),
+            (self.clean_up, "clean up", _BUG),
+            (self.find_nothing, "a second cleanup finds nothing", _BUG),
         ]
 
     def enter_user_namespace(self) -> "Seen":
