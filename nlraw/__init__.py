@@ -32,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .node import sweep
     from .provision import setup
-    from .removal import cleanup, scan
+    from .pod import cleanup, scan
 
 __version__ = "0.1.0"
 
@@ -64,9 +64,9 @@ def __getattr__(name: str) -> object:
     """Import a function when it is first used, because most programs use one of them (PEP 562)."""
     found: object
     if name in ("cleanup", "scan"):
-        from . import removal
+        from . import pod
 
-        found = getattr(removal, name)
+        found = getattr(pod, name)
     elif name == "setup":
         from . import provision
 

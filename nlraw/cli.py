@@ -12,7 +12,7 @@ import sys
 from . import __version__, options, output, verdict
 from .errors import Error, Invalid
 from .netns import DIRECTORIES
-from .options import Command, Option
+from .options import Command
 from .output import Unwritten, complain, say
 from .verdict import Target
 
@@ -27,78 +27,61 @@ if TYPE_CHECKING:
 DONE, FAILED, USAGE, IN_USE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
-# ---------------------------------------------------------------- the options
-
-
-_NETNS = "a PID, a path, or a name as in `ip netns`%s(default: the current one)"
-NETNS = Option("n", "netns", "NETNS", _NETNS % " ")
-NETNSES = Option("n", "netns", "NETNS", _NETNS % "; may be repeated\n", many=True)
-MATCH = Option("m", "match", "GLOB", "names of TAPs, with * and ? (default: %s)" % verdict.MATCH)
-UPLINK = Option(
-    "u",
-    "uplink",
-    "NAME",
-    "the container interface; auto: the device of the default route;\n"
-    "none: need none, and change TC state on orphans only (default: %s)" % verdict.UPLINK,
-)
-JSON = Option(
-    "j", "json", "", "print one JSON document, with iproute2's key names where it has them"
-)
-DRY_RUN = Option("N", "dry-run", "", "report what would be done, and change nothing")
-TAP = Option("", "tap", "NAME", "the name of the TAP (default: %s)" % verdict.TAP)
-OWNER = Option(
-    "", "owner", "UID", "the user who may attach to the TAP without privilege (default: the caller)"
-)
-GROUP = Option(
-    "",
-    "group",
-    "GID",
-    "the group that may attach; if an owner is set too, both must match\n"
-    "(default: the caller's; none with --owner)",
-)
-ADDRESS = Option(
-    "", "address", "CIDR", "an address to put on the TAP, such as 10.9.8.1/24 (default: none)"
-)
-DIR = Option("", "dir", "DIR", "search this directory instead; may be repeated", many=True)
-PROC = Option("", "proc", "", "visit the namespaces of all processes instead")
-INCLUDE_FRESH = Option("", "include-fresh", "", "remove fresh orphans too")
-JOBS = Option("", "jobs", "N", "how many namespaces to clean up at a time (default: 64)")
-METRICS = Option(
-    "", "metrics", "FILE", "write the totals to this file, for Prometheus' textfile collector"
-)
-HELP = Option("h", "help", "", "show this help")
-
-
 # ---------------------------------------------------------------- the commands
 
 
 def scan(given: "Options") -> int:
     """Run `nlraw scan`: report what a cleanup would do. A TAP in use is no error."""
-    from .removal import preview_of
+    from .pod import preview_of
 
-    return _each_namespace(given, preview_of)
+    names: List[Optional[str]] = _namespaces(given) if "netns" in given else [None]
+    who = "who" in given
+    return _each_namespace(given, names, lambda netns, target: preview_of(netns, target, who))
 
 
 def cleanup(given: "Options") -> int:
     """Run `nlraw cleanup`."""
-    from .removal import clean_up
+    _need_namespace(given, "cleanup")
+    from .pod import clean_up
     from .transport import Patience
 
-    dry_run = "dry-run" in given
+    dry_run, who = "dry-run" in given, "who" in given
+    wait = options.wait(given)
     patience = Patience()  # one for the command, however many namespaces have a busy writer port
-    return _each_namespace(given, lambda netns, target: clean_up(netns, target, dry_run, patience))
+
+    def act(netns: "Optional[str]", target: Target) -> "Report":
+        return clean_up(netns, target, dry_run, patience=patience, wait=wait, who=who)
+
+    return _each_namespace(given, _namespaces(given), act)
 
 
-def _each_namespace(given: "Options", act: "Callable[[Optional[str], Target], Report]") -> int:
-    """Act on each namespace named, then print the reports. No failure ends it early."""
+def _need_namespace(given: "Options", command: str) -> None:
+    """Raise `Invalid` if no namespace is named: on a node, the current one is the node's."""
+    if "netns" not in given:
+        words = (
+            "a namespace is needed: `-n` and a PID, a path or a name as in `ip netns`;"
+            " for the current one, `-n current`"
+        )
+        raise Invalid(words, command)
+
+
+def _namespaces(given: "Options") -> "List[Optional[str]]":
+    """The namespaces named; None is the current one."""
+    names = options.texts(given, "netns")
+    return [None if name == options.CURRENT else name for name in names]
+
+
+def _each_namespace(
+    given: "Options",
+    names: "Sequence[Optional[str]]",
+    act: "Callable[[Optional[str], Target], Report]",
+) -> int:
+    """Act on each namespace, then print the reports. No failure ends it early."""
     target = _target(given)
-    names: List[Optional[str]] = [None]
-    if "netns" in given:
-        names = [options.decode(name) for name in given["netns"]]
     reports = []
     for name in names:
         report = act(name, target)
-        output.complain_about(report)
+        output.complain_about(report, uplinks=target.uplinks)
         reports.append(report)
     # not earlier: output that fails must not keep other namespaces from being cleaned up
     if "json" in given:
@@ -110,17 +93,21 @@ def _each_namespace(given: "Options", act: "Callable[[Optional[str], Target], Re
 
 def setup(given: "Options") -> int:
     """Run `nlraw setup`."""
+    _need_namespace(given, "setup")
     from .provision import set_up
 
     output.need_stdout()  # the caller cannot configure a VMM without the result
     made = set_up(
-        netns=options.optional_text(given, "netns"),
+        netns=_namespaces(given)[0],
         tap=options.text(given, "tap", verdict.TAP),
         owner=options.number(given, "owner"),
         group=options.number(given, "group"),
         address=options.optional_text(given, "address"),
-        match=options.text(given, "match", verdict.MATCH),
+        match=options.texts(given, "match", [verdict.MATCH]),
         uplink=options.text(given, "uplink", verdict.UPLINK),
+        exclude=options.texts(given, "exclude"),
+        wait=options.wait(given),
+        who="who" in given,
     )
     output.complain_about(made)
     for found in dict.fromkeys(made.ahead):
@@ -140,15 +127,19 @@ def sweep(given: "Options") -> int:
     swept = node.sweep(
         dirs=given.get("dir"),
         proc="proc" in given,
-        match=options.text(given, "match", verdict.MATCH),
-        uplink=options.text(given, "uplink", verdict.UPLINK),
+        match=options.texts(given, "match", [verdict.MATCH]),
+        uplink=options.texts(given, "uplink", [verdict.UPLINK]),
         include_fresh="include-fresh" in given,
         jobs=options.number(given, "jobs"),
         dry_run="dry-run" in given,
         progress=output.progress(),
+        exclude=options.texts(given, "exclude"),
+        keep_in_use="keep-in-use" in given,
+        include_node="include-node" in given,
     )
+    uplinks = options.texts(given, "uplink", [verdict.UPLINK])
     for report in swept.namespaces:
-        output.complain_about(report)
+        output.complain_about(report, uplinks=uplinks)
     status = _status(swept.namespaces)
     if "metrics" in given:
         from . import metrics
@@ -228,7 +219,10 @@ def _print_checks(story: "Iterable[Check]", as_json: bool) -> int:
 
 def _target(given: "Options") -> Target:
     return Target(
-        options.text(given, "match", verdict.MATCH), options.text(given, "uplink", verdict.UPLINK)
+        match=options.texts(given, "match", [verdict.MATCH]),
+        uplink=options.texts(given, "uplink", [verdict.UPLINK]),
+        exclude=options.texts(given, "exclude"),
+        keep_in_use="keep-in-use" in given,
     )
 
 
@@ -247,16 +241,16 @@ COMMANDS = {
         "A TAP whose carrier is on is in use. One whose carrier is off is an orphan: its VMM is\n"
         "gone. The outcome is the one that a cleanup would have. The exit status is 0 even if a\n"
         "TAP is in use.",
-        (NETNSES, MATCH, UPLINK, JSON, HELP),
+        options.SCAN,
         scan,
     ),
     "cleanup": Command(
         "remove orphan TAPs, their TC state first",
-        "Removes every matching TAP that nobody holds, the redirects to it on the uplink, and\n"
-        "redirects whose target is gone. If any matching TAP is in use, nothing is changed and\n"
-        "the exit status is 3. If there is no uplink, nothing is touched. One VM per namespace is\n"
-        "assumed.",
-        (NETNSES, MATCH, UPLINK, DRY_RUN, JSON, HELP),
+        "Removes every matching TAP that nobody holds, the redirects to it, and redirects on the\n"
+        "uplinks whose target is gone. If any matching TAP is in use, nothing is changed and the\n"
+        "exit status is 3; with --keep-in-use it stays and the orphans beside it go. If there is\n"
+        "no uplink, nothing is touched. One VM per namespace is assumed.",
+        options.CLEANUP,
         cleanup,
     ),
     "setup": Command(
@@ -264,18 +258,18 @@ COMMANDS = {
         "Create-only: it fails if the name is taken. If a step fails, it removes what it made.\n"
         "Prints what to configure the VMM with. If a matching TAP is in use, nothing is changed\n"
         "and the exit status is 3.",
-        (NETNS, TAP, OWNER, GROUP, ADDRESS, MATCH, UPLINK, JSON, HELP),
+        options.SETUP,
         setup,
     ),
     "sweep": Command(
         "clean up every namespace of a node",
-        "Visits every namespace in %s.\n"
-        "A namespace with a TAP in use is left alone, which is not an error. A fresh orphan, to\n"
-        "which no second open ever attached, is spared: its VM may be starting right now. If the\n"
-        "VMM inherits the creating descriptor, every orphan looks fresh: give --include-fresh\n"
-        "then. If one namespace fails, the others go on and the exit status is 1."
-        % ", ".join(DIRECTORIES),
-        (DIR, PROC, INCLUDE_FRESH, JOBS, MATCH, UPLINK, DRY_RUN, METRICS, JSON, HELP),
+        "Visits every namespace in %s,\n"
+        "but not that of this command or of process 1, which is the node's. A namespace with a\n"
+        "TAP in use is left alone, which is not an error. A fresh orphan, to which no second open\n"
+        "ever attached, is spared: its VM may be starting right now. If the VMM inherits the\n"
+        "creating descriptor, every orphan looks fresh: give --include-fresh then. If one\n"
+        "namespace fails, the others go on and the exit status is 1." % ", ".join(DIRECTORIES),
+        options.SWEEP,
         sweep,
     ),
     "hook": Command(
@@ -287,7 +281,7 @@ COMMANDS = {
         "container has the host's network, which is the hook's own, or its namespace is gone,\n"
         "nothing is done. For bad input the exit status is 1. Start it with `python3 -I` and full\n"
         "paths: see the README.",
-        (MATCH, UPLINK, HELP),
+        options.HOOK,
         hook,
     ),
     "selftest": Command(
@@ -295,7 +289,7 @@ COMMANDS = {
         "Builds a pod-like namespace, kills a process that holds the TAP as a VMM does, shows the\n"
         "orphan, and cleans up. Needs root, or a user who may create user namespaces. Touches\n"
         "nothing outside the namespaces that it makes.",
-        (JSON, HELP),
+        options.SELFTEST,
         selftest,
     ),
 }
@@ -378,7 +372,9 @@ def _run(arguments: "Sequence[str]") -> int:
     elif not name:
         raise Invalid("a command is needed; see `nlraw --help`")
     elif name not in COMMANDS:
-        raise Invalid("there is no such command; see `nlraw --help`", name)
+        from .mistakes import unknown_command
+
+        raise unknown_command(name, COMMANDS)
     else:
         given = parse(name, arguments[1:])
         if "help" not in given:

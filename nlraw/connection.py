@@ -18,7 +18,16 @@ from . import uapi, wire
 from .errors import DumpInterrupted, Error, Lost, Refused, refused
 from .exchange import Exchange, Reply, Request
 from .netns import Namespace
-from .transport import SYSTEM, WRITER_PORT, Patience, System, close_socket, open_socket
+from .transport import (
+    SYSTEM,
+    WRITER_PORT,
+    Allowance,
+    Patience,
+    Spending,
+    System,
+    close_socket,
+    open_socket,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +66,7 @@ class Connection:
     (RTMGRP_*): join these multicast groups; each event goes to ``on_event``, if given.
     ``all_namespaces``: also hear the namespaces that have an ID here (takes CAP_NET_BROADCAST).
     ``silence``: seconds without an answer. ``system``: the socket factory and clock. ``on_request``
-    is called with the requests before each datagram.
+    is called with the requests before each datagram. ``allowance`` limits what a look may read.
 
     Not to be used by two threads at a time. Each failure is an `Error`; a refusal of a request is
     in that request's `Reply`.
@@ -74,17 +83,21 @@ class Connection:
         silence: float = SILENCE,
         system: System = SYSTEM,
         on_request: "Optional[Callable[[Sequence[Request]], None]]" = None,
+        allowance: "Optional[Allowance]" = None,
     ) -> None:
         self.path = namespace.path
+        self.groups = groups
         self._namespace = namespace
         self._patience = (patience or Patience()) if exclusive else None
-        self._groups = groups
         self._on_event = on_event
         self._hears_all = all_namespaces
         self._silence = silence
         self._system = system
         self._on_request = on_request
+        self._allowance = allowance or Allowance()
+        self._is_joined = True
         self._is_quiet = groups != 0
+        self._is_split = False
         self._buffer = BUFFER
         self._window = WINDOW
         self._sequence = int(system.time())
@@ -97,8 +110,16 @@ class Connection:
         return self._socket is not None and self._port == WRITER_PORT
 
     @property
+    def is_torn(self) -> bool:
+        """True if a list may be incomplete: it took several datagrams, and an event arrived.
+
+        The kernel does not flag such a list of qdiscs or filters: it resumes by position.
+        """
+        return self._is_split and not self.is_quiet
+
+    @property
     def is_quiet(self) -> bool:
-        """True if no event of a joined group has arrived since the first request, or was lost."""
+        """True if no event of a joined group has arrived since the look began, or was lost."""
         return self._is_quiet and self._socket is not None
 
     # ------------------------------------------------------------ requests
@@ -130,6 +151,7 @@ class Connection:
             replies.update(zip(asked, answers))
             if not again:
                 return [replies[request] for request in requests]
+            self._allowance.refund()
             if all(map(_is_put_off, answers)):  # no dump of these is running: an older one is stuck
                 self._discard()
             asked = tuple([reply.request for reply in again])
@@ -176,6 +198,7 @@ class Connection:
     def _converse(self, socket: "Socket", exchange: Exchange) -> None:
         socket.send(exchange.datagram())
         receive = self._receive_from_all if self._hears_all else socket.recvfrom
+        spending = Spending(self._allowance, exchange, self._system)
         deadline = 0.0  # the clock is read once there is something to wait for
         while not exchange.is_finished:
             try:
@@ -189,7 +212,9 @@ class Connection:
                 if len(datagram) == self._buffer:  # it fills the buffer, so it may be truncated
                     self._buffer = min(self._buffer * 4, LARGEST_BUFFER)
                     raise _lost(errno.EMSGSIZE, exchange)
-                if exchange.receive(datagram):
+                is_ours = exchange.receive(datagram)
+                spending.count(len(datagram))
+                if is_ours:
                     deadline = 0.0
                     continue
                 self._deliver(datagram, None)
@@ -197,6 +222,9 @@ class Connection:
             deadline = deadline or now + self._silence
             if now > deadline:
                 raise _lost(errno.ETIMEDOUT, exchange)
+        spending.settle()
+        if exchange.datagrams > 2 and len(exchange.replies) == 1:  # the last one is DONE
+            self._is_split = True
 
     # ------------------------------------------------------------ events
 
@@ -226,12 +254,25 @@ class Connection:
             self._discard()
             raise refused(error, "receive events in", self.path) from None
 
+    def begin_look(self) -> None:
+        """Begin another look: renew the allowance, join the groups again, and be quiet again."""
+        self._allowance.renew()
+        self._is_quiet = self.groups != 0
+        self._is_split = False
+        if not self._is_joined:
+            self._bind(self.groups)
+            self._is_joined = True
+
     def leave_groups(self) -> None:
-        """Leave the multicast groups, and be quiet no longer."""
-        self._is_quiet, self._groups = False, 0
+        """Leave the multicast groups until the next look: own changes are not worth an event."""
+        if self._is_joined and self.groups:
+            self._bind(0)
+            self._is_joined = False
+
+    def _bind(self, groups: int) -> None:
         if self._socket is not None:
             try:
-                self._socket.bind((self._port, 0))
+                self._socket.bind((self._port, groups))
             except OSError:  # whatever it is, the next request opens another socket
                 self._discard()
 
@@ -261,7 +302,7 @@ class Connection:
 
     def _open(self) -> "Socket":
         self._socket, self._port = self._namespace.run(
-            lambda: open_socket(self._system, self._patience, self._groups, self._hears_all)
+            lambda: open_socket(self._system, self._patience, self.groups, self._hears_all)
         )
         return self._socket
 
@@ -269,7 +310,8 @@ class Connection:
         """Close the socket after a failure: the events that it would have received are lost."""
         if self._socket is not None:
             self.close()
-            if self._groups:
+            self._is_joined = True  # by the next socket
+            if self.groups:
                 self._lose_events()
 
     def close(self) -> None:

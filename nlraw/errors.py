@@ -4,6 +4,7 @@
     Malformed                 bytes that the kernel cannot have sent
     Refused                   the kernel refused a request or a system call
     Lost, DumpInterrupted     the kernel's answer did not arrive, or is not usable
+    TooMuch                   a namespace holds more than nlraw reads
     Invalid, BadNamespace     the caller asked for something impossible
     TapInUse                  the policy forbids it
 
@@ -104,6 +105,10 @@ class Lost(Refused):
 
 class DumpInterrupted(Error):
     """The kernel's list changed while it was read, at every attempt (NLM_F_DUMP_INTR)."""
+
+
+class TooMuch(Error):
+    """A namespace holds more than nlraw reads; the message names the limit."""
 
 
 class TapInUse(Error):

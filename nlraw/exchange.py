@@ -99,13 +99,15 @@ class Exchange:
     """Requests that are sent in one datagram from ``port``, numbered from ``sequence`` on.
 
     ``replies`` has one reply per request. ``is_finished`` is True when all of them are complete.
+    ``received`` counts messages, ``datagrams`` those with a message for us.
     """
 
-    __slots__ = ("replies", "is_finished", "_port", "_waiting")
+    __slots__ = ("replies", "is_finished", "received", "datagrams", "_port", "_waiting")
 
     def __init__(self, requests: "Sequence[Request]", port: int, sequence: int) -> None:
         self.replies: List[Reply] = []
         self.is_finished = not requests
+        self.received = self.datagrams = 0
         self._port = port
         self._waiting: Dict[int, Reply] = {}
         for request in requests:
@@ -126,7 +128,9 @@ class Exchange:
         """
         ours = False
         waiting, port = self._waiting, self._port
-        for message in wire.messages(datagram):
+        messages = wire.messages(datagram)
+        self.received += len(messages)
+        for message in messages:
             type, flags, sequence, recipient, _, _, _ = message
             reply = waiting.get(sequence)
             if reply is None or recipient != port:
@@ -143,6 +147,7 @@ class Exchange:
                     continue
             del waiting[sequence]
         self.is_finished = not waiting
+        self.datagrams += ours
         return ours
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from .exchange import Reply
     from .link import Link
-    from .plan import Change, Key
+    from .plan import Change
+    from .snapshot import Key
 
 # Refusals that pass: worth another round.
 _PASSING = (errno.EBUSY, errno.EINTR, errno.EAGAIN)

@@ -60,6 +60,17 @@ class Link(wire.Decoded):
         return self.attributes.u32(uapi.IFLA_MTU)
 
     @property
+    def lower(self) -> "Optional[int]":
+        """The ifindex of the device of this namespace that it is stacked on; None if there is none.
+
+        The kernel deletes a macvlan, macvtap or VLAN with the device below it.
+        """
+        if uapi.IFLA_LINK_NETNSID in self.attributes:
+            return None
+        lower = self.attributes.s32(uapi.IFLA_LINK)
+        return None if lower == self.ifindex else lower
+
+    @property
     def group(self) -> "Optional[int]":
         """The number of the group that the link is in (see `set_group`)."""
         return self.attributes.u32(uapi.IFLA_GROUP)

@@ -20,13 +20,16 @@ from .netns import Namespace
 from .observe import groups_of
 from .removal import Removal, failure
 from .report import Report, Sweep, Totals
-from .transport import Patience
+from .transport import Allowance, Patience
 from .verdict import IN_USE, MATCH, ORPHAN, UPLINK, Target
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Type
+    from typing import Callable, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Type
 
+    from .verdict import Names
+
+    Identity = Tuple[int, int]
     Progress = Callable[[str, int, int], None]
 
 # Namespaces at a time. Each takes a thread and two descriptors; twice as many gain nothing.
@@ -36,6 +39,9 @@ JOBS = 64
 # other writers in its namespace wait.
 PLAN_AGE = 0.2
 
+# Seconds of processor time that the lists of one namespace may take.
+SECONDS = 0.5
+
 # Refusals for want of something that other namespaces hold: these are done one by one in the end.
 _CROWDED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
@@ -43,18 +49,23 @@ _CROWDED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 def sweep(
     dirs: "Optional[Iterable[str]]" = None,
     proc: bool = False,
-    match: str = MATCH,
-    uplink: str = UPLINK,
+    match: "Names" = MATCH,
+    uplink: "Names" = UPLINK,
     include_fresh: bool = False,
     jobs: "Optional[int]" = None,
     dry_run: bool = False,
     progress: "Optional[Progress]" = None,
+    exclude: "Names" = (),
+    keep_in_use: bool = False,
+    include_node: bool = False,
 ) -> Sweep:
     """Clean up the namespaces under the runtimes' directories, or ``dirs``, or of all processes.
 
     ``dirs`` are paths; ``proc`` stands for all processes. Each namespace is visited once, whatever
-    the number of its names. One with a TAP in use is left alone, which is not an error. Fresh
-    orphans are spared unless ``include_fresh``. A failure in one namespace is the ``error`` of its
+    the number of its names; the node's own, which is that of the caller and that of process 1,
+    never. ``include_node`` adds the caller's. One with a TAP in use is left alone, which is not an
+    error; with ``keep_in_use`` only its orphans go. Fresh orphans are spared unless
+    ``include_fresh``. A failure in one namespace is the ``error`` of its
     report, and the others go on. ``jobs`` is the number of namespaces to clean up at a time.
     ``progress`` is called with what is being done ("looked at", "cleaned up"), for how many
     namespaces that is done, and with their number.
@@ -62,12 +73,15 @@ def sweep(
     Raises `Refused` for a directory that cannot be read. After an interrupt nothing more is begun;
     what is in progress ends before the interrupt is raised.
     """
-    target = Target(match, uplink, spare_fresh=not include_fresh)
+    target = Target(match, uplink, exclude, not include_fresh, keep_in_use)
     if jobs is not None and jobs < 1:
         raise Invalid("at least one job is needed", "check jobs", str(jobs))
     if isinstance(dirs, str):
         raise Invalid("directories are a list of paths, not one", "check directories", dirs)
-    paths = list(distinct(candidates(dirs, proc)))
+    paths = list(distinct(candidates(dirs, proc), own_namespaces()))
+    if include_node:
+        # by its thread: the path is opened on another one, which has moved
+        paths.append("/proc/%s/ns/net" % os.readlink("/proc/thread-self"))
     return sweep_paths(paths, target, jobs or JOBS, dry_run, progress)
 
 
@@ -119,9 +133,23 @@ def candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
             yield os.path.join(directory, name)
 
 
-def distinct(paths: "Iterable[str]") -> "Iterator[str]":
-    """The first of several paths to one namespace; nothing that is certainly no namespace."""
-    seen = set()
+def own_namespaces() -> "Set[Identity]":
+    """The node's own namespaces: that of the caller, and that of process 1 if it can be seen."""
+    found = {Namespace().identity()}
+    try:
+        init = os.stat("/proc/1/ns/net")
+        found.add((init.st_dev, init.st_ino))
+    except OSError:
+        pass
+    return found
+
+
+def distinct(paths: "Iterable[str]", without: "Set[Identity]") -> "Iterator[str]":
+    """The first of several paths to one namespace; nothing that is certainly no namespace.
+
+    Those that are named by ``without`` (device and inode) are left out.
+    """
+    seen = set(without)
     for path in paths:
         try:
             found = os.stat(path)
@@ -198,8 +226,9 @@ class Visit:
         self._connection = self._connect(
             here,
             exclusive=not dry_run,
-            groups=0 if dry_run else groups_of(self.target),
+            groups=groups_of(self.target),
             patience=Patience(0),
+            allowance=Allowance(seconds=SECONDS),
         )
         self._removal = Removal(self._connection, self.target)
         report = self._removal.prepare(dry_run)
@@ -211,11 +240,17 @@ class Visit:
         assert self._connection is not None and self._removal is not None
         here = self._namespace.enter()
         if self._connection.is_exclusive:
-            return self._removal.finish(is_stale=True)
+            return self._removal.finish()
         # another writer was here, and may have changed everything
-        with self._connect(here, exclusive=True, patience=self._patience) as connection:
+        with self._connect(
+            here,
+            exclusive=True,
+            groups=groups_of(self.target),
+            patience=self._patience,
+            allowance=Allowance(seconds=SECONDS),
+        ) as connection:
             self._removal.connection = connection
-            return self._removal.finish(is_stale=True)
+            return self._removal.run()
 
     def _reporting(self, act: "Callable[[], Optional[Report]]") -> "Optional[Report]":
         """Run `act`; turn what fails into the ``error`` of a report. "in-use" is no error here."""

@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take a snapshot of a namespace: the uplink, the matching TAPs, then TC."""
+"""Take a snapshot of a namespace: its links, then TC."""
+
+import errno
 
 from . import link, tc, uapi
 from .connection import Connection
-from .link import Link
-from .plan import AttachmentPoint, Snapshot
-from .verdict import Target, matching
+from .report import Ignored
+from .snapshot import AttachmentPoint, Snapshot
+from .verdict import Target, is_tap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional
+    from typing import Dict, Iterable, List, Sequence, Set
 
-    from .exchange import Request
+    from .link import Link
 
-# The kernel may end the quick list early (see `link.dump`): enough to report, not to act on.
-QUICK_LIST = link.dump("tun")
-COMPLETE_LIST = link.dump("tun", complete=True)
-
+LIST_LINKS = link.dump()
 _LIST_QDISCS = tc.dump_qdiscs()
 
 
@@ -29,35 +28,59 @@ def groups_of(target: Target) -> int:
     return uapi.RTMGRP_LINK | uapi.RTMGRP_TC | routes
 
 
-def observe_links(
-    connection: Connection, target: Target, list_taps: "Request" = COMPLETE_LIST
-) -> Snapshot:
-    """Look for the uplink and the matching TAPs, in one datagram; TC is not listed yet.
+# ---------------------------------------------------------------- links
 
-    With the uplink "auto" the default routes are asked for first.
+
+def list_links(connection: Connection) -> "List[Link]":
+    """Every link of the namespace, from a list that the kernel neither filters nor cuts."""
+    (listed,) = connection.ask(LIST_LINKS)
+    return link.links(listed.answer())
+
+
+def observe_links(connection: Connection, target: Target) -> Snapshot:
+    """Look for the uplinks and the matching TAPs; TC is not listed yet.
+
+    With the uplink "auto" the default routes are listed first.
     """
-    requests = []
-    if target.uplink == "auto":
-        routes = _default_routes(connection)
-        requests = [link.get(ifindex, "of the default route") for ifindex in routes]
-    elif target.uplink_name is not None:
-        requests = [link.find(target.uplink_name)]
-    *named, listed = connection.ask(*requests, list_taps)
-    taps = matching(link.links(listed.answer()), target)
-    found = [link.only(reply) for reply in named if reply.error is None or not reply.error.is_gone]
-    if target.uplink_name is None:  # an orphan may have a default route too
-        found = [each for each in found if each.ifindex not in {tap.ifindex for tap in taps}]
-    else:  # one found by an alternative name is somebody else's device
-        found = [each for each in found if each.ifname == target.uplink_name]
-    return Snapshot(found[0] if found else None, taps)
+    routes = _default_routes(connection) if target.uplink == "auto" else []
+    return snapshot_of(list_links(connection), target, routes)
 
 
-def observe_tc(connection: Connection, seen: Snapshot) -> Snapshot:
-    """The same snapshot with the qdiscs, and with the filters of the uplink."""
-    (listed,) = connection.ask(_LIST_QDISCS)  # alone: while a dump is running another is refused
-    qdiscs = tc.qdiscs(listed.answer())
-    points = _attachment_points(connection, seen.uplink, qdiscs)
-    return Snapshot(seen.uplink, seen.taps, qdiscs, points)
+def snapshot_of(
+    links: "Iterable[Link]", target: Target, default_routes: "Sequence[int]" = ()
+) -> Snapshot:
+    """The snapshot of a list of links. The default routes are devices, by ifindex, best first."""
+    names: Dict[int, str] = {}
+    uppers: Dict[int, List[str]] = {}
+    devices: Dict[object, Link] = {}
+    taps, ignored = [], []
+    wanted: Set[object] = set(target.uplinks or default_routes)
+    for found in links:
+        name, ifindex = found.ifname, found.ifindex
+        names[ifindex] = name
+        lower = found.lower
+        if lower:
+            uppers.setdefault(lower, []).append(name)
+        if target.fits(name):
+            if is_tap(found):
+                taps.append(found)
+            else:
+                ignored.append(Ignored(ifname=name, kind=_kind_of(found)))
+        if name in wanted or ifindex in wanted:
+            devices[name if target.uplinks else ifindex] = found
+    taken = {tap.ifindex for tap in taps}  # a TAP may have a default route too
+    order = target.uplinks or [each for each in default_routes if each not in taken]
+    uplinks = [devices[key] for key in order if key in devices]
+    if not target.uplinks:
+        del uplinks[1:]
+        ignored = [each for each in ignored if each.ifname not in {up.ifname for up in uplinks}]
+    default_taps = [tap.ifname for tap in taps if tap.ifindex in default_routes]
+    return Snapshot(uplinks, taps, ignored, names, uppers, default_taps)
+
+
+def _kind_of(found: "Link") -> str:
+    tun = found.tun()
+    return "tun in TUN mode" if tun is not None else found.kind or "a device of no kind"
 
 
 def _default_routes(connection: Connection) -> "List[int]":
@@ -71,23 +94,61 @@ def _default_routes(connection: Connection) -> "List[int]":
     return list(dict.fromkeys(ifindexes))
 
 
-def _attachment_points(
-    connection: Connection, uplink: "Optional[Link]", qdiscs: "Iterable[tc.Qdisc]"
-) -> "List[AttachmentPoint]":
-    """The attachment points of the uplink. A shared block is somebody else's and not listed."""
-    found = []
+# ---------------------------------------------------------------- TC
+
+
+def observe_tc(connection: Connection, seen: Snapshot, target: Target) -> Snapshot:
+    """The same snapshot with TC listed.
+
+    The filters of the uplinks are listed. If an orphan is to go, so are those of every other device
+    and shared block, but for the devices that go.
+    """
+    (listed,) = connection.ask(_LIST_QDISCS)  # alone: while a dump is running another is refused
+    qdiscs = tc.qdiscs(listed.answer())
+    going = {orphan.ifindex for orphan in seen.orphans(target)}
+    uplinks = {uplink.ifindex for uplink in seen.uplinks}
+    points: List[AttachmentPoint] = []
+    blocks: Set[int] = set()
     for qdisc in qdiscs:
-        if uplink is None or qdisc.ifindex != uplink.ifindex or qdisc.handle == 0:
+        is_uplink = qdisc.ifindex in uplinks
+        if qdisc.handle == 0 or qdisc.ifindex in going or not (going or is_uplink):
             continue
-        parents = [] if qdisc.ingress_block else [qdisc.handle]
-        if qdisc.kind == "clsact":
-            sides = (
-                (uapi.TC_H_MIN_INGRESS, qdisc.ingress_block),
-                (uapi.TC_H_MIN_EGRESS, qdisc.egress_block),
-            )
-            parents = [qdisc.handle | side for side, block in sides if not block]
-        for parent in parents:
-            (reply,) = connection.ask(tc.dump_filters(uplink.ifindex, parent, uplink.ifname))
+        dev = seen.names.get(qdisc.ifindex, "ifindex %d" % qdisc.ifindex)
+        blocks.update((qdisc.ingress_block, qdisc.egress_block))
+        for parent in _parents(qdisc):
+            (reply,) = connection.ask(tc.dump_filters(qdisc.ifindex, parent, dev))
             filters = tc.filters(reply.answer())
-            found.append(AttachmentPoint(uplink.ifname, qdisc, parent, filters))
-    return found
+            points.append(AttachmentPoint(dev, qdisc, parent, filters, is_uplink))
+    for block in sorted(blocks - {0}) if going else ():
+        dev = "block %d" % block
+        request = tc.dump_filters(uapi.TCM_IFINDEX_MAGIC_BLOCK, block, dev)
+        (reply,) = connection.ask(request)
+        points.append(AttachmentPoint(dev, None, block, tc.filters(reply.answer())))
+    return seen.with_tc(qdiscs, points)
+
+
+def _parents(qdisc: tc.Qdisc) -> "List[int]":
+    """The parents that a qdisc's own filters are listed under, those of a shared block aside."""
+    if qdisc.kind != "clsact":
+        return [] if qdisc.ingress_block else [qdisc.handle]
+    sides = (
+        (uapi.TC_H_MIN_INGRESS, qdisc.ingress_block),
+        (uapi.TC_H_MIN_EGRESS, qdisc.egress_block),
+    )
+    return [qdisc.handle | side for side, block in sides if not block]
+
+
+def observe_chains(
+    connection: Connection, seen: Snapshot, points: "Sequence[AttachmentPoint]"
+) -> Snapshot:
+    """The same snapshot with the chains of some attachment points."""
+    found = []
+    for point in seen.points:
+        if point in points and point.qdisc is not None:
+            request = tc.dump_chains(point.qdisc.ifindex, point.parent, point.dev)
+            (reply,) = connection.ask(request)
+            is_unknown = reply.error is not None and reply.error.errno == errno.EOPNOTSUPP
+            # a kernel before 4.19 has no explicit chains
+            point = point.with_chains(() if is_unknown else tc.chains(reply.answer()))
+        found.append(point)
+    return seen.with_tc(seen.qdiscs, found)

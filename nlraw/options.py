@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options and commands: the parser and the help. The tables are in `cli`.
+"""Options: their table, the parser and the help. The table of commands is in `cli`.
 
 Parser, usage errors and help read the same tables. This is not argparse, because importing that
 takes longer than a whole cleanup.
@@ -7,6 +7,7 @@ takes longer than a whole cleanup.
 
 import sys
 
+from . import verdict
 from .errors import Invalid
 
 TYPE_CHECKING = False
@@ -15,6 +16,12 @@ if TYPE_CHECKING:
 
     # The options given, by name: their values in order. A switch has none.
     Options = Dict[str, List[str]]
+
+# The value of -n for the current namespace.
+CURRENT = "current"
+
+# Seconds that --wait takes at most: a day.
+LONGEST_WAIT = 86400
 
 
 class Option:
@@ -57,6 +64,78 @@ class Command:
         self.run = run
 
 
+# ---------------------------------------------------------------- the table
+
+
+_NETNS = "a PID, a path, a name as in `ip netns`, or current%s"
+NETNS = Option("n", "netns", "NETNS", _NETNS % " (required)")
+NETNSES = Option("n", "netns", "NETNS", _NETNS % ";\nmay be repeated (required)", many=True)
+SCANNED = Option("n", "netns", "NETNS", _NETNS % ";\nmay be repeated (default: current)", many=True)
+MATCH = Option(
+    "m",
+    "match",
+    "GLOB",
+    "names of TAPs, with * and ?; may be repeated (default: %s)" % verdict.MATCH,
+    many=True,
+)
+EXCLUDE = Option(
+    "",
+    "exclude",
+    "GLOB",
+    "names of TAPs to leave alone; may be repeated (default: none)",
+    many=True,
+)
+_UPLINK = (
+    "the container interface%%s;\nauto: the device of the default route; none: need none,\n"
+    "and change TC state for orphans only (default: %s)" % verdict.UPLINK
+)
+UPLINK = Option("u", "uplink", "NAME", _UPLINK % "")
+UPLINKS = Option("u", "uplink", "NAME", _UPLINK % "; may be repeated", many=True)
+KEEP_IN_USE = Option(
+    "", "keep-in-use", "", "remove orphans beside TAPs in use, which are left alone"
+)
+WAIT = Option("", "wait", "SECONDS", "wait this long for a TAP in use to be released (default: 0)")
+WHO = Option("", "who", "", "name the processes that hold a TAP in use")
+INCLUDE_NODE = Option(
+    "", "include-node", "", "visit the namespace of this command too, for VMs without pods"
+)
+JSON = Option(
+    "j", "json", "", "print one JSON document, with iproute2's key names where it has them"
+)
+DRY_RUN = Option("N", "dry-run", "", "report what would be done, and change nothing")
+TAP = Option("", "tap", "NAME", "the name of the TAP (default: %s)" % verdict.TAP)
+OWNER = Option(
+    "", "owner", "UID", "the user who may attach to the TAP without privilege (default: the caller)"
+)
+GROUP = Option(
+    "",
+    "group",
+    "GID",
+    "the group that may attach; if an owner is set too, both must match\n"
+    "(default: the caller's; none with --owner)",
+)
+ADDRESS = Option(
+    "", "address", "CIDR", "an address to put on the TAP, such as 10.9.8.1/24 (default: none)"
+)
+DIR = Option("", "dir", "DIR", "search this directory instead; may be repeated", many=True)
+PROC = Option("", "proc", "", "visit the namespaces of all processes instead")
+INCLUDE_FRESH = Option("", "include-fresh", "", "remove fresh orphans too")
+JOBS = Option("", "jobs", "N", "how many namespaces to clean up at a time (default: 64)")
+METRICS = Option(
+    "", "metrics", "FILE", "write the totals to this file, for Prometheus' textfile collector"
+)
+HELP = Option("h", "help", "", "show this help")
+
+# The options of each command, in the order of its help.
+SCAN = (SCANNED, MATCH, EXCLUDE, UPLINKS, WHO, JSON, HELP)
+CLEANUP = (NETNSES, MATCH, EXCLUDE, UPLINKS, KEEP_IN_USE, WAIT, WHO, DRY_RUN, JSON, HELP)
+SETUP = (NETNS, TAP, OWNER, GROUP, ADDRESS, MATCH, EXCLUDE, UPLINK, WAIT, WHO, JSON, HELP)
+_WHERE_AND_HOW = (DIR, PROC, INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS)
+SWEEP = _WHERE_AND_HOW + (MATCH, EXCLUDE, UPLINKS, DRY_RUN, METRICS, JSON, HELP)
+HOOK = (MATCH, EXCLUDE, UPLINKS, KEEP_IN_USE, WAIT, WHO, HELP)
+SELFTEST = (JSON, HELP)
+
+
 # ---------------------------------------------------------------- help
 
 
@@ -92,8 +171,11 @@ def parse(name: str, command: Command, arguments: "Sequence[str]") -> "Options":
         flag, joined = _split(argument)
         option = known.get(flag)
         if option is None:
-            what = "no such option" if argument.startswith("-") else "unexpected argument"
-            words = "%s; see `nlraw %s --help`" % (what, name)
+            from .mistakes import unknown_argument
+
+            raise unknown_argument(name, argument, known)
+        if _is_long_name(argument, option):
+            words = "a long option has two dashes; did you mean `-%s`?" % argument
             raise Invalid(words, name, argument)
         values = options.setdefault(option.name, [])
         if option.value:
@@ -118,12 +200,22 @@ def _split(argument: str) -> "Tuple[str, Optional[str]]":
     return argument[:2], argument[2:] or None
 
 
+def _is_long_name(argument: str, option: Option) -> bool:
+    """True for a long name with one dash, such as -netns: as `-n etns` it would be misread."""
+    return argument.partition("=")[0] == "-" + option.name and len(option.name) > 1
+
+
 # ---------------------------------------------------------------- values of options
 
 
 def text(given: "Options", name: str, default: str) -> str:
     """Return the value of an option as text (see `decode`)."""
     return decode(given[name][0]) if name in given else default
+
+
+def texts(given: "Options", name: str, default: "Sequence[str]" = ()) -> "Tuple[str, ...]":
+    """Return the values of an option as text."""
+    return tuple(map(decode, given[name])) if name in given else tuple(default)
 
 
 def optional_text(given: "Options", name: str) -> "Optional[str]":
@@ -139,6 +231,19 @@ def number(given: "Options", name: str) -> "Optional[int]":
     if not digits.isdecimal() or len(digits) > 10:
         raise Invalid("a number is needed", "check --%s" % name, digits)
     return int(digits)
+
+
+def wait(given: "Options") -> float:
+    """Return the value of --wait in seconds, 0 if it is not given. Raises `Invalid`."""
+    if "wait" not in given:
+        return 0.0
+    digits = given["wait"][0]
+    whole, _, fraction = digits.partition(".")
+    is_decimal = bool(whole + fraction) and not (whole + fraction).strip("0123456789")
+    if not is_decimal or len(digits) > 20 or float(digits) > LONGEST_WAIT:
+        words = "a number of seconds from 0 to %d is needed, such as 5 or 0.5" % LONGEST_WAIT
+        raise Invalid(words, "check --wait", digits)
+    return float(digits)
 
 
 def decode(argument: str) -> str:

@@ -11,16 +11,20 @@ from errno import EAGAIN, errorcode
 from io import RawIOBase
 
 from .errors import Error
-from .report import Record
+from .report import Record, Report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, List, Optional, Sequence, Tuple, Union
 
-    from .report import Report, Setup, Sweep, Tap, TcObject
+    from .report import DeadRedirect, Holder, Setup, Sweep, Tap, TcObject
     from .selftest import Check
 
     Row = Tuple[str, str, str]
+
+
+# How many names a warning has.
+NAMES = 10
 
 
 # ---------------------------------------------------------------- text
@@ -52,15 +56,27 @@ _OUTCOMES = {
 
 
 def in_text(report: "Report") -> str:
-    """Return a report as text: a line on the namespace, then one for each TAP and TC object."""
-    uplink = ""
-    if report.uplink is not None:
+    """Return a report as text: a line on the namespace, then one for each thing seen or removed."""
+    taps = [_tap_row(tap, report.outcome) for tap in report.taps]
+    tc = [_tc_row(found, report.outcome) for found in report.tc_removed]
+    tc += [_dead_row(found) for found in report.dead_redirects]
+    ignored = [
+        "  %s: %s, not judged" % (escape(each.ifname), escape(each.kind or "no kind"))
+        for each in report.ignored
+    ]
+    width = max([len(row[0]) for row in taps + tc], default=0)
+    return "\n".join([_head(report)] + _aligned(taps, width) + ignored + _aligned(tc, width))
+
+
+def _head(report: "Report") -> str:
+    """The line on the namespace: the outcome, and the uplink or the reason of a failure."""
+    about = ""
+    if report.outcome == "failed" and report.error is not None:
+        about = ": " + escape(str(report.error))
+    elif report.uplink is not None:
         form = " %s" if report.outcome == "skipped" else " (uplink %s)"
-        uplink = form % escape(report.uplink)
-    head = "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], uplink)
-    rows = [_tap_row(tap, report.outcome) for tap in report.taps]
-    rows += [_tc_row(found, report.outcome) for found in report.tc_removed]
-    return "\n".join([head] + _aligned(rows))
+        about = form % escape(report.uplink)
+    return "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], about)
 
 
 def _tap_row(tap: "Tap", outcome: str) -> "Row":
@@ -73,22 +89,44 @@ def _tap_row(tap: "Tap", outcome: str) -> "Row":
         verdict += ", spared"
     carrier = "unknown" if tap.carrier is None else "on" if tap.carrier else "off"
     facts = "ifindex %d, carrier %s, operstate %s, %s"
-    return (
-        escape(tap.ifname),
-        verdict,
-        facts % (tap.ifindex, carrier, tap.operstate, ",".join(tap.flags)),
+    facts %= (tap.ifindex, carrier, tap.operstate, ",".join(tap.flags))
+    if tap.holders is not None and (tap.holders or tap.verdict == "in-use"):
+        facts += ", held by " + _holders(tap.holders)
+    return escape(tap.ifname), verdict, facts
+
+
+def _holders(holders: "Sequence[Holder]") -> str:
+    """The processes that hold a TAP. One without a process ID stands for more of them."""
+    if not holders:
+        return "no process that /proc shows"
+    return ", ".join(
+        "others perhaps: there was too much to search"
+        if holder.pid is None
+        else "%s (PID %d)" % (escape(holder.comm), holder.pid)
+        for holder in holders
     )
 
 
 def _tc_row(found: "TcObject", outcome: str) -> "Row":
-    fate = "to be removed" if outcome == "would-clean" else "removed"
-    return escape(found.dev), "%s %s" % (escape(found.kind), found.object), fate
+    what = "%s %s" % (escape(found.kind), found.object)
+    if found.priority is not None:
+        what += ", priority %d" % found.priority
+    if found.target is not None:
+        what += ", redirects to %s" % escape(found.target)
+    elif found.priority is not None:
+        what += ", redirects to nothing"
+    return escape(found.dev), what, "to be removed" if outcome == "would-clean" else "removed"
 
 
-def _aligned(rows: "Sequence[Row]") -> "List[str]":
-    """Return the rows as lines with aligned columns."""
-    widths = [max(len(row[column]) for row in rows) for column in (0, 1)] if rows else []
-    return ["  %-*s  %-*s  %s" % (widths[0], row[0], widths[1], row[1], row[2]) for row in rows]
+def _dead_row(found: "DeadRedirect") -> "Row":
+    what = "%s filter, priority %d, redirects to nothing" % (escape(found.kind), found.priority)
+    return escape(found.dev), what, "left; it swallows packets"
+
+
+def _aligned(rows: "Sequence[Row]", width: int) -> "List[str]":
+    """Return the rows as lines with aligned columns; ``width`` is that of the first."""
+    second = max([len(row[1]) for row in rows], default=0)
+    return ["  %-*s  %-*s  %s" % (width, row[0], second, row[1], row[2]) for row in rows]
 
 
 def sweep_in_text(swept: "Sweep") -> str:
@@ -96,7 +134,11 @@ def sweep_in_text(swept: "Sweep") -> str:
     shown = [
         in_text(report)
         for report in swept.namespaces
-        if report.taps or report.tc_removed or report.outcome == "failed"
+        if report.taps
+        or report.tc_removed
+        or report.ignored
+        or report.dead_redirects
+        or report.outcome == "failed"
     ]
     totals = swept.totals.fields().items()
     sums = ", ".join("%s %s" % (number, name.replace("_", " ")) for name, number in totals)
@@ -106,8 +148,13 @@ def sweep_in_text(swept: "Sweep") -> str:
 def setup_in_text(made: "Setup") -> str:
     """Return a setup as text: a line on the namespace, then what to configure a VMM with."""
     lines = ["%s: %s" % (escape(made.netns), made.outcome)]
-    if made.cleanup is not None and made.cleanup.outcome != "clean":
-        lines += ["  before that: " + line for line in in_text(made.cleanup).splitlines()]
+    if made.outcome == "failed" and made.error is not None:
+        lines[0] += ": " + escape(str(made.error))
+    cleanup = made.cleanup
+    if cleanup is not None and cleanup.error is made.error:  # the reason stands above
+        cleanup = cleanup.replace(error=None)
+    if cleanup is not None and cleanup.outcome != "clean":
+        lines += ["  before that: " + line for line in in_text(cleanup).splitlines()]
     for role, device in (("TAP", made.tap), ("uplink", made.uplink)):
         if device is not None:
             facts = [
@@ -146,8 +193,8 @@ def in_json(value: "object") -> str:
     """
     if isinstance(value, Error):
         value = _error_fields(value)
-    elif isinstance(value, Record):  # `Setup.ahead` is no part of the JSON
-        value = {name: field for name, field in value.fields().items() if name != "ahead"}
+    elif isinstance(value, Record):
+        value = value.document()
     if isinstance(value, dict):
         pairs = ["%s: %s" % (in_json(name), in_json(field)) for name, field in value.items()]
         return "{%s}" % ", ".join(pairs)
@@ -219,13 +266,34 @@ def complain(text: str) -> None:
     hint("nlraw: " + escape(text) + "\n")
 
 
-def complain_about(report: "Union[Report, Setup]", prefix: str = "") -> None:
-    """Print the error of a report on stderr, if it has one, with its namespace."""
+def complain_about(
+    report: "Union[Report, Setup]", prefix: str = "", uplinks: "Sequence[str]" = ()
+) -> None:
+    """Print the error of a report on stderr, if it has one, with its namespace.
+
+    If orphans stay because there is no uplink, print a warning; ``uplinks`` are those asked for.
+    """
     error = report.error
     if error is not None:
         if error.object != report.netns:  # else the error names the namespace itself
             prefix += report.netns + ": "
         complain(prefix + str(error))
+    elif isinstance(report, Report) and report.outcome == "skipped":
+        _warn_of_orphans(report, prefix, uplinks)
+
+
+def _warn_of_orphans(report: "Report", prefix: str, uplinks: "Sequence[str]") -> None:
+    orphans = [tap.ifname for tap in report.taps if tap.verdict == "orphan"]
+    if not orphans:
+        return
+    if len(orphans) > NAMES:
+        orphans[NAMES:] = ["%d more" % (len(orphans) - NAMES)]
+    if report.uplink is None:
+        why = "`-u auto` finds no uplink"
+    else:
+        why = "there is no uplink " + (", ".join(uplinks) or report.uplink)
+    words = "%s: warning: %s, so these orphans stay: %s; `-u none` needs no uplink"
+    complain(prefix + words % (report.netns, why, ", ".join(orphans)))
 
 
 def hint(text: str) -> None:

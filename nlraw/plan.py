@@ -1,86 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What has to go, and in which order. Pure: a snapshot in, a list of changes out.
+"""What has to go, and in which order. Pure: a snapshot in, a plan out.
 
-    plan       the orphans, the TC state that belongs to them, and dead redirects on the uplink
+    plan       the orphans, the TC state that belongs to them, and dead redirects on the uplinks
     plan_undo  what a failed setup made on the uplink
 
 Every deletion in the product is a `Change` that is made here. Never in a plan: a link that is not
-an orphan; a qdisc other than `ingress` on the uplink and an orphan's own; a filter that neither
-redirects to an orphan nor is a dead redirect of the shape that runtimes make.
+an orphan; a qdisc other than an `ingress` without content and an orphan's own; a filter that
+neither redirects to an orphan nor is a dead redirect of the shape that runtimes make.
 """
 
 from . import link, tc, uapi
-from .report import TcObject
+from .report import DeadRedirect, TcObject
+from .snapshot import filter_key, link_key, priority_key, qdisc_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Hashable, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
+    from typing import Dict, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
 
     from .exchange import Request
     from .link import Link
-
-    Key = Tuple[Hashable, ...]
-
-
-class AttachmentPoint:
-    """A place on a device where filters attach: the qdisc, the parent they are listed under."""
-
-    __slots__ = ("dev", "qdisc", "parent", "filters")
-
-    def __init__(
-        self, dev: str, qdisc: tc.Qdisc, parent: int, filters: "Sequence[tc.Filter]"
-    ) -> None:
-        self.dev = dev
-        self.qdisc = qdisc
-        self.parent = parent
-        self.filters = filters
-
-    @property
-    def is_incoming(self) -> bool:
-        """True if its filters see incoming packets, as the redirect to a TAP must."""
-        is_ingress_side = self.parent & 0xFFFF == uapi.TC_H_MIN_INGRESS
-        return self.qdisc.kind == "ingress" or is_ingress_side
-
-
-class Snapshot:
-    """What one look at a namespace saw. Immutable.
-
-    ``uplink`` is None if there is none. ``taps`` are the matching TAPs. ``qdiscs`` are those of all
-    devices, ``points`` the attachment points of the uplink; both are empty until TC was listed.
-    """
-
-    __slots__ = ("uplink", "taps", "qdiscs", "points")
-
-    def __init__(
-        self,
-        uplink: "Optional[Link]" = None,
-        taps: "Sequence[Link]" = (),
-        qdiscs: "Sequence[tc.Qdisc]" = (),
-        points: "Sequence[AttachmentPoint]" = (),
-    ) -> None:
-        self.uplink = uplink
-        self.taps = tuple(taps)
-        self.qdiscs = tuple(qdiscs)
-        self.points = tuple(points)
-
-    def keys(self) -> "Set[Key]":
-        """The key of every deletion that still has an object."""
-        found: Set[Key] = {_link_key(tap) for tap in self.taps}
-        found.update(_qdisc_key(qdisc) for qdisc in self.qdiscs)
-        for point in self.points:
-            for filter in point.filters:
-                found.add(_filter_key(point, filter))
-                found.add(_priority_key(point, filter))
-        return found
-
-    def ingress_of(self, device: "Link") -> "Optional[tc.Qdisc]":
-        """The device's `ingress` or `clsact` qdisc."""
-        found = (
-            qdisc
-            for qdisc in self.qdiscs
-            if qdisc.ifindex == device.ifindex and qdisc.parent == uapi.TC_H_INGRESS
-        )
-        return next(found, None)
+    from .snapshot import AttachmentPoint, Key, Snapshot
+    from .verdict import Target
 
 
 class Change:
@@ -108,17 +48,62 @@ class Change:
         """The same change for each TAP, because one may be gone while another is left."""
         if len(self.taps) <= 1:
             return [self]
-        return [Change(self.request, [_link_key(tap)], taps=[tap]) for tap in self.taps]
+        return [Change(self.request, [link_key(tap)], taps=[tap]) for tap in self.taps]
 
 
-def plan(snapshot: Snapshot, orphans: "Sequence[Link]", group: int = 0) -> "List[Change]":
-    """Return what has to go with the orphans, in order.
+class Plan:
+    """What has to go: ``changes``, in order.
 
-    First the uplink's filters and its `ingress` qdisc; then, for each orphan, its own qdiscs and
-    the link. If ``group`` is given, which must hold the orphans and nothing else, one last request
-    deletes all links.
+    ``is_whole`` is False if another look has to follow. ``dead_redirects`` are those that stay.
+    ``undecided`` are the points whose `ingress` goes unless a chain was created there explicitly.
     """
-    changes = _plan_points(snapshot.points, {orphan.ifindex for orphan in orphans})
+
+    __slots__ = ("changes", "is_whole", "dead_redirects", "undecided")
+
+    def __init__(
+        self,
+        changes: "Sequence[Change]" = (),
+        is_whole: bool = True,
+        dead_redirects: "Sequence[DeadRedirect]" = (),
+        undecided: "Sequence[AttachmentPoint]" = (),
+    ) -> None:
+        self.changes = tuple(changes)
+        self.is_whole = is_whole
+        self.dead_redirects = tuple(dead_redirects)
+        self.undecided = tuple(undecided)
+
+    def by_group(self, group: int) -> "List[Change]":
+        """The same changes, with one last request that deletes all links of a group.
+
+        The group must hold the orphans and nothing else.
+        """
+        orphans = [tap for change in self.changes for tap in change.taps]
+        names = ", ".join(orphan.ifname for orphan in orphans)
+        keys = [link_key(orphan) for orphan in orphans]
+        last = Change(link.delete_group(group, names), keys, taps=orphans)
+        return [change for change in self.changes if not change.taps] + [last]
+
+
+def plan(snapshot: "Snapshot", target: "Target", at_once: bool = False) -> Plan:
+    """Plan what has to go.
+
+    First the filters that redirect to an orphan, on every device and in every shared block, with
+    each `ingress` qdisc that is left without content, and the dead redirects on the uplinks. Then,
+    for each orphan, its own qdiscs and the link.
+
+    A chain other than 0 that holds only filters to delete may have been created explicitly, which
+    shows when they are gone. Then the plan is these filters alone and another look has to follow,
+    unless all must go ``at_once``.
+    """
+    orphans = snapshot.orphans(target)
+    purges = _purges(snapshot, target)
+    dead = _dead_redirects(purges)
+    undecided = [each.point for each in purges if each.takes_ingress and each.point.chains is None]
+    first = [each for each in purges if each.takes_ingress and each.uses_other_chains]
+    if first and orphans and not at_once:
+        changes = [change for each in first for change in each.filter_changes(other_chains=True)]
+        return Plan(changes, False, dead, undecided)
+    changes = [change for each in purges for change in each.changes()]
     for orphan in orphans:
         changes += [
             _delete_qdisc(qdisc, orphan.ifname)
@@ -127,47 +112,106 @@ def plan(snapshot: Snapshot, orphans: "Sequence[Link]", group: int = 0) -> "List
             and qdisc.handle != 0  # the kernel's own default
             and qdisc.parent in (uapi.TC_H_ROOT, uapi.TC_H_INGRESS)  # takes those below along
         ]
-        if not group:
-            request = link.delete(orphan.ifindex, orphan.ifname)
-            changes.append(Change(request, [_link_key(orphan)], taps=[orphan]))
-    if group:
-        names = ", ".join(orphan.ifname for orphan in orphans)
-        keys = [_link_key(orphan) for orphan in orphans]
-        changes.append(Change(link.delete_group(group, names), keys, taps=orphans))
-    return changes
+        request = link.delete(orphan.ifindex, orphan.ifname)
+        changes.append(Change(request, [link_key(orphan)], taps=[orphan]))
+    return Plan(changes, True, dead, undecided)
 
 
-def plan_undo(snapshot: Snapshot, tap: "Link", had_ingress: bool) -> "List[Change]":
+def plan_undo(snapshot: "Snapshot", tap: "Link", had_ingress: bool) -> "List[Change]":
     """Return what a failed setup made on the uplink: the redirect to its TAP, the qdisc it added.
 
     The TAP itself, and what is on it, goes with its last descriptor.
     """
-    points = [point for point in snapshot.points if point.qdisc.ifindex != tap.ifindex]
-    return _plan_points(points, {tap.ifindex}, with_dead=False, with_ingress=not had_ingress)
+    points = [point for point in snapshot.points if point.is_uplink]
+    sharing = _count_sharing(points)
+    seen: Set[Key] = set()
+    changes: List[Change] = []
+    for point in points:
+        purge = _Purge(point, sharing, seen, snapshot.names, {tap.ifindex}, with_dead=False)
+        purge.takes_ingress = point.is_ingress and purge.is_emptied and not had_ingress
+        changes += purge.changes()
+    return changes
+
+
+def _delete_qdisc(qdisc: tc.Qdisc, dev: str) -> Change:
+    removed = TcObject(dev=dev, object="qdisc", kind=qdisc.kind)
+    return Change(tc.delete_qdisc(qdisc, dev), [qdisc_key(qdisc)], [removed])
 
 
 # ---------------------------------------------------------------- attachment points
 
 
-def _plan_points(
-    points: "Sequence[AttachmentPoint]",
-    targets: "Set[int]",
-    with_dead: bool = True,
-    with_ingress: bool = True,
-) -> "List[Change]":
-    """Delete redirects to the targets (by ifindex), and dead ones; then an `ingress` left empty."""
-    changes: List[Change] = []
-    sent: Set[Key] = set()  # filters that the tables of several priorities share
-    sharing = _count_sharing(points)
-    for point in points:
-        is_emptied = True
+def _purges(snapshot: "Snapshot", target: "Target") -> "List[_Purge]":
+    """What goes at each attachment point.
+
+    While a TAP is in use a dead redirect stays. While a fresh TAP is spared every `ingress` stays:
+    the start in progress may be about to use it.
+    """
+    orphans = snapshot.orphans(target)
+    ifindexes = {orphan.ifindex for orphan in orphans}
+    kept = [tap for tap in snapshot.taps if tap.ifindex not in ifindexes]
+    used = snapshot.in_use()
+    sharing = _count_sharing(snapshot.points)
+    seen: Set[Key] = set()
+    purges = []
+    for point in snapshot.points:
+        with_dead = point.is_uplink and point.is_incoming and not used
+        purge = _Purge(point, sharing, seen, snapshot.names, ifindexes, with_dead)
+        if point.is_ingress and purge.is_emptied and not point.has_explicit_chain:
+            if purge.doomed:
+                purge.takes_ingress = len(kept) == len(used)
+            else:  # a killed setup's
+                purge.takes_ingress = point.is_uplink and bool(orphans) and not kept
+        purges.append(purge)
+    return purges
+
+
+class _Purge:
+    """What goes at one attachment point: filters, and the `ingress` qdisc if it ``takes_ingress``.
+
+    ``targets`` are the orphans, by ifindex; ``with_dead`` takes dead redirects too. ``seen`` holds
+    the filters in shared tables that another purge deletes.
+    """
+
+    def __init__(
+        self,
+        point: "AttachmentPoint",
+        sharing: "Dict[Key, int]",
+        seen: "Set[Key]",
+        names: "Mapping[int, str]",
+        targets: "Set[int]",
+        with_dead: bool,
+    ) -> None:
+        self.point = point
+        self.takes_ingress = False
+        self.is_emptied = True
+        self.doomed: List[Tuple[_Priority, List[Change]]] = []
         for priority in _priorities(point, sharing):
             doomed = priority.doomed(targets, with_dead)
-            is_emptied = is_emptied and priority.is_vacated_by(doomed)
-            changes += priority.deletions(doomed, sent)
-        if is_emptied and with_ingress and point.qdisc.kind == "ingress" and (changes or targets):
-            changes.append(_delete_qdisc(point.qdisc, point.dev))
-    return changes
+            self.is_emptied = self.is_emptied and priority.is_vacated_by(doomed)
+            if doomed:
+                self.doomed.append((priority, priority.deletions(doomed, seen, names)))
+
+    @property
+    def uses_other_chains(self) -> bool:
+        """True if a filter goes that is in another chain than 0."""
+        return any(priority.first.chain for priority, _ in self.doomed)
+
+    def changes(self) -> "List[Change]":
+        """The deletions, in order."""
+        changes = self.filter_changes()
+        if self.takes_ingress and self.point.qdisc is not None:
+            changes.append(_delete_qdisc(self.point.qdisc, self.point.dev))
+        return changes
+
+    def filter_changes(self, other_chains: bool = False) -> "List[Change]":
+        """The deletions of filters, all of them or only those in other chains than 0."""
+        return [
+            change
+            for priority, changes in self.doomed
+            if priority.first.chain or not other_chains
+            for change in changes
+        ]
 
 
 class _Priority:
@@ -178,20 +222,20 @@ class _Priority:
     Nobody can say then which of them a filter belongs to. ``sharing`` counts the other ones.
     """
 
-    __slots__ = ("point", "entries", "filters", "tables", "sharing")
+    __slots__ = ("point", "first", "filters", "tables", "sharing")
 
     def __init__(
-        self, point: AttachmentPoint, entries: "Sequence[tc.Filter]", sharing: int
+        self, point: "AttachmentPoint", entries: "Sequence[tc.Filter]", sharing: int
     ) -> None:
         self.point = point
-        self.entries = entries
+        self.first = entries[0]
         self.filters = [entry for entry in entries if entry.is_filter]
         self.tables = sum(entry.is_table for entry in entries)
         self.sharing = sharing
 
     def doomed(self, targets: "Set[int]", with_dead: bool) -> "List[tc.Filter]":
         """The filters to delete. A dead one in shared tables stays: it may be somebody else's."""
-        dead = with_dead and self.point.is_incoming and not self.sharing
+        dead = with_dead and not self.sharing
         return [
             filter
             for filter in self.filters
@@ -203,63 +247,55 @@ class _Priority:
         all_go = len(doomed) == len(self.filters) and self.tables <= 1 + self.sharing
         return all_go and bool(self.tables or doomed)
 
-    def deletions(self, doomed: "Sequence[tc.Filter]", sent: "Set[Key]") -> "List[Change]":
+    def deletions(
+        self, doomed: "Sequence[tc.Filter]", seen: "Set[Key]", names: "Mapping[int, str]"
+    ) -> "List[Change]":
         """Delete the filters; of u32 the whole priority if that vacates it.
 
         Its root table may outlive the last filter. Tables that are not shared go with the priority,
-        filters and all. A filter in shared tables is deleted once; its key is added to ``sent``.
+        filters and all. A filter in shared tables is deleted once.
         """
-        is_whole = bool(doomed) and self.entries[0].kind == "u32" and self.is_vacated_by(doomed)
+        dev, parent, first = self.point.dev, self.point.parent, self.first
+        is_whole = first.kind == "u32" and self.is_vacated_by(doomed)
         if self.sharing:
-            doomed = [filter for filter in doomed if self._is_first(filter, sent)]
-        dev = self.point.dev
-        removes = [TcObject(dev=dev, object="filter", kind=filter.kind) for filter in doomed]
+            doomed = [filter for filter in doomed if self._is_new(filter, seen)]
+        removes = [_describe_filter(filter, dev, names) for filter in doomed]
         changes: List[Change] = []
         if self.sharing or not is_whole:
-            changes += [
-                Change(
-                    tc.delete_filter(filter, self.point.parent, dev),
-                    [_filter_key(self.point, filter)],
-                    [removed],
-                )
-                for filter, removed in zip(doomed, removes)
-            ]
+            for filter, removed in zip(doomed, removes):
+                request = tc.delete_filter(filter, parent, dev)
+                changes.append(Change(request, [filter_key(self.point, filter)], [removed]))
         if is_whole:
-            changes.append(
-                Change(
-                    tc.delete_priority(self.entries[0], self.point.parent, dev),
-                    [_priority_key(self.point, self.entries[0])],
-                    [] if self.sharing else removes,
-                )
-            )
+            request = tc.delete_priority(first, parent, dev)
+            reported = [] if self.sharing else removes
+            changes.append(Change(request, [priority_key(self.point, first)], reported))
         return changes
 
-    def _is_first(self, filter: tc.Filter, sent: "Set[Key]") -> bool:
-        key = (self.point.qdisc, filter.priority, filter.handle)
-        is_first = key not in sent
-        sent.add(key)
-        return is_first
+    def _is_new(self, filter: tc.Filter, seen: "Set[Key]") -> bool:
+        key = _tables_key(self.point, filter) + (filter.handle,)
+        is_new = key not in seen
+        seen.add(key)
+        return is_new
 
 
-def _priorities(point: AttachmentPoint, sharing: "Dict[Key, int]") -> "Iterator[_Priority]":
+def _priorities(point: "AttachmentPoint", sharing: "Dict[Key, int]") -> "Iterator[_Priority]":
     """The priorities of an attachment point, in the kernel's order."""
     groups: Dict[Key, List[tc.Filter]] = {}
     for filter in point.filters:
         groups.setdefault((filter.chain, filter.info, filter.kind), []).append(filter)
     for entries in groups.values():
-        first = entries[0]
-        others = sharing.get((point.qdisc, first.priority), 1) - 1 if first.kind == "u32" else 0
-        yield _Priority(point, entries, others)
+        users = sharing.get(_tables_key(point, entries[0]), 1)
+        yield _Priority(point, entries, users - 1)
 
 
 def _count_sharing(points: "Iterable[AttachmentPoint]") -> "Dict[Key, int]":
-    """How many chains and sides of a qdisc have u32 filters of a priority number."""
+    """How many chains and sides have u32 filters of a priority number, by `_tables_key`."""
     users: Dict[Key, Set[Key]] = {}
     for point in points:
         for filter in point.filters:
             if filter.kind == "u32":
                 user = (point.parent, filter.chain)
-                users.setdefault((point.qdisc, filter.priority), set()).add(user)
+                users.setdefault(_tables_key(point, filter), set()).add(user)
     return {key: len(found) for key, found in users.items()}
 
 
@@ -275,34 +311,41 @@ def is_dead(filter: tc.Filter) -> bool:
     """
     actions = filter.actions()
     return (
-        filter.matches_all
-        and len(actions) == 1
+        len(actions) == 1
         and actions[0].redirect == 0
         and actions[0].eaction == uapi.TCA_EGRESS_REDIR
         and actions[0].control == uapi.TC_ACT_STOLEN
+        and filter.is_filter
+        and filter.matches_all
     )
 
 
-# ---------------------------------------------------------------- keys
+def _dead_redirects(purges: "Iterable[_Purge]") -> "List[DeadRedirect]":
+    """The dead redirects on the uplinks that stay."""
+    left = []
+    for purge in purges:
+        point = purge.point
+        going = {key for change in purge.filter_changes() for key in change.keys}
+        for filter in point.filters if point.is_uplink and point.is_incoming else ():
+            keys = {filter_key(point, filter), priority_key(point, filter)}
+            if is_dead(filter) and going.isdisjoint(keys):
+                found = DeadRedirect(dev=point.dev, kind=filter.kind, priority=filter.priority)
+                left.append(found)
+    return list(dict.fromkeys(left))
 
 
-def _delete_qdisc(qdisc: tc.Qdisc, dev: str) -> Change:
-    removed = TcObject(dev=dev, object="qdisc", kind=qdisc.kind)
-    return Change(tc.delete_qdisc(qdisc, dev), [_qdisc_key(qdisc)], [removed])
+def _describe_filter(filter: tc.Filter, dev: str, names: "Mapping[int, str]") -> TcObject:
+    redirects = [action.redirect for action in filter.actions() if action.redirect is not None]
+    return TcObject(
+        dev=dev,
+        object="filter",
+        kind=filter.kind,
+        priority=filter.priority,
+        target=names.get(redirects[0]) if redirects else None,
+    )
 
 
-def _link_key(link: "Link") -> "Key":
-    return "link", link.ifindex
-
-
-def _qdisc_key(qdisc: tc.Qdisc) -> "Key":
-    return "qdisc", qdisc.ifindex, qdisc.parent, qdisc.handle, qdisc.kind
-
-
-def _priority_key(point: AttachmentPoint, filter: tc.Filter) -> "Key":
-    place = (filter.ifindex, point.parent, filter.chain)
-    return ("priority",) + place + (filter.info, filter.kind)
-
-
-def _filter_key(point: AttachmentPoint, filter: tc.Filter) -> "Key":
-    return ("filter",) + _priority_key(point, filter)[1:] + (filter.handle,)
+def _tables_key(point: "AttachmentPoint", filter: tc.Filter) -> "Key":
+    """What u32 priorities that share their tables have in common."""
+    place = point.parent if point.qdisc is None else point.qdisc
+    return filter.kind, place, filter.priority

@@ -20,8 +20,9 @@ from .connection import Connection
 from .errors import Error, Invalid, Refused, TapInUse
 from .link import Link
 from .netns import Namespace, close, describe
-from .observe import observe_links, observe_tc
+from .observe import groups_of, observe_links, observe_tc
 from .plan import plan_undo
+from .pod import wait_while_in_use, with_holders
 from .removal import Removal, failure
 from .report import CreatedTap, Report, Setup, TcObject, Uplink
 from .tap import create as create_tap
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .exchange import Request
     from .netns import NetnsArgument
     from .transport import Patience
+    from .verdict import Names
 
 
 def setup(
@@ -43,20 +45,25 @@ def setup(
     owner: "Optional[int]" = None,
     group: "Optional[int]" = None,
     address: "Optional[str]" = None,
-    match: str = MATCH,
-    uplink: str = UPLINK,
+    match: "Names" = MATCH,
+    uplink: "Names" = UPLINK,
+    exclude: "Names" = (),
+    wait: float = 0.0,
+    who: bool = False,
 ) -> Setup:
     """Clean up, then create the TAP and both redirects; return what a VMM is configured with.
 
-    ``netns``, ``match`` and ``uplink`` are as for `nlraw.cleanup`, but an uplink is required.
-    ``tap`` is the TAP's name. ``owner`` and ``group`` (IDs) may attach to it without privilege; if
-    both are set, only a process with both. The default is the caller's uid and gid, and no group if
-    an owner is given. ``address`` is put on the TAP: "10.9.8.1/24".
+    ``netns``, ``match``, ``exclude``, ``uplink``, ``wait`` and ``who`` are as for `nlraw.cleanup`,
+    but an uplink is required. ``tap`` is the TAP's name, which must match. ``owner`` and ``group``
+    (IDs) may attach to it without privilege; if both are set, only a process with both. The default
+    is the caller's uid and gid, and no group if an owner is given. ``address`` is put on the TAP:
+    "10.9.8.1/24".
 
     Raises `TapInUse` if a TAP is in use and nothing was changed, `Invalid` for an impossible
     argument, and other kinds of `Error`; all but `Invalid` carry a `Setup` as ``report``.
     """
-    return set_up(netns, tap, owner, group, address, match, uplink).checked()
+    made = set_up(netns, tap, owner, group, address, match, uplink, exclude, None, wait, who)
+    return made.checked()
 
 
 def set_up(
@@ -65,19 +72,35 @@ def set_up(
     owner: "Optional[int]" = None,
     group: "Optional[int]" = None,
     address: "Optional[str]" = None,
-    match: str = MATCH,
-    uplink: str = UPLINK,
+    match: "Names" = MATCH,
+    uplink: "Names" = UPLINK,
+    exclude: "Names" = (),
     patience: "Optional[Patience]" = None,
+    wait: float = 0.0,
+    who: bool = False,
 ) -> Setup:
     """`setup` without raising, but for `Invalid`: an error is the ``error`` of the result."""
-    target = Target(match, uplink, tap)
+    target = Target(match, uplink, exclude)
     wanted = Wanted(tap, owner, group, address)
-    if uplink == "none":
-        raise Invalid("a setup needs an uplink", "check uplink", uplink)
+    if target.uplink == "none":
+        raise Invalid("a setup needs an uplink", "check uplink", target.uplink)
+    if not target.fits(tap):
+        words = "no cleanup would find it: give a pattern that it matches (--match)"
+        raise Invalid(words, "check TAP", tap)
     path = describe(netns)
     try:
-        with Namespace(netns) as opened, Connection(opened, True, patience=patience) as connection:
-            return provide(opened, connection, target, wanted)
+        with Namespace(netns) as namespace:
+
+            def act() -> Setup:
+                groups = groups_of(target)
+                with Connection(namespace, True, groups, patience=patience) as connection:
+                    return provide(namespace, connection, target, wanted)
+
+            made = wait_while_in_use(namespace, wait, act)
+            if who:
+                taps = with_holders(namespace, made.cleanup.taps)
+                made = made.replace(cleanup=made.cleanup.replace(taps=taps))
+            return made
     except Error as error:
         return _failed(failure(path, target, error), error)
 
@@ -183,14 +206,15 @@ class _Builder:
     def build(self, cleanup: Report, create: "Callable[[Namespace, str], int]") -> Setup:
         """Create and configure the TAP."""
         if cleanup.outcome == "cleaned":
+            self.connection.begin_look()
             self.snapshot = observe_links(self.connection, self.target)
-        uplink = self.snapshot.uplink
-        if uplink is None:
-            missing = "default route" if self.target.uplink == "auto" else "such uplink"
-            words = "there is no %s: this is no pod's namespace, or it is not ready" % missing
+        if not self.snapshot.uplinks:
+            words = self.missing_uplink()
             raise Refused(errno.ENODEV, words, "look up link", self.target.uplink)
         if cleanup.outcome == "cleaned":
-            self.snapshot = observe_tc(self.connection, self.snapshot)
+            self.snapshot = observe_tc(self.connection, self.snapshot, self.target)
+        uplink = self.snapshot.uplinks[0]
+        self.connection.leave_groups()
         fd = self.create(create)
         try:
             made, facts, ahead = self.configure(fd, uplink)
@@ -205,6 +229,17 @@ class _Builder:
             error=None,
             ahead=ahead,
         )
+
+    def missing_uplink(self) -> str:
+        """Why there is no uplink."""
+        if self.target.uplink != "auto":
+            words = "there is no such uplink"
+        elif self.snapshot.default_taps:
+            taps = ", ".join(self.snapshot.default_taps)
+            return "the default route is on %s, which the pattern of TAPs matches" % taps
+        else:
+            words = "there is no default route"
+        return words + ": this is no pod's namespace, or it is not ready"
 
     def create(self, create: "Callable[[Namespace, str], int]") -> int:
         """The descriptor of a new TAP; an error names what has the name already."""
@@ -283,7 +318,7 @@ class _Builder:
         return tuple(
             TcObject(dev=uplink.ifname, object="filter", kind=filter.kind)
             for point in self.snapshot.points
-            if point.is_incoming
+            if point.is_incoming and point.dev == uplink.ifname
             for filter in point.filters
             if filter.priority < ours and not filter.chain and filter.is_filter
         )
@@ -316,7 +351,7 @@ class _Builder:
 
     def disconnect(self, tap: Link, uplink: Link) -> None:
         """Remove from the uplink what `connect` made; what is on the TAP goes with it."""
-        now = observe_tc(self.connection, self.snapshot)
+        now = observe_tc(self.connection, self.snapshot, self.target)
         had_ingress = self.snapshot.ingress_of(uplink) is not None
         changes = plan_undo(now, tap, had_ingress)
         for reply in self.connection.change(*[change.request for change in changes]):

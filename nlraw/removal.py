@@ -7,37 +7,30 @@ before the changes are sent, and what was sent without an answer is looked up af
 A holder that attaches between that second look and the delete is not seen. The README has figures.
 """
 
-import posix
-
 from . import link
 from .connection import Connection
 from .errors import Error, Lost, TapInUse
 from .journal import Journal
 from .link import Link
-from .netns import Namespace, describe
-from .observe import COMPLETE_LIST, QUICK_LIST, observe_links, observe_tc
-from .plan import Snapshot, plan
-from .report import Report, Tap
-from .verdict import (
-    MATCH,
-    ORPHAN,
-    UPLINK,
-    Target,
-    describe_tap,
-    evidence,
-    in_use,
-    judge,
-    matching,
+from .marks import is_marked, new_mark, restore_groups, set_groups
+from .observe import (
+    LIST_LINKS,
+    list_links,
+    observe_chains,
+    observe_links,
+    observe_tc,
+    snapshot_of,
 )
+from .plan import Plan, plan
+from .report import Report
+from .snapshot import Snapshot
+from .verdict import ORPHAN, Target, describe_tap, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Iterable, List, Optional, Sequence, Tuple
+    from typing import Callable, Iterable, List, Optional, Sequence
 
-    from .exchange import Request
-    from .netns import NetnsArgument
     from .plan import Change
-    from .transport import Patience
 
 # From this number of orphans on they are deleted as a group: the kernel waits 10 to 30 ms for each
 # deletion, and once for a group.
@@ -53,14 +46,11 @@ ROUNDS = 10
 class Removal:
     """One cleanup of one namespace: the last snapshot, the plan made from it, and the journal."""
 
-    def __init__(
-        self, connection: Connection, target: Target, list_taps: "Request" = COMPLETE_LIST
-    ) -> None:
+    def __init__(self, connection: Connection, target: Target) -> None:
         self.connection = connection
         self.target = target
-        self.list_taps = list_taps
         self.snapshot = Snapshot()
-        self.changes: Sequence[Change] = ()
+        self.plan = Plan()
         self.journal = Journal()
 
     def run(self, dry_run: bool = False) -> Report:
@@ -69,14 +59,11 @@ class Removal:
 
     def prepare(self, dry_run: bool = False) -> "Optional[Report]":
         """Look and plan, which changes nothing. Return a report if there is nothing to `finish`."""
-        return self._reporting(lambda: self._look_and_plan(ROUNDS, dry_run))
+        return self._reporting(lambda: self._dry_run() if dry_run else self._look_and_plan(ROUNDS))
 
-    def finish(self, is_stale: bool = False) -> Report:
-        """Carry out the plan, then look again until nothing is left to do.
-
-        ``is_stale``: some time has passed since the look, and the namespace may have changed.
-        """
-        report = self._reporting(lambda: self._finish(is_stale))
+    def finish(self) -> Report:
+        """Carry out the plan, then look again until nothing is left to do."""
+        report = self._reporting(self._finish)
         assert report is not None
         return report
 
@@ -87,110 +74,146 @@ class Removal:
         except Error as error:
             return self.report("failed", error)
 
-    def _finish(self, is_stale: bool) -> Report:
-        report = self._plan_again() if is_stale else None
+    def _finish(self) -> Report:
         for rounds_left in reversed(range(ROUNDS)):
-            if report is not None:
-                return report
-            if self._carry_out():
+            if self._carry_out() and self.plan.is_whole:
                 return self.report("cleaned")
             report = self._look_and_plan(rounds_left)
-        if report is not None:
-            return report
-        words = "the namespace changed each time it was looked at"
-        return self.report("failed", Error(words, "clean up", self.connection.path))
+            if report is not None:
+                return report
+        return self.report("failed", self._unsteady())
 
-    def _look_and_plan(self, rounds_left: int, dry_run: bool = False) -> "Optional[Report]":
-        """Look, settle what was sent, and plan. Returns a report if nothing is left to do."""
-        self.snapshot = observe_links(self.connection, self.target, self.list_taps)
-        has_uplink = self.snapshot.uplink is not None or self.target.uplink == "none"
-        used = in_use(self.snapshot.taps)
-        if self.journal.is_open or (has_uplink and not used):
-            self.snapshot = observe_tc(self.connection, self.snapshot)
+    def _unsteady(self) -> Error:
+        words = "the namespace changed each time it was looked at"
+        return Error(words, "clean up", self.connection.path)
+
+    # ------------------------------------------------------------ look and plan
+
+    def _look(self, has_open: bool = False) -> None:
+        """Take a snapshot. TC is listed only if it matters, or if changes are open."""
+        self.connection.begin_look()
+        self.snapshot = observe_links(self.connection, self.target)
+        if has_open or self._has_uplink():
+            self.snapshot = observe_tc(self.connection, self.snapshot, self.target)
+
+    def _has_uplink(self) -> bool:
+        return bool(self.snapshot.uplinks) or self.target.uplink == "none"
+
+    def _make_plan(self, at_once: bool = False) -> None:
+        self.plan = plan(self.snapshot, self.target, at_once)
+        if self.plan.undecided:
+            points = self.plan.undecided
+            self.snapshot = observe_chains(self.connection, self.snapshot, points)
+            self.plan = plan(self.snapshot, self.target, at_once)
+
+    def _look_and_plan(self, rounds_left: int) -> "Optional[Report]":
+        """Look, settle what was sent, and plan. Return a report if nothing is left to do."""
+        self._look(self.journal.is_open)
+        if self.journal.is_open:
             refusal = self.journal.settle(self.snapshot.keys(), rounds_left > 0)
             if refusal is not None:
                 return self.report("failed", refusal)
-        if not has_uplink:
+        if not self._has_uplink():
             return self.report("cleaned" if self.journal.done else "skipped")
-        if used:
+        self._take_marks_off()
+        used = self.snapshot.in_use()
+        if used and not self.target.keep_in_use:
             return self._report_in_use(used)
-        self.changes = plan(self.snapshot, self._orphans())
-        if dry_run:
-            return self.report("would-clean" if self.changes else "clean")
-        if self.changes:
+        self._make_plan()
+        if self.plan.changes:
             return None
+        if self.connection.groups and self.connection.is_torn and rounds_left:
+            return self._look_and_plan(rounds_left - 1)
         return self.report("cleaned" if self.journal.done else "clean")
 
-    def _plan_again(self) -> "Optional[Report]":
-        """Plan again if any change was announced.
-
-        Otherwise check only for TAPs in use, because a carrier is announced late.
-        """
-        (listed,) = self.connection.ask(COMPLETE_LIST)
-        is_unchanged = self.connection.is_quiet
-        self.connection.leave_groups()
-        if not is_unchanged:
-            return self._look_and_plan(ROUNDS)
-        used = in_use(matching(link.links(listed.answer()), self.target))
-        return self._report_in_use(used) if used else None
-
-    def _orphans(self) -> "List[Link]":
-        return [tap for tap in self.snapshot.taps if self.target.is_removable(tap)]
+    def _dry_run(self) -> Report:
+        """Report what would be done. A list that changed while it was read is read again."""
+        for _ in range(ROUNDS):
+            self._look()
+            if not self._has_uplink():
+                return self.report("skipped")
+            self._make_plan(at_once=True)
+            if self.connection.groups and self.connection.is_torn:
+                continue
+            used = self.snapshot.in_use()
+            if used and not self.target.keep_in_use:
+                return self._report_in_use(used)
+            return self.report("would-clean" if self.plan.changes else "clean")
+        return self.report("failed", self._unsteady())
 
     # ------------------------------------------------------------ report
 
     def _report_in_use(self, used: "Sequence[Link]") -> Report:
         """The report on TAPs in use: a failure if something was removed before that."""
-        why = "; ".join(sorted({evidence(tap) for tap in used}))
+        why = self.snapshot.evidence(used)
         names = ", ".join(tap.ifname for tap in used)
         if self.journal.done:
             gone = self.journal.summary()
             words = "came into use (%s) after something was removed: %s" % (why, gone)
             return self.report("failed", Error(words, "clean up", names))
+        self.plan = Plan(dead_redirects=plan(self.snapshot, self.target).dead_redirects)
         words = "in use (%s), nothing was changed" % why
         return self.report("in-use", TapInUse(words, "clean up", names))
 
     def report(self, outcome: str, error: "Optional[Error]" = None) -> Report:
         """What was seen, and what was done, or would be."""
+        seen = self.snapshot
         taps = {tap.ifindex: tap for tap in self.journal.taps()}
-        taps.update((tap.ifindex, tap) for tap in self.snapshot.taps)
-        deleted = self.journal.deleted()
-        changes = self.changes if outcome == "would-clean" else self.journal.done
-        uplink = self.snapshot.uplink
+        taps.update((tap.ifindex, tap) for tap in seen.taps)
+        deleted = set(self.journal.deleted())
+        changes = self.plan.changes if outcome == "would-clean" else self.journal.done
         return Report(
             netns=self.connection.path,
-            uplink=self.target.uplink_name if uplink is None else uplink.ifname,
+            uplink=seen.uplinks[0].ifname if seen.uplinks else self.target.uplink_name,
             outcome=outcome,
-            taps=tuple(describe_tap(tap, tap.ifindex in deleted) for tap in taps.values()),
+            taps=tuple(
+                describe_tap(tap, seen.uppers_of(tap), tap.ifindex in deleted)
+                for tap in taps.values()
+            ),
             tc_removed=tuple(removed for change in changes for removed in change.removes),
+            ignored=seen.ignored,
+            dead_redirects=self.plan.dead_redirects,
             error=error,
         )
 
     # ------------------------------------------------------------ carry out
 
     def _carry_out(self) -> bool:
-        """Confirm the plan and send every change; return True if all is done."""
-        if len(self._orphans()) >= GROUP_FROM:
+        """Confirm the plan and send every change; return True if all are confirmed."""
+        if not self._is_confirmed():
+            return False
+        self.connection.leave_groups()
+        if self.plan.is_whole and len(self._orphans()) >= GROUP_FROM:
             return self._carry_out_by_group()
-        return self._is_confirmed() and self._send(self.changes)
+        return self._send(self.plan.changes)
+
+    def _orphans(self) -> "List[Link]":
+        return self.snapshot.orphans(self.target)
 
     def _is_confirmed(self) -> bool:
-        """True if no other TAP has appeared and each orphan, read again, is unchanged."""
+        """True if nothing has changed since the look, as far as that is announced or listed.
+
+        Every change but that of a carrier is announced at once. So the TAPs are listed again, and
+        each orphan is read again by itself.
+        """
         orphans = self._orphans()
-        (listed,) = self.connection.ask(COMPLETE_LIST)
-        if self._has_more(matching(link.links(listed.answer()), self.target)):
+        requests = [link.get(each.ifindex, each.ifname) for each in orphans]
+        listed, *replies = self.connection.ask(LIST_LINKS, *requests)
+        if self._has_more(snapshot_of(link.links(listed.answer()), self.target)):
             return False
-        if not orphans:
-            return True
-        replies = self.connection.ask(*[link.get(each.ifindex, each.ifname) for each in orphans])
         if any(reply.error is not None and reply.error.is_gone for reply in replies):
+            return False
+        if self.connection.groups and not self.connection.is_quiet:
             return False
         return _are_orphans(map(link.only, replies), orphans)
 
-    def _has_more(self, taps: "Sequence[Link]") -> bool:
-        """True if a list has a TAP that was not seen before, or one that is in use."""
+    def _has_more(self, now: Snapshot) -> bool:
+        """True if there is a TAP that was not seen before, or one that has come into use."""
         known = {tap.ifindex for tap in self.journal.taps() + list(self.snapshot.taps)}
-        return bool(in_use(taps)) or any(tap.ifindex not in known for tap in taps)
+        used = {tap.ifindex for tap in self.snapshot.in_use()}
+        if any(tap.ifindex not in used for tap in now.in_use()):
+            return True
+        return any(tap.ifindex not in known for tap in now.taps)
 
     def _send(self, changes: "Sequence[Change]") -> bool:
         """Send every change in one datagram; return True if all are confirmed."""
@@ -207,51 +230,35 @@ class Removal:
     def _carry_out_by_group(self) -> bool:
         """The same, with one wait of the kernel for all links instead of one for each.
 
-        The orphans are marked with a random group. A list of *all* links must show right before the
+        The orphans are marked with a random group. A list of all links must show right before the
         delete that the group holds them, each still an orphan, and nothing else. Nothing else is
         changed before that is proven; if it is not, each gets its former group back, and the next
         round takes another number.
         """
         orphans = self._orphans()
-        group = int.from_bytes(posix.urandom(4), "big") >> 1 | 1  # never 0, the group of every link
+        mark = new_mark()
         is_done = False
         try:
-            self._set_groups([(orphan, group) for orphan in orphans])
-            links = self._list_links()
-            members = [found for found in links if found.group == group]
-            others = matching([found for found in links if found.group != group], self.target)
-            if _are_orphans(members, orphans) and not self._has_more(others):
-                is_done = self._send(plan(self.snapshot, orphans, group))
+            set_groups(self.connection, [(orphan, mark) for orphan in orphans])
+            links = list_links(self.connection)
+            now = snapshot_of(links, self.target)
+            members = [found for found in links if found.group == mark]
+            proven = _are_orphans(members, orphans) and not any(map(now.uppers_of, members))
+            if proven and not self._has_more(now):
+                is_done = self._send(self.plan.by_group(mark))
         finally:
             if not is_done:
-                self._restore_groups(orphans, group)
+                restore_groups(self.connection, orphans, mark)
         return is_done
 
-    def _restore_groups(self, orphans: "Sequence[Link]", group: int) -> None:
-        """Give each orphan that is still in the group its former group back."""
-        former = {orphan.ifindex: orphan.group or 0 for orphan in orphans}
-        for _ in range(ROUNDS):
-            links = self._list_links()
-            left = [each for each in links if each.group == group and each.ifindex in former]
-            if not left:
-                return
-            self._set_groups([(member, former[member.ifindex]) for member in left])
-
-    def _list_links(self) -> "List[Link]":
-        """Every link of the namespace, from a list that no kernel has filtered."""
-        (reply,) = self.connection.ask(link.dump())
-        return link.links(reply.answer())
-
-    def _set_groups(self, groups: "Sequence[Tuple[Link, int]]") -> None:
-        """Put links into groups. A lost answer does not matter: the next list shows the members."""
-        requests = [link.set_group(each.ifindex, each.ifname, group) for each, group in groups]
-        try:
-            replies = self.connection.change(*requests)
-        except Lost:
-            return
-        for reply in replies:
-            if reply.error is not None and not reply.error.is_gone:
-                raise reply.error
+    def _take_marks_off(self) -> None:
+        """Put TAPs that a killed group delete left marked, and that stay, back into group 0."""
+        going = {orphan.ifindex for orphan in self._orphans()}
+        if self.snapshot.in_use() and not self.target.keep_in_use:
+            going = set()
+        left = [tap for tap in self.snapshot.taps if is_marked(tap) and tap.ifindex not in going]
+        if left and self.connection.is_exclusive:
+            set_groups(self.connection, [(tap, 0) for tap in left])
 
 
 def _are_orphans(now: "Iterable[Link]", before: "Sequence[Link]") -> bool:
@@ -262,91 +269,14 @@ def _are_orphans(now: "Iterable[Link]", before: "Sequence[Link]") -> bool:
 
 
 def remove(connection: Connection, target: Target, dry_run: bool = False) -> Report:
-    """Run a cleanup and return its report; nothing is raised but what is no `Error`."""
+    """Run a cleanup and return its report; an `Error` is the ``error`` of the report."""
     return Removal(connection, target).run(dry_run)
 
 
 def preview(connection: Connection, target: Target) -> Report:
-    """The report that a cleanup would make, by the quick list. "in-use" is no error here."""
-    report = Removal(connection, target, QUICK_LIST).run(dry_run=True)
+    """The report that a cleanup would make. "in-use" is no error here."""
+    report = Removal(connection, target).run(dry_run=True)
     return report.replace(error=None) if report.outcome == "in-use" else report
-
-
-# ---------------------------------------------------------------- by namespace
-
-
-def scan(
-    netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK
-) -> "Tuple[Tap, ...]":
-    """List the matching TAPs of a namespace with their verdicts. Changes nothing, wakes nobody.
-
-    ``netns``: None is the current one; an int or a string of digits a PID; an object with
-    ``fileno()`` a descriptor; a string with a slash, or a path object, a path; any other string a
-    name as in ``ip netns``. ``match`` is a glob of ``*`` and ``?``. ``uplink`` is the container
-    interface, which is never listed; it need not exist.
-
-    It takes the quick way: Linux 6.18 leaves out a TAP with very many alternative names, and those
-    after it (`link.dump`). `cleanup` sees them, also a dry one.
-    """
-    target = Target(match, uplink)
-    with Namespace(netns) as namespace, Connection(namespace) as connection:
-        return list_taps(connection, target)
-
-
-def list_taps(connection: Connection, target: Target) -> "Tuple[Tap, ...]":
-    """The matching TAPs, by the quick list."""
-    (listed,) = connection.ask(QUICK_LIST)
-    return tuple(map(describe_tap, matching(link.links(listed.answer()), target)))
-
-
-def cleanup(
-    netns: "NetnsArgument" = None, match: str = MATCH, uplink: str = UPLINK, dry_run: bool = False
-) -> Report:
-    """Remove the orphan TAPs of a namespace and the TC state that belongs to them.
-
-    ``netns`` and ``match`` are as for `scan`; ``dry_run`` only reports what would go. ``uplink`` is
-    the container interface: without it nothing is touched; "auto" takes that of the default route,
-    "none" requires none and touches no TC state on any. Raises `TapInUse` if a matching TAP is in
-    use, having changed nothing, and other kinds of `Error`; each carries a `Report`, ``report``.
-    """
-    return clean_up(netns, Target(match, uplink), dry_run).checked()
-
-
-def clean_up(
-    netns: "NetnsArgument",
-    target: Target,
-    dry_run: bool = False,
-    patience: "Optional[Patience]" = None,
-) -> Report:
-    """`cleanup` without raising: an error is the ``error`` of the report."""
-
-    def act(namespace: Namespace) -> Report:
-        with Connection(namespace, exclusive=not dry_run, patience=patience) as connection:
-            return remove(connection, target, dry_run)
-
-    return _report_on(netns, target, act)
-
-
-def preview_of(netns: "NetnsArgument", target: Target) -> Report:
-    """`preview` of a namespace; an error is the ``error`` of the report."""
-
-    def act(namespace: Namespace) -> Report:
-        with Connection(namespace) as connection:
-            return preview(connection, target)
-
-    return _report_on(netns, target, act)
-
-
-def _report_on(
-    netns: "NetnsArgument", target: Target, act: "Callable[[Namespace], Report]"
-) -> Report:
-    """Run `act` in a namespace; turn an error into a failed report."""
-    path = describe(netns)
-    try:
-        with Namespace(netns) as namespace:
-            return act(namespace)
-    except Error as error:
-        return failure(path, target, error)
 
 
 def failure(path: str, target: Target, error: Error) -> Report:

@@ -21,8 +21,8 @@ class Record:
 
     __slots__: "Tuple[str, ...]" = ()
 
-    # The values of fields that may be left out.
-    _defaults: "Dict[str, object]" = {}
+    # The fields that may be left out, and their values.
+    _defaults: "Tuple[Tuple[str, object], ...]" = ()
 
     def __init__(self, **fields: "object") -> None:
         if len(fields) != len(self.__slots__):
@@ -116,7 +116,7 @@ class Tap(Record):
         "deleted",
         "holders",
     )
-    _defaults = {"holders": None}
+    _defaults = (("holders", None),)
 
     def document(self) -> "Dict[str, object]":
         fields = self.fields()
@@ -144,7 +144,7 @@ class TcObject(Record):
     """
 
     __slots__ = ("dev", "object", "kind", "priority", "target")
-    _defaults = {"priority": None, "target": None}
+    _defaults = (("priority", None), ("target", None))
 
     def document(self) -> "Dict[str, object]":
         fields = self.fields()
@@ -200,7 +200,7 @@ class Report(Result):
         "dead_redirects",
         "error",
     )
-    _defaults = {"ignored": (), "dead_redirects": ()}
+    _defaults = (("ignored", ()), ("dead_redirects", ()))
 
     if TYPE_CHECKING:
         netns: str

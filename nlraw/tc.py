@@ -24,6 +24,16 @@ _ACTIONS = {
     "bpf": uapi.TCA_BPF_ACT,
 }
 
+# What the kernel lists of a flower filter that has no condition.
+_FLOWER_WITHOUT_KEYS = frozenset(
+    (
+        uapi.TCA_FLOWER_CLASSID,
+        uapi.TCA_FLOWER_ACT,
+        uapi.TCA_FLOWER_FLAGS,
+        uapi.TCA_FLOWER_IN_HW_COUNT,
+    )
+)
+
 
 # ---------------------------------------------------------------- decoded from replies
 
@@ -109,12 +119,14 @@ class Filter(_Tc):
 
     @property
     def matches_all(self) -> bool:
-        """True for a matchall, or a u32 without a condition, if it is for every protocol.
+        """True for a matchall, and a u32 or flower without condition, if it is for every protocol.
 
-        flower and bpf filters never count as match-all.
+        bpf filters never count as match-all.
         """
         if self.protocol != uapi.ETH_P_ALL:
             return False
+        if self.kind == "flower":
+            return _FLOWER_WITHOUT_KEYS.issuperset(self.options)
         return self.kind == "matchall" or (self.kind == "u32" and self._u32_matches_all())
 
     def _u32_matches_all(self) -> bool:
@@ -181,6 +193,11 @@ def filters(messages: "Iterable[wire.Message]") -> "List[Filter]":
     return [Filter(message) for message in messages if message[0] == uapi.RTM_NEWTFILTER]
 
 
+def chains(messages: "Iterable[wire.Message]") -> "List[int]":
+    """Decode the numbers of the chains of a reply; skip other messages."""
+    return [Filter(message).chain for message in messages if message[0] == uapi.RTM_NEWCHAIN]
+
+
 # ---------------------------------------------------------------- requests
 
 
@@ -210,11 +227,26 @@ def dump_qdiscs() -> Request:
 
 
 def dump_filters(ifindex: int, parent: int, dev: str) -> Request:
-    """List the filters of one parent, of every chain and priority."""
+    """List the filters of one parent, of every chain and priority.
+
+    With an ifindex of `uapi.TCM_IFINDEX_MAGIC_BLOCK` the parent is the number of a shared block.
+    """
     return _request(
         uapi.RTM_GETTFILTER,
         uapi.NLM_F_DUMP,
         "list filters",
+        dev,
+        ifindex=ifindex,
+        parent=parent,
+    )
+
+
+def dump_chains(ifindex: int, parent: int, dev: str) -> Request:
+    """List the chains of one parent: those that have filters, and those created explicitly."""
+    return _request(
+        uapi.RTM_GETCHAIN,
+        uapi.NLM_F_DUMP,
+        "list chains",
         dev,
         ifindex=ifindex,
         parent=parent,

@@ -10,15 +10,24 @@ from _socket import AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW
 from _socket import socket as Socket
 
 from . import uapi
+from .errors import TooMuch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Optional, Tuple
 
+    from .exchange import Exchange
+
 # The port of a connection that changes something: "nlra" in ASCII, above every process ID. The
 # kernel gives it to one socket of a namespace, and takes it back when the process dies. So two
 # writers take turns.
 WRITER_PORT = 0x6E6C7261
+
+# What one look at a namespace may read. 1,000 orphans with their TC state are 6,000 messages and
+# 4 MiB.
+MESSAGES = 20000
+BYTES = 16 << 20
+SECONDS = 10.0
 
 # Seconds that a command waits for writer ports, in all. Then it goes on without: no stranger can
 # stop it by holding the port.
@@ -45,12 +54,20 @@ class System:
         poll.register(socket.fileno(), select.POLLIN)
         return bool(poll.poll(max(0.0, seconds) * 1000))
 
+    @staticmethod
+    def thread_time() -> float:
+        """Seconds of processor time of the calling thread, the kernel's for it included."""
+        return time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
+
     sleep = staticmethod(time.sleep)
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
 
 
 SYSTEM = System()
+
+# Bytes of an exchange after which its allowance is checked, again and again.
+_CHECK_AFTER = 64 << 10
 
 
 class Patience:
@@ -86,6 +103,83 @@ class Patience:
                 self._waiting -= 1
                 if not self._waiting:
                     self._left -= system.monotonic() - self._since
+
+
+class Allowance:
+    """How much of a namespace one look reads: messages, bytes, seconds of processor time.
+
+    A pod's root makes as many links and filters as it likes. The seconds count for all looks of a
+    connection, the rest for each by itself.
+    """
+
+    __slots__ = ("messages", "bytes", "seconds", "_left", "_last")
+
+    def __init__(
+        self, messages: int = MESSAGES, bytes: int = BYTES, seconds: float = SECONDS
+    ) -> None:
+        self.messages = messages
+        self.bytes = bytes
+        self.seconds = seconds
+        self._left = (messages, bytes, seconds)
+        self._last = (0, 0)
+
+    def renew(self) -> None:
+        """Begin another look."""
+        self._left = (self.messages, self.bytes, self._left[2])
+
+    def refund(self) -> None:
+        """Take back the last exchange: its list is torn, and read again."""
+        messages, bytes, seconds = self._left
+        self._left = (messages + self._last[0], bytes + self._last[1], seconds)
+
+    def spend(self, messages: int, bytes: int) -> None:
+        """Count a whole exchange."""
+        self._last = (messages, bytes)
+        left = self._left
+        self._left = (left[0] - messages, left[1] - bytes, left[2])
+
+    def check(self, messages: int, bytes: int, seconds: float) -> None:
+        """Raise `TooMuch` if an exchange that read so much so far exceeds a limit.
+
+        The seconds are those since the last check, and are spent.
+        """
+        left = self._left = (self._left[0], self._left[1], self._left[2] - seconds)
+        if messages > left[0]:
+            words = "over %d links, qdiscs and filters" % self.messages
+        elif bytes > left[1]:
+            words = "over %d MiB of links, qdiscs and filters" % (self.bytes >> 20)
+        elif left[2] < 0:
+            words = "its lists take over %g s of processor time to read" % self.seconds
+        else:
+            return
+        raise TooMuch("this namespace holds more than nlraw reads: %s" % words)
+
+
+class Spending:
+    """What one exchange reads of an allowance. Checked from time to time, for it takes time too."""
+
+    __slots__ = ("_allowance", "_exchange", "_system", "_bytes", "_checked", "_since")
+
+    def __init__(self, allowance: Allowance, exchange: "Exchange", system: System) -> None:
+        self._allowance = allowance
+        self._exchange = exchange
+        self._system = system
+        self._bytes = self._checked = 0
+        self._since: Optional[float] = None
+
+    def count(self, bytes: int) -> None:
+        """Count a datagram."""
+        self._bytes += bytes
+        if self._bytes - self._checked > _CHECK_AFTER:
+            now = self._system.thread_time()
+            seconds = 0.0 if self._since is None else now - self._since
+            self._checked, self._since = self._bytes, now
+            self._allowance.check(self._exchange.received, self._bytes, seconds)
+
+    def settle(self) -> None:
+        """Count the whole exchange."""
+        self._allowance.check(self._exchange.received, self._bytes, 0.0)
+        self._allowance.spend(self._exchange.received, self._bytes)
 
 
 def open_socket(

@@ -58,6 +58,8 @@ RTM_GETQDISC = 38
 RTM_NEWTFILTER = 44
 RTM_DELTFILTER = 45
 RTM_GETTFILTER = 46
+RTM_NEWCHAIN = 100
+RTM_GETCHAIN = 102
 
 RTMGRP_LINK = 0x1
 RTMGRP_TC = 0x8
@@ -82,6 +84,9 @@ TCA_EGRESS_BLOCK = 14
 
 rtmsg = Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 rtnexthop = Struct("=HBBi")  # len, flags, hops, ifindex
+# With this ifindex the parent is the number of a shared block. 0xFFFFFFFF as a signed number.
+TCM_IFINDEX_MAGIC_BLOCK = -1
+
 tcmsg = Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
 ifinfomsg = Struct("=BxHiII")  # family, type, index, flags, change
 
@@ -129,11 +134,13 @@ IF_OPER_NAMES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "
 IFLA_ADDRESS = 1
 IFLA_IFNAME = 3
 IFLA_MTU = 4
+IFLA_LINK = 5
 IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
 IFLA_GROUP = 27
 IFLA_EXT_MASK = 29
 IFLA_CARRIER = 33
+IFLA_LINK_NETNSID = 37
 IFLA_CARRIER_UP_COUNT = 47
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
@@ -165,7 +172,10 @@ TCA_U32_SEL = 5
 TCA_U32_ACT = 7
 TCA_U32_INDEV = 8
 TCA_U32_MARK = 10
+TCA_FLOWER_CLASSID = 1
 TCA_FLOWER_ACT = 3
+TCA_FLOWER_FLAGS = 22
+TCA_FLOWER_IN_HW_COUNT = 86
 TCA_BPF_ACT = 1
 TCA_MATCHALL_ACT = 2
 

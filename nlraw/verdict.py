@@ -3,7 +3,7 @@
 
     judge     IN_USE, ORPHAN, or None for a link that is not a TAP
     evidence  the facts behind a verdict
-    Target    which links and which uplink a command is about
+    Target    which links and which uplinks a command is about
 
 `plan` decides what is deleted with an orphan.
 
@@ -18,7 +18,9 @@ from .report import Tap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional
+    from typing import Optional, Sequence, Tuple, Union
+
+    Names = Union[str, Sequence[str]]
 
 MATCH = "tap*_urunc"
 TAP = "tap0_urunc"
@@ -28,17 +30,20 @@ IN_USE = "in-use"
 ORPHAN = "orphan"
 
 
-def judge(link: Link) -> "Optional[str]":
+def judge(link: Link, uppers: "Sequence[str]" = ()) -> "Optional[str]":
     """Return IN_USE, ORPHAN, or None for a link that is not a TAP.
 
     The carrier decides: it follows open and close at once. RUNNING, LOWER_UP and the operational
     state wait for a deferred worker (linkwatch_event(), net/core/link_watch.c); they count only if
-    the kernel reports no carrier.
+    the kernel reports no carrier. A TAP with ``uppers``, devices stacked on it, is in use, because
+    the kernel would delete them with it.
     """
     tun, carrier = link.tun(), link.carrier
     if tun is None or tun.type != uapi.IFF_TAP:
         return None
-    if carrier or tun.queues or tun.disabled_queues:  # a queue has a holder, attached or not
+    if carrier or uppers:
+        return IN_USE
+    if tun.queues or tun.disabled_queues:  # a queue has a holder, attached or not
         return IN_USE
     if carrier is None:
         running = link.flags & (uapi.IFF_RUNNING | uapi.IFF_LOWER_UP)
@@ -60,22 +65,24 @@ def is_fresh(orphan: Link) -> bool:
     return not orphan.carrier_up_count
 
 
-def evidence(link: Link) -> str:
+def evidence(link: Link, uppers: "Sequence[str]" = ()) -> str:
     """The facts behind a verdict, for people."""
     tun, carrier = link.tun(), link.carrier
-    facts = [
-        "no carrier to read" if carrier is None else "carrier on" if carrier else "carrier off"
-    ]
+    facts = ["carrier on" if carrier else "carrier off"]
+    if carrier is None:
+        facts = ["no carrier to read"]
     if tun is not None and (tun.queues or tun.disabled_queues):
         facts.append("%d queues attached, %d detached" % (tun.queues, tun.disabled_queues))
     if carrier is None and not link.flags & uapi.IFF_UP:
         facts.append("down")
+    if uppers:
+        facts.append("%s stacked on it" % ", ".join(uppers))
     return ", ".join(facts)
 
 
-def describe_tap(tap: Link, is_deleted: bool = False) -> Tap:
+def describe_tap(tap: Link, uppers: "Sequence[str]" = (), is_deleted: bool = False) -> Tap:
     """The `Tap` record of a TAP."""
-    verdict = judge(tap)
+    verdict = judge(tap, uppers)
     return Tap(
         ifname=tap.ifname,
         ifindex=tap.ifindex,
@@ -92,43 +99,71 @@ def describe_tap(tap: Link, is_deleted: bool = False) -> Tap:
 
 
 class Target:
-    """What a command is about: TAPs whose name matches ``match`` or is ``tap``, and the uplink.
+    """What a command is about: which TAPs, by name, and which uplinks.
 
-    ``uplink`` is a name, "auto" or "none"; ``uplink_name`` is None for the last two.
-    ``spare_fresh`` leaves fresh orphans alone. Raises `Invalid` for an impossible name.
+    ``match``, ``exclude`` and ``uplink`` are each a string or a sequence of strings. ``uplink`` is
+    "auto", "none" or names: ``uplinks`` are the names, none for the first two. ``spare_fresh``
+    leaves fresh orphans alone, ``keep_in_use`` removes orphans beside TAPs in use. Raises `Invalid`
+    for an impossible name or pattern.
     """
 
-    __slots__ = ("match", "uplink", "uplink_name", "tap", "spare_fresh")
+    __slots__ = ("match", "exclude", "uplink", "uplinks", "spare_fresh", "keep_in_use")
 
     def __init__(
-        self, match: str, uplink: str, tap: "Optional[str]" = None, spare_fresh: bool = False
+        self,
+        match: "Names" = MATCH,
+        uplink: "Names" = UPLINK,
+        exclude: "Names" = (),
+        spare_fresh: bool = False,
+        keep_in_use: bool = False,
     ) -> None:
-        if not match:
-            raise Invalid("an empty pattern matches nothing", "check pattern")
-        link.check_name(uplink)
-        self.match = match
-        self.uplink = uplink
-        self.uplink_name = None if uplink in ("auto", "none") else uplink
-        self.tap = tap
+        self.match = _names(match)
+        self.exclude = _names(exclude)
+        for pattern in self.match + self.exclude:
+            _check_pattern(pattern)
+        names = _names(uplink)
+        if not self.match or not names:
+            raise Invalid("at least one pattern and one uplink are needed", "check arguments")
+        for name in names:
+            link.check_name(name)
+        self.uplink = names[0]
+        if len(names) > 1 and not {"auto", "none"}.isdisjoint(names):
+            words = '"auto" and "none" stand alone'
+            raise Invalid(words, "check uplink", ", ".join(names))
+        self.uplinks = () if self.uplink in ("auto", "none") else names
         self.spare_fresh = spare_fresh
+        self.keep_in_use = keep_in_use
+
+    @property
+    def uplink_name(self) -> "Optional[str]":
+        """The first uplink named; None for "auto" and "none"."""
+        return self.uplinks[0] if self.uplinks else None
 
     def fits(self, name: str) -> bool:
-        """True if a TAP of that name is meant; the uplink never is."""
-        return name != self.uplink_name and (name == self.tap or matches(self.match, name))
+        """True if a TAP of that name is meant; an uplink never is."""
+        if name in self.uplinks or not any(matches(pattern, name) for pattern in self.match):
+            return False
+        return not any(matches(pattern, name) for pattern in self.exclude)
 
-    def is_removable(self, orphan: Link) -> bool:
-        """True unless the orphan is fresh and fresh ones are spared."""
-        return not (self.spare_fresh and is_fresh(orphan))
-
-
-def matching(links: "Iterable[Link]", target: Target) -> "List[Link]":
-    """The TAPs among the links that the target names."""
-    return [found for found in links if target.fits(found.ifname) and is_tap(found)]
+    def spares(self, orphan: Link) -> bool:
+        """True if the orphan is fresh and fresh ones are spared."""
+        return self.spare_fresh and is_fresh(orphan)
 
 
-def in_use(taps: "Iterable[Link]") -> "List[Link]":
-    """The TAPs that have a holder."""
-    return [tap for tap in taps if judge(tap) == IN_USE]
+def _names(given: "Names") -> "Tuple[str, ...]":
+    if isinstance(given, str):
+        return (given,)
+    if not isinstance(given, (list, tuple)) or not all(isinstance(each, str) for each in given):
+        raise Invalid("a string or a list of strings is needed", "check arguments", repr(given))
+    return tuple(given)
+
+
+def _check_pattern(pattern: str) -> None:
+    if not pattern:
+        raise Invalid("an empty pattern matches nothing", "check pattern")
+    if any(char in "[]{}" for char in pattern):
+        words = "only * and ? are special in a pattern; give several patterns instead of [] and {}"
+        raise Invalid(words, "check pattern", pattern)
 
 
 def matches(pattern: str, name: str) -> bool:

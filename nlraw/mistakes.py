@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Usage errors with a suggestion. Imported only when there is a mistake.
+
+Not difflib: Debian's python3-minimal lacks it.
+"""
+
+from .errors import Invalid
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, List, Optional
+
+# The longest word to compare: the time is the product of two lengths.
+LONGEST = 40
+
+
+def unknown_command(word: str, commands: "Iterable[str]") -> Invalid:
+    """The error for a first argument that is no command."""
+    if word.startswith("-"):
+        words = "the command comes first, as in `nlraw scan -n pod1`; see `nlraw --help`"
+        return Invalid(words, word)
+    meant = nearest(word, commands)
+    advice = "did you mean `%s`?" % meant if meant else "see `nlraw --help`"
+    return Invalid("there is no such command; " + advice, word)
+
+
+def unknown_argument(command: str, argument: str, flags: "Iterable[str]") -> Invalid:
+    """The error for an argument that is no option of a command; ``flags`` are its options."""
+    what = "no such option" if argument.startswith("-") else "unexpected argument"
+    if not argument:
+        what = "unexpected empty argument"
+    meant = _meant(argument, list(flags))
+    advice = "did you mean `%s`?" % meant if meant else "see `nlraw %s --help`" % command
+    return Invalid("%s; %s" % (what, advice), command, argument)
+
+
+def _meant(argument: str, flags: "List[str]") -> "Optional[str]":
+    """What was probably meant by an argument that is no option; None if nothing is likely."""
+    names = [flag[2:] for flag in flags if flag.startswith("--")]
+    if argument.startswith("-"):
+        if len(argument) == 2:
+            return argument.swapcase() if argument.swapcase() in flags else None
+        found = nearest(argument.lstrip("-").partition("=")[0], names)
+        return found and "--" + found
+    if argument in names:
+        return "--" + argument
+    if not _needs_no_quotes(argument):
+        return None
+    if "-n" in flags:
+        return "-n " + argument
+    if "--dir" in flags and "/" in argument:
+        return "--dir " + argument
+    return "nlraw scan -n " + argument
+
+
+def _needs_no_quotes(argument: str) -> bool:
+    """True for a word that a shell takes as it is, as PIDs, paths and names mostly are."""
+    return bool(argument) and all(
+        "a" <= char.lower() <= "z" or char in "0123456789-_./:@+," for char in argument
+    )
+
+
+def nearest(word: str, names: "Iterable[str]") -> "Optional[str]":
+    """The name that a misspelt word begins, or is nearest to; None if none is near."""
+    if not 2 <= len(word) <= LONGEST:
+        return None
+    best, least = None, max(1, len(word) // 3) + 1
+    for name in names:
+        distance = 1 if name.startswith(word) else _distance(word, name)
+        if distance < least:
+            best, least = name, distance
+    return best
+
+
+def _distance(one: str, other: str) -> int:
+    """How many characters to insert, delete, replace or swap with the next, to get the other word.
+
+    By the algorithm of optimal string alignment.
+    """
+    before: List[int] = []
+    row = list(range(len(other) + 1))
+    for i, char in enumerate(one):
+        above, row = row, [i + 1]
+        for j, goal in enumerate(other):
+            cost = min(above[j] + (char != goal), above[j + 1] + 1, row[j] + 1)
+            if i and j and char == other[j - 1] and one[i - 1] == goal:
+                cost = min(cost, before[j - 1] + 1)
+            row.append(cost)
+        before = above
+    return row[-1]

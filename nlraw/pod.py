@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One namespace: list its TAPs, or clean it up. The public functions `scan` and `cleanup`."""
+
+from . import link, uapi
+from .connection import Connection
+from .errors import Error
+from .netns import Namespace, describe
+from .observe import groups_of, list_links, snapshot_of
+from .removal import failure, preview, remove
+from .report import Report, Tap
+from .transport import SYSTEM
+from .verdict import IN_USE, MATCH, UPLINK, Target, describe_tap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Optional, Sequence, Tuple, TypeVar, Union
+
+    from .netns import NetnsArgument
+    from .report import Setup
+    from .transport import Patience
+    from .verdict import Names
+
+    T = TypeVar("T", bound=Union[Report, Setup])
+
+# The list of TAPs alone. The kernel may end it early (see `link.dump`): enough for `scan`.
+QUICK_LIST = link.dump("tun")
+
+# Seconds after which a TAP in use is looked at again although no event came: the release of one
+# that is administratively down sends none.
+LOOK_EVERY = 1.0
+
+
+def scan(
+    netns: "NetnsArgument" = None,
+    match: "Names" = MATCH,
+    uplink: "Names" = UPLINK,
+    exclude: "Names" = (),
+    who: bool = False,
+) -> "Tuple[Tap, ...]":
+    """List the matching TAPs of a namespace with their verdicts. Changes nothing, wakes nobody.
+
+    ``netns``: None is the current one; an int or a string of digits a PID; an object with
+    ``fileno()`` a descriptor; a string with a slash, or a path object, a path; any other string a
+    name as in ``ip netns``. ``match`` is a glob of ``*`` and ``?``, or a list of them; ``exclude``
+    likewise, of names to leave alone. ``uplink`` is the container interface, or a list of them,
+    which is never listed; it need not exist. ``who`` names the processes that hold a TAP.
+
+    While no TAP is an orphan it takes the quick way: Linux 6.18 leaves out a TAP with very many
+    alternative names, and those after it (`link.dump`). `cleanup` sees them, also a dry one.
+    """
+    target = Target(match, uplink, exclude)
+    with Namespace(netns) as namespace, Connection(namespace) as connection:
+        taps = list_taps(connection, target)
+        return with_holders(namespace, taps) if who else taps
+
+
+def list_taps(connection: Connection, target: Target) -> "Tuple[Tap, ...]":
+    """The matching TAPs. What is stacked on an orphan shows in a list of all links."""
+    (listed,) = connection.ask(QUICK_LIST)
+    seen = snapshot_of(link.links(listed.answer()), target)
+    if len(seen.in_use()) < len(seen.taps):
+        seen = snapshot_of(list_links(connection), target)
+    return tuple(describe_tap(tap, seen.uppers_of(tap)) for tap in seen.taps)
+
+
+def cleanup(
+    netns: "NetnsArgument" = None,
+    match: "Names" = MATCH,
+    uplink: "Names" = UPLINK,
+    dry_run: bool = False,
+    exclude: "Names" = (),
+    keep_in_use: bool = False,
+    wait: float = 0.0,
+    who: bool = False,
+) -> Report:
+    """Remove the orphan TAPs of a namespace and the TC state that belongs to them.
+
+    ``netns``, ``match``, ``exclude`` and ``who`` are as for `scan`; ``dry_run`` only reports what
+    would go. ``uplink`` names the container interfaces: if none of them exists nothing is touched.
+    "auto" takes that of the default route, "none" requires none. ``keep_in_use`` removes orphans
+    beside TAPs in use. ``wait``: seconds to wait for a TAP in use to be released.
+
+    Raises `TapInUse` if a matching TAP is in use, having changed nothing, and other kinds of
+    `Error`; each carries a `Report`, ``report``.
+    """
+    target = Target(match, uplink, exclude, keep_in_use=keep_in_use)
+    return clean_up(netns, target, dry_run, wait=wait, who=who).checked()
+
+
+def clean_up(
+    netns: "NetnsArgument",
+    target: Target,
+    dry_run: bool = False,
+    patience: "Optional[Patience]" = None,
+    wait: float = 0.0,
+    who: bool = False,
+) -> Report:
+    """`cleanup` without raising: an error is the ``error`` of the report."""
+    path = describe(netns)
+    try:
+        with Namespace(netns) as namespace:
+            return clean_up_in(namespace, target, dry_run, patience, wait, who)
+    except Error as error:
+        return failure(path, target, error)
+
+
+def clean_up_in(
+    namespace: Namespace,
+    target: Target,
+    dry_run: bool = False,
+    patience: "Optional[Patience]" = None,
+    wait: float = 0.0,
+    who: bool = False,
+) -> Report:
+    """`clean_up` of a namespace that is open."""
+
+    def act() -> Report:
+        groups = groups_of(target)
+        with Connection(namespace, not dry_run, groups, patience=patience) as connection:
+            return remove(connection, target, dry_run)
+
+    try:
+        report = wait_while_in_use(namespace, wait, act)
+    except Error as error:
+        return failure(namespace.path, target, error)
+    return report.replace(taps=with_holders(namespace, report.taps)) if who else report
+
+
+def preview_of(netns: "NetnsArgument", target: Target, who: bool = False) -> Report:
+    """`preview` of a namespace; an error is the ``error`` of the report."""
+    path = describe(netns)
+    try:
+        with Namespace(netns) as namespace:
+            with Connection(namespace, groups=groups_of(target)) as connection:
+                report = preview(connection, target)
+            return report.replace(taps=with_holders(namespace, report.taps)) if who else report
+    except Error as error:
+        return failure(path, target, error)
+
+
+def wait_while_in_use(namespace: Namespace, seconds: float, act: "Callable[[], T]") -> "T":
+    """Run `act`; for so many seconds run it again at each link event while a TAP is in use.
+
+    Nobody else has to wait meanwhile: the connection that listens does not hold the writer port.
+    """
+    result = act()
+    if seconds <= 0 or result.outcome != "in-use":
+        return result
+    end = SYSTEM.monotonic() + seconds
+    with Connection(namespace, groups=uapi.RTMGRP_LINK) as listener:
+        listener.receive_events()  # joins the group before the next look
+        while True:
+            result = act()
+            left = end - SYSTEM.monotonic()
+            if result.outcome != "in-use" or left <= 0:
+                return result
+            listener.receive_events(min(left, LOOK_EVERY))
+
+
+def with_holders(namespace: Namespace, taps: "Sequence[Tap]") -> "Tuple[Tap, ...]":
+    """The same TAPs, those in use with the processes that hold them."""
+    from . import holders
+
+    found = holders.find(namespace, [tap.ifname for tap in taps if tap.verdict == IN_USE])
+    return tuple(tap.replace(holders=tuple(found.get(tap.ifname, ()))) for tap in taps)

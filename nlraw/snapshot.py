@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one look at a namespace saw: links, verdicts, and the places where filters attach. Pure.
+
+An object that can be deleted has a key, so that "is it still there" compares keys.
+"""
+
+from . import tc, uapi
+from .verdict import IN_USE, ORPHAN, evidence, judge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Hashable, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+
+    from .link import Link
+    from .report import Ignored
+    from .verdict import Target
+
+    Key = Tuple[Hashable, ...]
+
+
+class AttachmentPoint:
+    """A place where filters attach: under a parent of a device's qdisc, or in a shared block.
+
+    ``dev`` is the device's name, or "block N". ``qdisc`` is None for a block. ``parent`` is the one
+    that the filters are listed under; for a block its number. ``chains`` are the numbers of the
+    chains, None if they were not listed.
+    """
+
+    __slots__ = ("dev", "qdisc", "parent", "filters", "is_uplink", "chains")
+
+    def __init__(
+        self,
+        dev: str,
+        qdisc: "Optional[tc.Qdisc]",
+        parent: int,
+        filters: "Sequence[tc.Filter]",
+        is_uplink: bool = False,
+        chains: "Optional[Sequence[int]]" = None,
+    ) -> None:
+        self.dev = dev
+        self.qdisc = qdisc
+        self.parent = parent
+        self.filters = filters
+        self.is_uplink = is_uplink
+        self.chains = chains
+
+    @property
+    def is_ingress(self) -> bool:
+        """True for an `ingress` qdisc, which goes if it is left without content."""
+        return self.qdisc is not None and self.qdisc.kind == "ingress"
+
+    @property
+    def is_incoming(self) -> bool:
+        """True if its filters see what the device receives, as the redirect to a TAP must."""
+        is_ingress_side = self.parent & 0xFFFF == uapi.TC_H_MIN_INGRESS
+        return self.is_ingress or (self.qdisc is not None and is_ingress_side)
+
+    @property
+    def has_explicit_chain(self) -> bool:
+        """True if somebody created a chain that has no filter yet."""
+        return not {filter.chain for filter in self.filters}.issuperset(self.chains or ())
+
+    def with_chains(self, chains: "Sequence[int]") -> "AttachmentPoint":
+        """The same with its chains listed."""
+        return AttachmentPoint(
+            self.dev, self.qdisc, self.parent, self.filters, self.is_uplink, chains
+        )
+
+
+class Snapshot:
+    """What one look at a namespace saw. Immutable.
+
+    ``uplinks`` are those that exist. ``taps`` are the matching TAPs, ``ignored`` the other matching
+    links. ``names`` are those of all devices, and ``uppers`` of those stacked on a device, by
+    ifindex. ``default_taps`` are the names of the TAPs that have a default route, if that decides
+    about the uplink. ``qdiscs`` and ``points`` are empty until TC was listed.
+    """
+
+    __slots__ = (
+        "uplinks",
+        "taps",
+        "ignored",
+        "names",
+        "uppers",
+        "default_taps",
+        "qdiscs",
+        "points",
+    )
+
+    def __init__(
+        self,
+        uplinks: "Sequence[Link]" = (),
+        taps: "Sequence[Link]" = (),
+        ignored: "Sequence[Ignored]" = (),
+        names: "Optional[Mapping[int, str]]" = None,
+        uppers: "Optional[Mapping[int, Sequence[str]]]" = None,
+        default_taps: "Sequence[str]" = (),
+        qdiscs: "Sequence[tc.Qdisc]" = (),
+        points: "Sequence[AttachmentPoint]" = (),
+    ) -> None:
+        self.uplinks = tuple(uplinks)
+        self.taps = tuple(taps)
+        self.ignored = tuple(ignored)
+        self.names = names or {}
+        self.uppers = uppers or {}
+        self.default_taps = tuple(default_taps)
+        self.qdiscs = tuple(qdiscs)
+        self.points = tuple(points)
+
+    def with_tc(
+        self, qdiscs: "Sequence[tc.Qdisc]", points: "Sequence[AttachmentPoint]"
+    ) -> "Snapshot":
+        """The same with TC listed."""
+        return Snapshot(
+            self.uplinks,
+            self.taps,
+            self.ignored,
+            self.names,
+            self.uppers,
+            self.default_taps,
+            qdiscs,
+            points,
+        )
+
+    def uppers_of(self, tap: "Link") -> "Sequence[str]":
+        """The names of the devices that are stacked on a TAP."""
+        return self.uppers.get(tap.ifindex, ())
+
+    def in_use(self) -> "List[Link]":
+        """The TAPs that are in use."""
+        return [tap for tap in self.taps if judge(tap, self.uppers_of(tap)) == IN_USE]
+
+    def evidence(self, taps: "Iterable[Link]") -> str:
+        """The facts behind the verdicts on some TAPs."""
+        return "; ".join(sorted({evidence(tap, self.uppers_of(tap)) for tap in taps}))
+
+    def orphans(self, target: "Target") -> "List[Link]":
+        """The orphans to remove, which are not spared."""
+        found = [tap for tap in self.taps if judge(tap, self.uppers_of(tap)) == ORPHAN]
+        return [tap for tap in found if not target.spares(tap)]
+
+    def keys(self) -> "Set[Key]":
+        """The key of every deletion that still has an object."""
+        found: Set[Key] = {link_key(tap) for tap in self.taps}
+        found.update(qdisc_key(qdisc) for qdisc in self.qdiscs)
+        for point in self.points:
+            for filter in point.filters:
+                found.add(filter_key(point, filter))
+                found.add(priority_key(point, filter))
+        return found
+
+    def ingress_of(self, device: "Link") -> "Optional[tc.Qdisc]":
+        """The device's `ingress` or `clsact` qdisc."""
+        found = (
+            qdisc
+            for qdisc in self.qdiscs
+            if qdisc.ifindex == device.ifindex and qdisc.parent == uapi.TC_H_INGRESS
+        )
+        return next(found, None)
+
+
+# ---------------------------------------------------------------- keys
+
+
+def link_key(link: "Link") -> "Key":
+    return "link", link.ifindex
+
+
+def qdisc_key(qdisc: tc.Qdisc) -> "Key":
+    return "qdisc", qdisc.ifindex, qdisc.parent, qdisc.handle, qdisc.kind
+
+
+def priority_key(point: AttachmentPoint, filter: tc.Filter) -> "Key":
+    place = (filter.ifindex, point.parent, filter.chain)
+    return ("priority",) + place + (filter.info, filter.kind)
+
+
+def filter_key(point: AttachmentPoint, filter: tc.Filter) -> "Key":
+    return ("filter",) + priority_key(point, filter)[1:] + (filter.handle,)
