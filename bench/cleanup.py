@@ -5,9 +5,9 @@
     library                        the call, in a process that stands ready
     library, less the link delete  the same without the time in which the kernel deletes the link
 
-The kernel deletes a link in some 15 ms, nearly all of which it waits for its RCU. There is another pod with redirects of its own,
-as on any node that has work: with the last of the whole machine the kernel also patches its code, which takes 0.1 ms
-(net_dec_ingress_queue(), net/core/dev.c).
+The kernel deletes a link in some 15 ms, nearly all of which it waits for its RCU. There is another
+pod with redirects of its own, as on any node that has work: with the last of the whole machine the
+kernel also patches its code, which takes 0.1 ms (net_dec_ingress_queue(), net/core/dev.c).
 """
 
 import random
@@ -16,7 +16,8 @@ import time
 from . import lab
 from .timing import Row, in_turn
 
-# How often one that stands ready has done it before: CPython adapts a function's bytecode in its first eight calls.
+# How often one that stands ready has done it before: CPython adapts a function's bytecode in its
+# first eight calls.
 WARM = 8
 
 # The task of each that stands ready.
@@ -33,7 +34,9 @@ def measure(laboratory):
         workers = {who: laboratory.worker(who, world) for who in TASKS if who in laboratory.peers}
         try:
             samples = in_turn(whole, turns, seconds)
-            ready = {who: _library(world, who, worker, TASKS[who]) for who, worker in workers.items()}
+            ready = {
+                who: _library(world, who, worker, TASKS[who]) for who, worker in workers.items()
+            }
             ready["split"] = _library(world, lab.NLRAW, workers[lab.NLRAW], "cleanup-split")
             told = in_turn(ready, turns, seconds)
         finally:
@@ -52,8 +55,10 @@ def measure(laboratory):
 
 
 def rest():
-    """Wait as an orphan has waited when it is found: until the kernel is done with what its making left behind, or whoever is
-    first would wait for that too; and to no tick of the kernel's clock, 4 ms at 250 Hz, as its waits end with one."""
+    """Wait until the kernel is done with the making of the orphan, as one that is found has.
+
+    The wait ends at no tick of the kernel's clock (4 ms at 250 Hz), as the kernel's own waits do.
+    """
     time.sleep(random.uniform(0.2, 0.21))
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many system calls, how many instructions? Python's are exact: the same each time, however busy the machine is.
+"""How many system calls, how many instructions? Python's are exact on any machine.
 
-System calls by strace, instructions by callgrind. What an interpreter does to start cancels out where the same is done so
-often and then more often. The calls by which the C library manages memory and threads do not count. Those of Go vary: its
-runtime looks after its threads by the clock.
+System calls by strace, instructions by callgrind. What an interpreter does to start cancels out
+where the same is done so often and then more often. The calls by which the C library manages memory
+and threads do not count. Those of Go vary: its runtime looks after its threads by the clock.
 """
 
 import os
@@ -55,11 +55,21 @@ def _system_calls(laboratory):
         row("scan of another namespace", lab.NLRAW, each("scan-other"))
         clean = each("cleanup")
         row("cleanup, nothing to do", lab.NLRAW, clean)
-        sweeps = [_traced(world, worker, ["sweep-dry %s" % directory] * times) for times in (FEW, MANY)]
-        row("sweep of one namespace, nothing to do", lab.NLRAW, (sweeps[1] - sweeps[0]) // (MANY - FEW))
+        sweeps = [
+            _traced(world, worker, ["sweep-dry %s" % directory] * times) for times in (FEW, MANY)
+        ]
+        row(
+            "sweep of one namespace, nothing to do",
+            lab.NLRAW,
+            (sweeps[1] - sweeps[0]) // (MANY - FEW),
+        )
         nothing = _traced(world, worker, ["cleanup 1"])
         world.orphan()
-        row("cleanup, one orphan", lab.NLRAW, clean + _traced(world, worker, ["cleanup 1"]) - nothing)
+        row(
+            "cleanup, one orphan",
+            lab.NLRAW,
+            clean + _traced(world, worker, ["cleanup 1"]) - nothing,
+        )
         world.check_clean(lab.NLRAW)
         row("process", BARE, _traced(world, lab.ISOLATED + ["-c", "pass"]))
         for who, argv in laboratory.cleanups().items():
@@ -104,12 +114,26 @@ def _instructions(laboratory):
     for who in places:
         each = (counted.pop((MANY, who)) - counted.pop((FEW, who))) // (MANY - FEW)
         rows.append(Row("instructions", "build and parse", 1, who, [each], "instructions"))
-    return rows + [Row("instructions", what, 0, who, [count], "instructions") for (what, who), count in counted.items()]
+    return rows + [
+        Row("instructions", what, 0, who, [count], "instructions")
+        for (what, who), count in counted.items()
+    ]
 
 
 def _counted(arguments):
-    """The instructions of a bare Python; not with `-I`, under which PYTHONHASHSEED would not count."""
-    argv = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", lab.PYTHON, "-S"] + arguments
+    """The instructions of a bare Python.
+
+    Not with `-I`, under which PYTHONHASHSEED would not count.
+    """
+    argv = [
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        lab.PYTHON,
+        "-S",
+    ] + arguments
     environment = {"PYTHONHASHSEED": "0", "PATH": os.environ["PATH"]}
-    done = subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True
+    )
     return int(re.search(rb"Collected : (\d+)", done.stderr).group(1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bench measures with: a copy of nlraw as it would be installed, the peers, and processes to run either in."""
+"""What a bench measures with: an installed copy of nlraw, the peers, and their processes."""
 
 import json
 import os
@@ -30,13 +30,24 @@ PYTHON_FLOOR = "Python floor"
 GOCODE = "/usr/share/gocode"
 COMPILED = {
     FLOOR: ("floor", ["cc", "-O2", "-o", "build/floor", "floor.c"], ["cc"]),
-    MNL: ("mnl", ["cc", "-O2", "-o", "build/mnl", "mnl.c", "-lmnl"], ["cc", "/usr/include/libmnl/libmnl.h"]),
-    GO: ("go", ["go", "build", "-o", "build/go", "peer.go"], ["go", GOCODE + "/src/github.com/vishvananda/netlink"]),
+    MNL: (
+        "mnl",
+        ["cc", "-O2", "-o", "build/mnl", "mnl.c", "-lmnl"],
+        ["cc", "/usr/include/libmnl/libmnl.h"],
+    ),
+    GO: (
+        "go",
+        ["go", "build", "-o", "build/go", "peer.go"],
+        ["go", GOCODE + "/src/github.com/vishvananda/netlink"],
+    ),
 }
 
 
 class Lab:
-    """Everything that is set up once. ``peers`` are the commands of those that are here, ``skipped`` says why others are not."""
+    """Everything that is set up once.
+
+    ``peers`` are the commands of those that are here, ``skipped`` says why others are not.
+    """
 
     def __init__(self, quick):
         self.quick = quick
@@ -65,16 +76,21 @@ class Lab:
         return directory
 
     def nlraw(self, *arguments):
-        """The command line `nlraw ...`, of an installed copy with its bytecode cached, as bare as a caller can start it."""
-        start = "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()" % self.copy
+        """The command line of an installed copy, bytecode cached, as bare as can be started."""
+        start = (
+            "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()"
+            % self.copy
+        )
         return ISOLATED + ["-c", start] + list(arguments)
 
     def cleanups(self):
-        """The command of each contender that cleans up the namespace it is started in and exits, by name."""
+        """The command of each contender that cleans up its own namespace and exits, by name."""
         commands = {NLRAW: self.nlraw("cleanup")}
         if shutil.which("ip") and shutil.which("tc"):
             commands["ip/tc script"] = ["/bin/sh", os.path.join(PEERS, "iproute2_cleanup.sh")]
-        commands.update((who, self.peers[who] + ["cleanup"]) for who in (PYROUTE2, GO, MNL) if who in self.peers)
+        commands.update(
+            (who, self.peers[who] + ["cleanup"]) for who in (PYROUTE2, GO, MNL) if who in self.peers
+        )
         return commands
 
     def close(self):
@@ -87,12 +103,20 @@ class Worker:
     """A peer that stands ready in a world: imports done, process started."""
 
     def __init__(self, argv, world):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "universal_newlines": True, "bufsize": 1}
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "universal_newlines": True,
+            "bufsize": 1,
+        }
         self.argv = argv
         self.process = world.run(lambda: subprocess.Popen(argv, env=ENVIRONMENT, **pipes))
 
     def do(self, task, argument=1, **expected):
-        """Do a task, and return what it told, "seconds" among it. Raises `NotDone` if that is not what was expected."""
+        """Do a task, and return what it told, "seconds" among it.
+
+        Raises `NotDone` if that is not what was expected.
+        """
         self.process.stdin.write("%s %s\n" % (task, argument))
         answer = self.process.stdout.readline()
         if not answer:
@@ -100,7 +124,9 @@ class Worker:
         told = json.loads(answer)
         for name, value in expected.items():
             if told.get(name, value) != value:
-                raise NotDone("%s, %s: %s is %d and not %d" % (self.argv[0], task, name, told[name], value))
+                raise NotDone(
+                    "%s, %s: %s is %d and not %d" % (self.argv[0], task, name, told[name], value)
+                )
         told["seconds"] = told["ns"] / 1e9
         return told
 
@@ -126,7 +152,10 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 def spawn(argv, output=os.devnull, fed=os.devnull):
-    """Start a process that reads one file and writes another, and wait for it; the seconds that took, and its exit status."""
+    """Start a process that reads one file and writes another, and wait for it.
+
+    The seconds that took, and its exit status.
+    """
     files = [
         (os.POSIX_SPAWN_OPEN, 0, fed, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
@@ -134,7 +163,9 @@ def spawn(argv, output=os.devnull, fed=os.devnull):
     begun = time.perf_counter()
     pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=files)
     status = os.waitpid(pid, 0)[1]
-    return time.perf_counter() - begun, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+    return time.perf_counter() - begun, os.WEXITSTATUS(status) if os.WIFEXITED(
+        status
+    ) else -os.WTERMSIG(status)
 
 
 def spawn_well(argv, world, output=os.devnull, fed=os.devnull):

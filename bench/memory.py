@@ -6,7 +6,10 @@ from .coldstart import BARE
 from .timing import Row
 
 # Answers once as a peer does, and waits.
-WAITING = lab.ISOLATED + ["-c", "import sys; sys.stdin.readline(); print('{\"ns\": 0}', flush=True); sys.stdin.readline()"]
+WAITING = lab.ISOLATED + [
+    "-c",
+    "import sys; sys.stdin.readline(); print('{\"ns\": 0}', flush=True); sys.stdin.readline()",
+]
 
 
 def measure(laboratory):
@@ -26,5 +29,14 @@ def measure(laboratory):
                     peak = worker.peak()
                 rows.append(Row("memory", "peak", 1, who, [peak], "KiB"))
                 if who in (lab.NLRAW, lab.PYROUTE2):
-                    rows.append(Row("memory", "peak above the bare interpreter", 1, who, [peak - floor], "KiB"))
+                    rows.append(
+                        Row(
+                            "memory",
+                            "peak above the bare interpreter",
+                            1,
+                            who,
+                            [peak - floor],
+                            "KiB",
+                        )
+                    )
     return rows

@@ -20,19 +20,27 @@ def measure(laboratory):
     rows = []
     with laboratory.world() as world:
         world.uplink()
-        here = [who for who in (lab.NLRAW, lab.FLOOR, lab.GO, lab.PYROUTE2) if who in laboratory.peers]
+        here = [
+            who for who in (lab.NLRAW, lab.FLOOR, lab.GO, lab.PYROUTE2) if who in laboratory.peers
+        ]
         workers = {who: laboratory.worker(who, world) for who in here}
         try:
             for size in QUICK_SIZES if laboratory.quick else SIZES:
                 many = size >= MANY
-                contenders = {who: _ready(world, size, who, worker) for who, worker in workers.items()}
+                contenders = {
+                    who: _ready(world, size, who, worker) for who, worker in workers.items()
+                }
                 if shutil.which("ip"):
                     contenders[lab.IPROUTE2] = _script(world, size)
                 if many and laboratory.quick:
-                    contenders = {who: contenders[who] for who in (lab.NLRAW, lab.FLOOR) if who in contenders}
+                    contenders = {
+                        who: contenders[who] for who in (lab.NLRAW, lab.FLOOR) if who in contenders
+                    }
                 turns = 5 if not many else 1 if laboratory.quick else 2
                 samples = in_turn(contenders, turns, 60)
-                rows += [Row("orphans", "remove", size, who, taken) for who, taken in samples.items()]
+                rows += [
+                    Row("orphans", "remove", size, who, taken) for who, taken in samples.items()
+                ]
         finally:
             for worker in workers.values():
                 worker.close()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python3 -m bench.pictures`: what `nlraw selftest` and `nlraw sweep` print on a terminal, from a real run, for the README.
+"""`python3 -m bench.pictures`: real output of `nlraw selftest` and `sweep`, for the README.
 
-Takes rich, and script(1) for the terminal. The sweep is of six pods in a mount namespace of their own, which has a /run/netns of
-its own too: two orphans, one of them with nothing on its uplink, a VM that runs, one that starts, and two pods without any.
+Takes rich, and script(1) for the terminal. The sweep is of six pods in a mount namespace of their
+own, which has a /run/netns of its own too: two orphans, one of them with nothing on its uplink, a
+VM that runs, one that starts, and two pods without any.
 """
 
 import os
@@ -40,7 +41,9 @@ def main():
                 world.close()
             svg = console.export_svg(title="nlraw " + arguments[0], unique_id=arguments[0])
             # no font from anywhere: the one that the reader has
-            svg = re.sub(r"\s*(@font-face \{.*?\}|<!--.*?-->)", "", svg, flags=re.DOTALL).replace("Fira Code", "monospace")
+            svg = re.sub(r"\s*(@font-face \{.*?\}|<!--.*?-->)", "", svg, flags=re.DOTALL).replace(
+                "Fira Code", "monospace"
+            )
             with open(os.path.join(lab.HERE, picture), "w") as file:
                 file.write(svg + "\n")
     return 0
@@ -56,15 +59,32 @@ def node():
     worlds[3].tap("tap0_urunc")
     with netns.Namespace(worlds[2].path) as namespace:
         held = [tap.attach(namespace, "tap0_urunc")]
-    worlds[1].run(lambda: subprocess.run(["tc", "qdisc", "del", "dev", "eth0", "ingress"], check=True))
+    worlds[1].run(
+        lambda: subprocess.run(["tc", "qdisc", "del", "dev", "eth0", "ingress"], check=True)
+    )
     return worlds, held
 
 
 def on_terminal(arguments):
     root = os.path.dirname(lab.HERE)
-    command = "stty cols %d; cd %s && %s -m nlraw %s" % (COLUMNS, root, sys.executable, " ".join(arguments))
-    told = subprocess.run(["script", "-qec", command, "/dev/null"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
-    return told.stdout.decode("utf-8").replace("\r\n", "\n").replace(lab.PYTHON, "python3").rstrip("\n")
+    command = "stty cols %d; cd %s && %s -m nlraw %s" % (
+        COLUMNS,
+        root,
+        sys.executable,
+        " ".join(arguments),
+    )
+    told = subprocess.run(
+        ["script", "-qec", command, "/dev/null"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return (
+        told.stdout.decode("utf-8")
+        .replace("\r\n", "\n")
+        .replace(lab.PYTHON, "python3")
+        .rstrip("\n")
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Throwaway network namespaces, and what the benches are about in them.
 
-They are bound to files, in a mount namespace that is the bench's own: when it ends, however it ends, the kernel takes them
-away. Nothing is ever done in the network namespace of the machine.
+They are bound to files, in a mount namespace that is the bench's own: when it ends, however it
+ends, the kernel takes them away. Nothing is ever done in the network namespace of the machine.
 """
 
 import ctypes
@@ -35,7 +35,10 @@ def mount(source, target, flags):
 
 
 class World:
-    """A network namespace of our own. ``uplink()``, ``fill()`` and ``orphan()`` put into it what the bench is about."""
+    """A network namespace of our own.
+
+    ``uplink()``, ``fill()`` and ``orphan()`` put into it what the bench is about.
+    """
 
     def __init__(self, path):
         self.path = path
@@ -63,7 +66,9 @@ class World:
     def uplink(self):
         """A container interface: a veth that is up, whose other end is here too."""
         self.change(link.create_veth("eth0", "peer0"))
-        eth0, peer0 = (link.links(found)[0] for found in self.query(link.find("eth0"), link.find("peer0")))
+        eth0, peer0 = (
+            link.links(found)[0] for found in self.query(link.find("eth0"), link.find("peer0"))
+        )
         self.change(link.set_up(eth0.ifindex, "eth0"), link.set_up(peer0.ifindex, "peer0"))
 
     def fill(self, links):

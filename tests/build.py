@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds what a kernel would send, where no capture shows it, and says in clear what a request must look like.
+"""Build what a kernel would send, where no capture shows it; write requests in clear.
 
-The payloads are made by nlraw.wire, which test_wire.py holds against literal bytes. matchall and flower filters are
-made here and nowhere captured: the kernel of the captures has neither.
+The payloads are made by nlraw.wire, which test_wire.py holds against literal bytes. matchall and
+flower filters are made here and nowhere captured: the kernel of the captures has neither.
 """
 
 import itertools
@@ -23,14 +23,18 @@ _NUMBERS = {"u8": "=B", "u16": "=H", "s16": "=h", "u32": "=I", "s32": "=i", "be1
 
 
 def info(priority, protocol):
-    """The last field of a filter's tcmsg: a number in the host's order, with a protocol in the network's in its low half."""
+    """The last field of a filter's tcmsg.
+
+    A number in the host's order, with a protocol in the network's order in its low half.
+    """
     return priority << 16 | int.from_bytes(struct.pack(">H", protocol), sys.byteorder)
 
 
 def native(text):
     """Bytes as the host has them, from a text of fields: ``u16=8 u16=3 'lo' 00 00  # a comment``.
 
-    Strings have no NUL but what is written; two hexadecimal digits are one byte; ``info=7/0x0003`` is `info`.
+    Strings have no NUL but what is written; two hexadecimal digits are one byte; ``info=7/0x0003``
+    is `info`.
     """
     made = b""
     for line in text.splitlines():
@@ -100,7 +104,9 @@ def link_payload(
         data += wire.attribute_u32(uapi.IFLA_TUN_NUM_QUEUES, queues)
     if disabled_queues is not None:
         data += wire.attribute_u32(uapi.IFLA_TUN_NUM_DISABLED_QUEUES, disabled_queues)
-    payload = uapi.ifinfomsg.pack(0, 1, ifindex, flags, 0) + wire.attribute_string(uapi.IFLA_IFNAME, name)
+    payload = uapi.ifinfomsg.pack(0, 1, ifindex, flags, 0) + wire.attribute_string(
+        uapi.IFLA_IFNAME, name
+    )
     if operstate is not None:
         payload += wire.attribute(uapi.IFLA_OPERSTATE, bytes([operstate]))
     if carrier is not None:
@@ -109,14 +115,25 @@ def link_payload(
         payload += wire.attribute_u32(uapi.IFLA_CARRIER_UP_COUNT, up_count)
     if kind is not None:
         payload += wire.nested(
-            uapi.IFLA_LINKINFO, wire.attribute_string(uapi.IFLA_INFO_KIND, kind), wire.nested(uapi.IFLA_INFO_DATA, data)
+            uapi.IFLA_LINKINFO,
+            wire.attribute_string(uapi.IFLA_INFO_KIND, kind),
+            wire.nested(uapi.IFLA_INFO_DATA, data),
         )
     return payload
 
 
-def qdisc_payload(ifindex, kind, handle=uapi.TC_H_INGRESS_HANDLE, parent=uapi.TC_H_INGRESS, ingress_block=0, egress_block=0):
+def qdisc_payload(
+    ifindex,
+    kind,
+    handle=uapi.TC_H_INGRESS_HANDLE,
+    parent=uapi.TC_H_INGRESS,
+    ingress_block=0,
+    egress_block=0,
+):
     """The payload of an RTM_NEWQDISC."""
-    payload = uapi.tcmsg.pack(0, ifindex, handle, parent, 1) + wire.attribute_string(uapi.TCA_KIND, kind)
+    payload = uapi.tcmsg.pack(0, ifindex, handle, parent, 1) + wire.attribute_string(
+        uapi.TCA_KIND, kind
+    )
     if ingress_block:
         payload += wire.attribute_u32(uapi.TCA_INGRESS_BLOCK, ingress_block)
     if egress_block:
@@ -126,10 +143,14 @@ def qdisc_payload(ifindex, kind, handle=uapi.TC_H_INGRESS_HANDLE, parent=uapi.TC
 
 def mirred(target, eaction=uapi.TCA_EGRESS_REDIR, control=uapi.TC_ACT_STOLEN, block=None):
     """The value of one action, a mirred to a device, or to those of a shared block."""
-    parms = wire.attribute(uapi.TCA_MIRRED_PARMS, uapi.tc_mirred.pack(1, 0, control, 1, 1, eaction, target))
+    parms = wire.attribute(
+        uapi.TCA_MIRRED_PARMS, uapi.tc_mirred.pack(1, 0, control, 1, 1, eaction, target)
+    )
     if block is not None:
         parms += wire.attribute_u32(uapi.TCA_MIRRED_BLOCKID, block)
-    return wire.attribute_string(uapi.TCA_ACT_KIND, "mirred") + wire.nested(uapi.TCA_ACT_OPTIONS, parms)
+    return wire.attribute_string(uapi.TCA_ACT_KIND, "mirred") + wire.nested(
+        uapi.TCA_ACT_OPTIONS, parms
+    )
 
 
 def action(kind):
@@ -148,36 +169,49 @@ _ACTIONS = {
 
 def actions(kind, *values):
     """The attribute in which a classifier keeps a row of actions."""
-    return wire.nested(_ACTIONS[kind], *[wire.nested(order, value) for order, value in enumerate(values, 1)])
+    return wire.nested(
+        _ACTIONS[kind], *[wire.nested(order, value) for order, value in enumerate(values, 1)]
+    )
 
 
 def selector(*masks, terminal=True):
     """TCA_U32_SEL with one key for each mask."""
     flags = uapi.TC_U32_TERMINAL if terminal else 0
     value = uapi.tc_u32_sel.pack(flags, 0, len(masks), 0, 0, 0, 0, 0)
-    return wire.attribute(uapi.TCA_U32_SEL, value + b"".join(uapi.tc_u32_key.pack(mask, 0, 16, 0) for mask in masks))
+    return wire.attribute(
+        uapi.TCA_U32_SEL, value + b"".join(uapi.tc_u32_key.pack(mask, 0, 16, 0) for mask in masks)
+    )
 
 
 ROOT_TABLE = wire.attribute_u32(uapi.TCA_U32_DIVISOR, 1)
 
 
 def filter_payload(
-    ifindex, kind, *options, parent=uapi.TC_H_INGRESS_HANDLE, handle=1, priority=49152, protocol=uapi.ETH_P_ALL, chain=0
+    ifindex,
+    kind,
+    *options,
+    parent=uapi.TC_H_INGRESS_HANDLE,
+    handle=1,
+    priority=49152,
+    protocol=uapi.ETH_P_ALL,
+    chain=0,
 ):
     """The payload of an RTM_NEWTFILTER; its ``options`` are attributes."""
-    payload = uapi.tcmsg.pack(0, ifindex, handle, parent, info(priority, protocol)) + wire.attribute_string(uapi.TCA_KIND, kind)
+    payload = uapi.tcmsg.pack(
+        0, ifindex, handle, parent, info(priority, protocol)
+    ) + wire.attribute_string(uapi.TCA_KIND, kind)
     payload += wire.attribute_u32(uapi.TCA_CHAIN, chain)
     return payload + wire.nested(uapi.TCA_OPTIONS, *options) if options else payload
 
 
 def redirect_payload(ifindex, kind, target, **header):
-    """The payload of an RTM_NEWTFILTER that redirects all to a device, as nlraw and the runtimes make it."""
+    """The payload of an RTM_NEWTFILTER that redirects all, as nlraw and the runtimes make it."""
     options = [selector(0)] if kind == "u32" else []
     return filter_payload(ifindex, kind, *(options + [actions(kind, mirred(target))]), **header)
 
 
 def refusal_payload(errno, request, *told):
-    """The payload of an NLMSG_ERROR behind whose errno stands ``request``, a whole message or its header."""
+    """The payload of an NLMSG_ERROR: the errno, then ``request``, a whole message or its header."""
     return struct.pack("=i", -errno) + request + b"".join(told)
 
 
@@ -224,9 +258,20 @@ def a_qdisc(ifindex, kind, handle=uapi.TC_H_INGRESS_HANDLE, parent=uapi.TC_H_ING
 
 
 def a_filter(
-    ifindex, kind, *targets, parent=uapi.TC_H_INGRESS_HANDLE, handle=1, priority=49152, protocol=uapi.ETH_P_ALL, chain=0, **shape
+    ifindex,
+    kind,
+    *targets,
+    parent=uapi.TC_H_INGRESS_HANDLE,
+    handle=1,
+    priority=49152,
+    protocol=uapi.ETH_P_ALL,
+    chain=0,
+    **shape,
 ):
-    """A filter that redirects to ``targets``, by one action each; ``shape`` is mask (of a u32), eaction, control, table."""
+    """A filter that redirects to ``targets``, by one action each.
+
+    ``shape`` is mask (of a u32), eaction, control, table.
+    """
     return Thing(
         ifindex=ifindex,
         kind=kind,
@@ -244,11 +289,14 @@ def a_filter(
 
 
 class Namespace:
-    """Links, qdiscs and filters that are asked and changed by datagrams, as the kernel's are. It stands in for nlraw.route.Route.
+    """Links, qdiscs and filters that are asked and changed by datagrams, as the kernel's are.
 
-    ``changes`` are the types of the requests that changed something or tried to. ``refuse`` maps a type of request to the errno
-    that it is answered with. ``before`` is called with every datagram's requests ahead of the answer, to change things meanwhile.
-    ``routes`` are the default routes: pairs of family and ifindex. ``is_quiet``: nothing was changed by others.
+    It stands in for nlraw.route.Route.
+
+    ``changes`` are the types of the requests that changed something or tried to. ``refuse`` maps a
+    type of request to the errno that it is answered with. ``before`` is called with every
+    datagram's requests ahead of the answer, to change things meanwhile. ``routes`` are the default
+    routes: pairs of family and ifindex. ``is_quiet``: nothing was changed by others.
     """
 
     path = "/run/netns/made-up"
@@ -309,22 +357,34 @@ class Namespace:
     def link_of(self, message):
         asked = link.Link(message)
         for found in self.links:
-            if asked.ifindex == found.ifindex or (not asked.ifindex and asked.ifname in (found.name, found.facts.get("altname"))):
+            if asked.ifindex == found.ifindex or (
+                not asked.ifindex and asked.ifname in (found.name, found.facts.get("altname"))
+            ):
                 return found
         return None
 
     def payload_of(self, found):
         facts = {name: value for name, value in found.facts.items() if name != "altname"}
-        return link_payload(found.ifindex, found.name, **facts) + wire.attribute_u32(uapi.IFLA_GROUP, found.group)
+        return link_payload(found.ifindex, found.name, **facts) + wire.attribute_u32(
+            uapi.IFLA_GROUP, found.group
+        )
 
     def listed(self, message):
-        """The payloads that a dump lists. Links of all kinds: a kernel may ignore the filter that was asked for."""
+        """The payloads that a dump lists.
+
+        Links of all kinds: a kernel may ignore the filter that was asked for.
+        """
         if message.type == uapi.RTM_GETLINK:
             complete = uapi.IFLA_EXT_MASK in link.Link(message).attributes
-            fitting = itertools.takewhile(lambda found: complete or found.name not in self.too_long, self.links)
+            fitting = itertools.takewhile(
+                lambda found: complete or found.name not in self.too_long, self.links
+            )
             return [self.payload_of(found) for found in fitting]
         if message.type == uapi.RTM_GETQDISC:
-            return [qdisc_payload(each.ifindex, each.kind, each.handle, each.parent, **each.blocks) for each in self.qdiscs]
+            return [
+                qdisc_payload(each.ifindex, each.kind, each.handle, each.parent, **each.blocks)
+                for each in self.qdiscs
+            ]
         if message.type == uapi.RTM_GETTFILTER:
             asked = tc.Filter(message)
             return [
@@ -334,7 +394,8 @@ class Namespace:
             ]
         assert message.type == uapi.RTM_GETROUTE
         return [
-            uapi.rtmsg.pack(family, 0, 0, 0, 254, 0, 0, 1, 0) + wire.attribute_u32(uapi.RTA_OIF, ifindex)
+            uapi.rtmsg.pack(family, 0, 0, 0, 254, 0, 0, 1, 0)
+            + wire.attribute_u32(uapi.RTA_OIF, ifindex)
             for family, ifindex in self.routes
             if family == message.payload[0]
         ]
@@ -344,8 +405,13 @@ class Namespace:
             options = [ROOT_TABLE]
         else:
             values = [mirred(target, each.eaction, each.control) for target in each.targets]
-            options = [actions(each.kind, *values)] + ([selector(each.mask)] if each.kind == "u32" else [])
-        header = {name: getattr(each, name) for name in ("parent", "handle", "priority", "protocol", "chain")}
+            options = [actions(each.kind, *values)] + (
+                [selector(each.mask)] if each.kind == "u32" else []
+            )
+        header = {
+            name: getattr(each, name)
+            for name in ("parent", "handle", "priority", "protocol", "chain")
+        }
         return filter_payload(each.ifindex, each.kind, *options, **header)
 
     def carry_out(self, message):
@@ -358,7 +424,11 @@ class Namespace:
             return 0
         if message.type == uapi.RTM_DELLINK:
             asked = link.Link(message)
-            doomed = [each for each in self.links if each.ifindex == asked.ifindex or (asked.group and each.group == asked.group)]
+            doomed = [
+                each
+                for each in self.links
+                if each.ifindex == asked.ifindex or (asked.group and each.group == asked.group)
+            ]
             for each in doomed:
                 self.delete_link(each)
             return 0 if doomed else 19
@@ -367,12 +437,15 @@ class Namespace:
             same = [
                 each
                 for each in self.qdiscs
-                if (each.ifindex, each.handle, each.parent, each.kind) == (asked.ifindex, asked.handle, asked.parent, asked.kind)
+                if (each.ifindex, each.handle, each.parent, each.kind)
+                == (asked.ifindex, asked.handle, asked.parent, asked.kind)
             ]
             for each in same:
                 self.qdiscs.remove(each)
                 self.filters = [
-                    one for one in self.filters if (one.ifindex, one.parent & ~0xFFFF) != (each.ifindex, each.handle & ~0xFFFF)
+                    one
+                    for one in self.filters
+                    if (one.ifindex, one.parent & ~0xFFFF) != (each.ifindex, each.handle & ~0xFFFF)
                 ]
             return 0 if same else 2
         assert message.type == uapi.RTM_DELTFILTER
@@ -381,7 +454,14 @@ class Namespace:
             each
             for each in self.filters
             if (each.ifindex, each.parent, each.priority, each.protocol, each.kind, each.chain)
-            == (asked.ifindex, asked.parent, asked.priority, asked.protocol, asked.kind, asked.chain)
+            == (
+                asked.ifindex,
+                asked.parent,
+                asked.priority,
+                asked.protocol,
+                asked.kind,
+                asked.chain,
+            )
             and asked.handle in (0, each.handle)
         ]
         self.filters = [each for each in self.filters if each not in same]

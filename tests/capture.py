@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes tests/golden/*.txt again from the running kernel: python3 tests/capture.py. It takes root, `ip` and `tc`.
+"""Makes tests/golden/*.txt again from the running kernel: python3 tests/capture.py.
 
-Each capture is the raw answer to one datagram of requests, read in a network namespace that is made for it and deleted
-afterwards. MAC addresses, ports, counters and times differ from run to run; no test depends on them.
+It takes root, `ip` and `tc`.
+
+Each capture is the raw answer to one datagram of requests, read in a network namespace that is made
+for it and deleted afterwards. MAC addresses, ports, counters and times differ from run to run; no
+test depends on them.
 """
 
 import fcntl
@@ -65,7 +68,7 @@ class Pod:
         return self.namespace.run(lambda: socket.if_nametoindex(name))
 
     def open(self, name, mode=uapi.IFF_TAP):
-        """A queue of a TUN device, which is made persistent: a file that holds it until it is closed."""
+        """Open a queue of a TUN device, made persistent; return the file that holds it."""
 
         def inside():
             file = open("/dev/net/tun", "r+b", buffering=0)
@@ -82,7 +85,9 @@ class Pod:
     def ask(self, *requests, options=(uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK), buffer=1 << 16):
         """Send requests in one datagram and return the datagrams that answer it."""
         with self.namespace.run(lambda: self.connect(options)) as connection:
-            return converse(connection, exchange.Exchange(requests, connection.getsockname()[0], 1), buffer)
+            return converse(
+                connection, exchange.Exchange(requests, connection.getsockname()[0], 1), buffer
+            )
 
     def connect(self, options=(uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK)):
         """A NETLINK_ROUTE socket in the namespace of the calling thread."""
@@ -112,7 +117,10 @@ CAPTURES = []
 
 
 def capture(state):
-    """Mark a function of a pod that returns datagrams; the file gets its name, and ``state`` as its comment."""
+    """Mark a function of a pod that returns datagrams.
+
+    The file gets its name, and ``state`` as its comment.
+    """
 
     def mark(function):
         CAPTURES.append((function.__name__.replace("_", "-"), state, function))
@@ -163,7 +171,10 @@ def tap_released_down(pod):
     return pod.get("tap0_urunc")
 
 
-@capture("RTM_GETLINK dump of kind tun, right after the holder has closed: carrier off, RUNNING and operstate UP still")
+@capture(
+    "RTM_GETLINK dump of kind tun, right after the holder has closed: carrier off, RUNNING and "
+    "operstate UP still"
+)
 def tap_just_released(pod):
     pod.make("tap0_urunc")
     pod.ip("link set tap0_urunc up")
@@ -200,17 +211,24 @@ def tap_just_attached(pod):
 def tap_queues_attached(pod):
     pod.make("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE)
     pod.ip("link set tap0_urunc up")
-    with pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE), pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE):
+    with pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE), pod.open(
+        "tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE
+    ):
         time.sleep(SETTLED)
         return pod.get("tap0_urunc")
 
 
-@capture("RTM_GETLINK of a multi-queue TAP with one queue attached and one detached (TUNSETQUEUE), up")
+@capture(
+    "RTM_GETLINK of a multi-queue TAP with one queue attached and one detached (TUNSETQUEUE), up"
+)
 def tap_queues_half_detached(pod):
     return _detach(pod, 1)
 
 
-@capture("RTM_GETLINK of a multi-queue TAP, held by two descriptors, with both queues detached (TUNSETQUEUE), up")
+@capture(
+    "RTM_GETLINK of a multi-queue TAP, held by two descriptors, with both queues detached "
+    "(TUNSETQUEUE), up"
+)
 def tap_queues_detached(pod):
     return _detach(pod, 2)
 
@@ -231,7 +249,9 @@ def _detach(pod, count):
 def tap_queues_released(pod):
     pod.make("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE)
     pod.ip("link set tap0_urunc up")
-    with pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE), pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE):
+    with pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE), pod.open(
+        "tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE
+    ):
         pass
     time.sleep(SETTLED)
     return pod.get("tap0_urunc")
@@ -269,14 +289,19 @@ def macvtap(pod):
     return pod.get("tap0_urunc")
 
 
-@capture("RTM_GETLINK dump of all links (lo, peer0, eth0, four TAPs), read with a buffer of 4,096 bytes: several datagrams")
+@capture(
+    "RTM_GETLINK dump of all links (lo, peer0, eth0, four TAPs), read with a buffer of 4,096 "
+    "bytes: several datagrams"
+)
 def links_all(pod):
     for number in range(4):
         pod.make("tap%d_urunc" % number)
     return pod.ask(link.dump(), buffer=4096)
 
 
-@capture("RTM_GETLINK dump of kind tun (two TAPs, one device in TUN mode), which the kernel filters")
+@capture(
+    "RTM_GETLINK dump of kind tun (two TAPs, one device in TUN mode), which the kernel filters"
+)
 def links_tun(pod):
     pod.make("tap0_urunc")
     pod.make("tap1_urunc")
@@ -295,7 +320,9 @@ def look(pod):
     return pod.ask(link.find("eth0"), link.dump("tun"))
 
 
-@capture("RTM_GETQDISC dump: noqueue, ingress, clsact, htb, ingress with a shared block, pfifo_fast")
+@capture(
+    "RTM_GETQDISC dump: noqueue, ingress, clsact, htb, ingress with a shared block, pfifo_fast"
+)
 def qdiscs(pod):
     pod.ip("link add br0 type bridge")
     pod.make("tap0_urunc")
@@ -309,7 +336,10 @@ def qdiscs(pod):
 
 def _redirect(pod, target):
     pod.tc("qdisc add dev eth0 ingress")
-    pod.tc("filter add dev eth0 ingress protocol all u32 match u32 0 0 action mirred egress redirect dev " + target)
+    pod.tc(
+        "filter add dev eth0 ingress protocol all u32 match u32 0 0 action mirred egress redirect "
+        "dev " + target
+    )
 
 
 def _filters(pod, parent=uapi.TC_H_INGRESS_HANDLE, dev="eth0"):
@@ -323,7 +353,10 @@ def filters_redirect(pod):
     return _filters(pod)
 
 
-@capture("RTM_GETTFILTER dump: u32 match-all, mirred egress redirect to a TAP, as nlraw.tc.create_redirect makes it")
+@capture(
+    "RTM_GETTFILTER dump: u32 match-all, mirred egress redirect to a TAP, as "
+    "nlraw.tc.create_redirect makes it"
+)
 def filters_redirect_own(pod):
     pod.make("tap0_urunc")
     index = pod.index("eth0")
@@ -342,30 +375,47 @@ def filters_redirect_dead(pod):
     return _filters(pod)
 
 
-@capture("RTM_GETTFILTER dump: u32 match-all, mirred egress redirect to the devices of a shared block (Linux 6.8 and newer)")
+@capture(
+    "RTM_GETTFILTER dump: u32 match-all, mirred egress redirect to the devices of a shared block "
+    "(Linux 6.8 and newer)"
+)
 def filters_redirect_block(pod):
     pod.tc("qdisc add dev eth0 ingress")
     pod.tc("qdisc add dev peer0 egress_block 22 clsact")
     parms = uapi.tc_mirred.pack(0, 0, uapi.TC_ACT_STOLEN, 0, 0, uapi.TCA_EGRESS_REDIR, 0)
-    to_block = wire.attribute(uapi.TCA_MIRRED_PARMS, parms) + wire.attribute_u32(uapi.TCA_MIRRED_BLOCKID, 22)
-    action = wire.attribute_string(uapi.TCA_ACT_KIND, "mirred") + wire.nested(uapi.TCA_ACT_OPTIONS, to_block)
-    match_all = uapi.tc_u32_sel.pack(uapi.TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0) + uapi.tc_u32_key.pack(0, 0, 0, 0)
+    to_block = wire.attribute(uapi.TCA_MIRRED_PARMS, parms) + wire.attribute_u32(
+        uapi.TCA_MIRRED_BLOCKID, 22
+    )
+    action = wire.attribute_string(uapi.TCA_ACT_KIND, "mirred") + wire.nested(
+        uapi.TCA_ACT_OPTIONS, to_block
+    )
+    match_all = uapi.tc_u32_sel.pack(
+        uapi.TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0
+    ) + uapi.tc_u32_key.pack(0, 0, 0, 0)
     selector = wire.attribute(uapi.TCA_U32_SEL, match_all)
-    options = wire.nested(uapi.TCA_OPTIONS, selector, wire.nested(uapi.TCA_U32_ACT, wire.nested(1, action)))
+    options = wire.nested(
+        uapi.TCA_OPTIONS, selector, wire.nested(uapi.TCA_U32_ACT, wire.nested(1, action))
+    )
     request = tc.create_redirect(pod.index("eth0"), uapi.TC_H_INGRESS_HANDLE, 0, "eth0")
-    request.payload = request.payload[: request.fixed] + wire.attribute_string(uapi.TCA_KIND, "u32") + options
+    request.payload = (
+        request.payload[: request.fixed] + wire.attribute_string(uapi.TCA_KIND, "u32") + options
+    )
     pod.ask(request)
     return _filters(pod)
 
 
 @capture(
-    "RTM_GETTFILTER dump: u32 for IPv4 to 10.0.0.1 that redirects to a TAP deleted since, and u32 with a class and no action"
+    "RTM_GETTFILTER dump: u32 for IPv4 to 10.0.0.1 that redirects to a TAP deleted since, and u32 "
+    "with a class and no action"
 )
 def filters_foreign(pod):
     pod.make("tap0_urunc")
     pod.tc("qdisc add dev eth0 ingress")
     match = "protocol ip u32 match ip dst 10.0.0.1/32"
-    pod.tc("filter add dev eth0 ingress prio 10 %s action mirred egress redirect dev tap0_urunc" % match)
+    pod.tc(
+        "filter add dev eth0 ingress prio 10 %s action mirred egress redirect dev tap0_urunc"
+        % match
+    )
     pod.tc("filter add dev eth0 ingress prio 20 protocol all u32 match u32 0 0 flowid 1:1")
     pod.ip("link del tap0_urunc")
     return _filters(pod)
@@ -375,17 +425,25 @@ def filters_foreign(pod):
 def filters_mirror_dead(pod):
     pod.make("tap0_urunc")
     pod.tc("qdisc add dev eth0 ingress")
-    pod.tc("filter add dev eth0 ingress protocol all u32 match u32 0 0 action mirred egress mirror dev tap0_urunc")
+    pod.tc(
+        "filter add dev eth0 ingress protocol all u32 match u32 0 0 action mirred egress mirror "
+        "dev tap0_urunc"
+    )
     pod.ip("link del tap0_urunc")
     return _filters(pod)
 
 
-@capture("RTM_GETTFILTER dump: two u32 redirects of one priority, to peer0 and to a TAP deleted since")
+@capture(
+    "RTM_GETTFILTER dump: two u32 redirects of one priority, to peer0 and to a TAP deleted since"
+)
 def filters_siblings(pod):
     pod.make("tap0_urunc")
     pod.tc("qdisc add dev eth0 ingress")
     for target in ("peer0", "tap0_urunc"):
-        pod.tc("filter add dev eth0 ingress prio 7 protocol all u32 match u32 0 0 action mirred egress redirect dev " + target)
+        pod.tc(
+            "filter add dev eth0 ingress prio 7 protocol all u32 match u32 0 0 action mirred "
+            "egress redirect dev " + target
+        )
     pod.ip("link del tap0_urunc")
     return _filters(pod)
 
@@ -401,11 +459,16 @@ def filters_two_actions(pod):
     return _filters(pod)
 
 
-@capture("RTM_GETTFILTER dump: the root table that stays when a u32 filter is deleted by its handle beside a second priority's")
+@capture(
+    "RTM_GETTFILTER dump: the root table that stays when a u32 filter is deleted by its handle "
+    "beside a second priority's"
+)
 def filters_root_table(pod):
     pod.make("tap0_urunc")
     _redirect(pod, "tap0_urunc")
-    pod.tc("filter add dev eth0 ingress prio 10 protocol ip u32 match ip dst 10.0.0.1/32 flowid 1:1")
+    pod.tc(
+        "filter add dev eth0 ingress prio 10 protocol ip u32 match ip dst 10.0.0.1/32 flowid 1:1"
+    )
     parent = uapi.TC_H_INGRESS_HANDLE
     found = tc.filters(wire.messages(b"".join(_filters(pod))))
     pod.ask(*[tc.delete_filter(filter, parent, "eth0") for filter in found if filter.actions()])
@@ -415,7 +478,11 @@ def filters_root_table(pod):
 @capture("RTM_GETTFILTER dump: bpf direct-action on the ingress hook of clsact")
 def filters_bpf(pod):
     pod.tc("qdisc add dev eth0 clsact")
-    subprocess.check_call(["tc", "-n", pod.name] + "filter add dev eth0 ingress bpf da bytecode".split() + ["1,6 0 0 4294967295"])
+    subprocess.check_call(
+        ["tc", "-n", pod.name]
+        + "filter add dev eth0 ingress bpf da bytecode".split()
+        + ["1,6 0 0 4294967295"]
+    )
     return _filters(pod, uapi.TC_H_INGRESS_HANDLE | uapi.TC_H_MIN_INGRESS)
 
 
@@ -425,12 +492,17 @@ def filters_none(pod):
     return _filters(pod)
 
 
-@capture("RTM_GETROUTE dump of IPv4: default by eth0 (metric 20), default of two next hops (metric 10), and others")
+@capture(
+    "RTM_GETROUTE dump of IPv4: default by eth0 (metric 20), default of two next hops (metric 10), "
+    "and others"
+)
 def routes_ipv4(pod):
     pod.ip("address add 10.9.8.2/24 dev eth0")
     pod.ip("address add 10.9.7.2/24 dev peer0")
     pod.ip("route add default via 10.9.8.1 dev eth0 metric 20")
-    pod.ip("route add default metric 10 nexthop via 10.9.7.1 dev peer0 nexthop via 10.9.8.1 dev eth0")
+    pod.ip(
+        "route add default metric 10 nexthop via 10.9.7.1 dev peer0 nexthop via 10.9.8.1 dev eth0"
+    )
     pod.ip("route add unreachable default metric 5")
     pod.ip("route add default via 10.9.8.9 dev eth0 table 1000")
     return pod.ask(inet.dump_routes(inet.AF_INET))
@@ -443,7 +515,10 @@ def routes_ipv6(pod):
     return pod.ask(inet.dump_routes(inet.AF_INET6))
 
 
-@capture("RTM_GETADDR dump of IPv4: one address on peer0, then on eth0 one, a secondary of its net, and one with a far end")
+@capture(
+    "RTM_GETADDR dump of IPv4: one address on peer0, then on eth0 one, a secondary of its net, and "
+    "one with a far end"
+)
 def addresses(pod):
     pod.ip("address add 10.9.7.2/24 dev peer0")
     pod.ip("address add 10.9.8.2/24 dev eth0")
@@ -511,12 +586,18 @@ def refusal_attribute_capped(pod):
     return pod.ask(BAD_PEER, options=(uapi.NETLINK_CAP_ACK,))
 
 
-@capture("RTM_NEWLINK with a bad attribute 18.2.1, on a socket with NETLINK_EXT_ACK alone: behind the whole request")
+@capture(
+    "RTM_NEWLINK with a bad attribute 18.2.1, on a socket with NETLINK_EXT_ACK alone: behind the "
+    "whole request"
+)
 def refusal_attribute_extended(pod):
     return pod.ask(BAD_PEER, options=(uapi.NETLINK_EXT_ACK,))
 
 
-@capture("RTM_NEWLINK with a bad attribute 18.2.1, on a socket with both options: behind the request's header")
+@capture(
+    "RTM_NEWLINK with a bad attribute 18.2.1, on a socket with both options: behind the request's "
+    "header"
+)
 def refusal_attribute_both(pod):
     return pod.ask(BAD_PEER)
 
@@ -525,15 +606,29 @@ def refusal_attribute_both(pod):
 def refusal_qdisc(pod):
     payload = uapi.tcmsg.pack(0, pod.index("eth0"), uapi.TC_H_INGRESS_HANDLE, uapi.TC_H_INGRESS, 0)
     payload += wire.attribute_string(uapi.TCA_KIND, "ingress")
-    return pod.ask(exchange.Request(uapi.RTM_DELQDISC, uapi.NLM_F_ACK, payload, uapi.tcmsg.size, "delete ingress qdisc", "eth0"))
+    return pod.ask(
+        exchange.Request(
+            uapi.RTM_DELQDISC,
+            uapi.NLM_F_ACK,
+            payload,
+            uapi.tcmsg.size,
+            "delete ingress qdisc",
+            "eth0",
+        )
+    )
 
 
-@capture("RTM_GETLINK dump of a namespace number that is not there: the refusal is in the DONE, with its words")
+@capture(
+    "RTM_GETLINK dump of a namespace number that is not there: the refusal is in the DONE, with "
+    "its words"
+)
 def done_refusal(pod):
     return pod.ask(BAD_DUMP)
 
 
-@capture("RTM_GETLINK dump of a namespace number that is not there, on a socket without NETLINK_EXT_ACK")
+@capture(
+    "RTM_GETLINK dump of a namespace number that is not there, on a socket without NETLINK_EXT_ACK"
+)
 def done_refusal_plain(pod):
     return pod.ask(BAD_DUMP, options=())
 
@@ -541,7 +636,9 @@ def done_refusal_plain(pod):
 @capture("Two RTM_DELLINK in one datagram: a TAP, and a link that is not there")
 def pipeline(pod):
     pod.make("tap0_urunc")
-    return pod.ask(link.delete(pod.index("tap0_urunc"), "tap0_urunc"), link.delete(NO_SUCH_LINK, "gone"))
+    return pod.ask(
+        link.delete(pod.index("tap0_urunc"), "tap0_urunc"), link.delete(NO_SUCH_LINK, "gone")
+    )
 
 
 # ---------------------------------------------------------------- annotated hex
@@ -567,31 +664,45 @@ LAYOUTS = {
     uapi.NLMSG_DONE: (struct.Struct("=i"), "errno", "NLMSGERR_ATTR"),
 }
 
-# By family: the names of the types from 0 on, less the family's own (linux/if_link.h, rtnetlink.h, pkt_cls.h, netlink.h ...).
+# By family: the names of the types from 0 on, less the family's own (linux/if_link.h, rtnetlink.h,
+# pkt_cls.h, netlink.h ...).
 TYPES = {
-    "IFLA": "UNSPEC ADDRESS BROADCAST IFNAME MTU LINK QDISC STATS COST PRIORITY MASTER WIRELESS PROTINFO TXQLEN MAP WEIGHT"
-    " OPERSTATE LINKMODE LINKINFO NET_NS_PID IFALIAS NUM_VF VFINFO_LIST STATS64 VF_PORTS PORT_SELF AF_SPEC GROUP NET_NS_FD"
-    " EXT_MASK PROMISCUITY NUM_TX_QUEUES NUM_RX_QUEUES CARRIER PHYS_PORT_ID CARRIER_CHANGES PHYS_SWITCH_ID LINK_NETNSID"
-    " PHYS_PORT_NAME PROTO_DOWN GSO_MAX_SEGS GSO_MAX_SIZE PAD XDP EVENT NEW_NETNSID TARGET_NETNSID CARRIER_UP_COUNT"
-    " CARRIER_DOWN_COUNT NEW_IFINDEX MIN_MTU MAX_MTU PROP_LIST ALT_IFNAME PERM_ADDRESS PROTO_DOWN_REASON PARENT_DEV_NAME"
-    " PARENT_DEV_BUS_NAME GRO_MAX_SIZE TSO_MAX_SIZE TSO_MAX_SEGS ALLMULTI DEVLINK_PORT GSO_IPV4_MAX_SIZE GRO_IPV4_MAX_SIZE"
+    "IFLA": "UNSPEC ADDRESS BROADCAST IFNAME MTU LINK QDISC STATS COST PRIORITY MASTER WIRELESS"
+    " PROTINFO TXQLEN MAP WEIGHT"
+    " OPERSTATE LINKMODE LINKINFO NET_NS_PID IFALIAS NUM_VF VFINFO_LIST STATS64 VF_PORTS PORT_SELF "
+    "AF_SPEC GROUP NET_NS_FD"
+    " EXT_MASK PROMISCUITY NUM_TX_QUEUES NUM_RX_QUEUES CARRIER PHYS_PORT_ID CARRIER_CHANGES "
+    "PHYS_SWITCH_ID LINK_NETNSID"
+    " PHYS_PORT_NAME PROTO_DOWN GSO_MAX_SEGS GSO_MAX_SIZE PAD XDP EVENT NEW_NETNSID TARGET_NETNSID "
+    "CARRIER_UP_COUNT"
+    " CARRIER_DOWN_COUNT NEW_IFINDEX MIN_MTU MAX_MTU PROP_LIST ALT_IFNAME PERM_ADDRESS "
+    "PROTO_DOWN_REASON PARENT_DEV_NAME"
+    " PARENT_DEV_BUS_NAME GRO_MAX_SIZE TSO_MAX_SIZE TSO_MAX_SEGS ALLMULTI DEVLINK_PORT "
+    "GSO_IPV4_MAX_SIZE GRO_IPV4_MAX_SIZE"
     " DPLL_PIN MAX_PACING_OFFLOAD_HORIZON NETNS_IMMUTABLE HEADROOM TAILROOM",
     "IFLA_INFO": "UNSPEC KIND DATA XSTATS SLAVE_KIND SLAVE_DATA",
-    "IFLA_TUN": "UNSPEC OWNER GROUP TYPE PI VNET_HDR PERSIST MULTI_QUEUE NUM_QUEUES NUM_DISABLED_QUEUES",
+    "IFLA_TUN": "UNSPEC OWNER GROUP TYPE PI VNET_HDR PERSIST MULTI_QUEUE NUM_QUEUES"
+    " NUM_DISABLED_QUEUES",
     "IFLA_XDP": "UNSPEC FD ATTACHED",
-    "IFA": "UNSPEC ADDRESS LOCAL LABEL BROADCAST ANYCAST CACHEINFO MULTICAST FLAGS RT_PRIORITY TARGET_NETNSID PROTO",
-    "RTA": "UNSPEC DST SRC IIF OIF GATEWAY PRIORITY PREFSRC METRICS MULTIPATH PROTOINFO FLOW CACHEINFO SESSION MP_ALGO TABLE"
-    " MARK MFC_STATS VIA NEWDST PREF ENCAP_TYPE ENCAP EXPIRES PAD UID TTL_PROPAGATE IP_PROTO SPORT DPORT NH_ID",
-    "TCA": "UNSPEC KIND OPTIONS STATS XSTATS RATE FCNT STATS2 STAB PAD DUMP_INVISIBLE CHAIN HW_OFFLOAD INGRESS_BLOCK"
+    "IFA": "UNSPEC ADDRESS LOCAL LABEL BROADCAST ANYCAST CACHEINFO MULTICAST FLAGS RT_PRIORITY"
+    " TARGET_NETNSID PROTO",
+    "RTA": "UNSPEC DST SRC IIF OIF GATEWAY PRIORITY PREFSRC METRICS MULTIPATH PROTOINFO FLOW"
+    " CACHEINFO SESSION MP_ALGO TABLE"
+    " MARK MFC_STATS VIA NEWDST PREF ENCAP_TYPE ENCAP EXPIRES PAD UID TTL_PROPAGATE IP_PROTO SPORT "
+    "DPORT NH_ID",
+    "TCA": "UNSPEC KIND OPTIONS STATS XSTATS RATE FCNT STATS2 STAB PAD DUMP_INVISIBLE CHAIN"
+    " HW_OFFLOAD INGRESS_BLOCK"
     " EGRESS_BLOCK",
     "TCA_U32": "UNSPEC CLASSID HASH LINK DIVISOR SEL POLICE ACT INDEV PCNT MARK FLAGS PAD",
     "TCA_BPF": "UNSPEC ACT POLICE CLASSID OPS_LEN OPS FD NAME FLAGS FLAGS_GEN TAG ID",
-    "TCA_ACT": "UNSPEC KIND OPTIONS INDEX STATS PAD COOKIE FLAGS HW_STATS USED_HW_STATS IN_HW_COUNT",
+    "TCA_ACT": "UNSPEC KIND OPTIONS INDEX STATS PAD COOKIE FLAGS HW_STATS USED_HW_STATS"
+    " IN_HW_COUNT",
     "TCA_MIRRED": "UNSPEC TM PARMS PAD BLOCKID",
     "NLMSGERR_ATTR": "UNUSED MSG OFFS COOKIE POLICY MISS_TYPE MISS_NEST",
 }
 
-# Attributes that hold attributes, and of which family. An "?" depends on the kind, which the kernel writes first.
+# Attributes that hold attributes, and of which family. An "?" depends on the kind, which the kernel
+# writes first.
 WITHIN = {
     "IFLA_LINKINFO": "IFLA_INFO",
     "IFLA_INFO_DATA": "?",
@@ -612,7 +723,10 @@ def type_name(family, type):
 
 
 def attribute_lines(data, at, end, family, depth):
-    """Yield ``(offset, end, depth, comment)`` of every attribute; of one that holds others, its header's and theirs."""
+    """Yield ``(offset, end, depth, comment)`` of every attribute.
+
+    Of one that holds others, its header's and theirs.
+    """
     kind = ""
     for type, (start, stop) in wire.attributes(data, at, end):
         name = type_name(family, type)
@@ -623,7 +737,12 @@ def attribute_lines(data, at, end, family, depth):
             inner = KINDS.get(kind)
         comment = name if name != "order" else "the action of order %d" % type
         if inner is None:
-            yield start - uapi.nlattr.size, min(wire.align(stop), end), depth, comment + shown(name, data[start:stop])
+            yield (
+                start - uapi.nlattr.size,
+                min(wire.align(stop), end),
+                depth,
+                comment + shown(name, data[start:stop]),
+            )
         else:
             yield start - uapi.nlattr.size, start, depth, comment
             yield from attribute_lines(data, start, stop, inner, depth + 1)
@@ -634,7 +753,14 @@ def shown(name, value):
     text = value[:-1] if value.endswith(b"\0") else value
     if name.endswith(("NAME", "KIND", "_MSG", "_LABEL", "IFLA_QDISC")):
         return " " + text.decode("ascii")
-    if name in ("RTA_DST", "RTA_GATEWAY", "RTA_PREFSRC", "IFA_ADDRESS", "IFA_LOCAL", "IFA_BROADCAST"):
+    if name in (
+        "RTA_DST",
+        "RTA_GATEWAY",
+        "RTA_PREFSRC",
+        "IFA_ADDRESS",
+        "IFA_LOCAL",
+        "IFA_BROADCAST",
+    ):
         return " " + socket.inet_ntop(socket.AF_INET if len(value) == 4 else socket.AF_INET6, value)
     if len(value) in (1, 2, 4) and not name.endswith("ADDRESS"):
         return " %d" % int.from_bytes(value, sys.byteorder)
@@ -643,7 +769,11 @@ def shown(name, value):
 
 def message_lines(message):
     type, flags, _, _, data, at, stop = message
-    header = "%s, %d bytes, flags %#x" % (MESSAGES.get(type, str(type)), stop - at + uapi.nlmsghdr.size, flags)
+    header = "%s, %d bytes, flags %#x" % (
+        MESSAGES.get(type, str(type)),
+        stop - at + uapi.nlmsghdr.size,
+        flags,
+    )
     yield at - uapi.nlmsghdr.size, at, 0, header
     if type == uapi.NLMSG_ERROR:
         yield at, at + 4, 0, "errno %d" % struct.unpack_from("=i", data, at)
@@ -685,7 +815,11 @@ def main():
             continue
         with Pod() as pod:
             lines = list(annotated(function(pod)))
-        head = ["# SPDX-License-Identifier: Apache-2.0", "# %s" % state, "# %s, little-endian" % origin]
+        head = [
+            "# SPDX-License-Identifier: Apache-2.0",
+            "# %s" % state,
+            "# %s, little-endian" % origin,
+        ]
         with open(os.path.join(DIRECTORY, name + ".txt"), "w", encoding="ascii") as file:
             file.write("\n".join(head + lines) + "\n")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line as its users meet it: real processes, with their streams as a shell sets them."""
+"""The command line as its users meet it: real processes, with streams as a shell sets them."""
 
 import collections
 import os
@@ -12,7 +12,8 @@ import nlraw as package
 
 PACKAGE = os.path.dirname(os.path.abspath(package.__file__))
 
-# Where Python finds it: one above, and one more for each dot in its name where it is vendored (see test_vendored.py).
+# Where Python finds it: one above, and one more for each dot in its name where it is vendored (see
+# test_vendored.py).
 ROOT = os.path.abspath(os.path.join(PACKAGE, *[os.pardir] * len(package.__name__.split("."))))
 MODULE = (sys.executable, "-m", package.__name__)
 BUNDLE = (sys.executable, "-m", package.__name__ + ".bundle")
@@ -24,19 +25,31 @@ Done = collections.namedtuple("Done", "status out err")
 
 
 def environment(**more):
-    """That of a process which is to import the nlraw under test, and in which no PYTHONUNBUFFERED or the like hides a fault."""
+    """The environment of a process that imports the nlraw under test.
+
+    No PYTHONUNBUFFERED or the like hides a fault in it.
+    """
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return dict(dict(plain, PYTHONPATH=ROOT), **more)
 
 
 def nlraw(*arguments, argv=MODULE, streams="", stdout=subprocess.PIPE, env=(), stdin=None):
-    """Run a command line to its end; ``streams`` are redirections in the shell's words, ``stdin`` bytes for a pipe. It never ends
-    in a traceback."""
+    """Run a command line to its end.
+
+    ``streams`` are redirections in the shell's words, ``stdin`` bytes for a pipe. It never ends in
+    a traceback.
+    """
     argv = list(argv) + list(arguments)
     if streams:
         argv = ["sh", "-c", 'exec "$0" "$@" ' + streams] + argv
     # in no directory that holds another copy
-    options = {"stdout": stdout, "stderr": subprocess.PIPE, "cwd": "/", "env": environment(**dict(env)), "timeout": PATIENCE}
+    options = {
+        "stdout": stdout,
+        "stderr": subprocess.PIPE,
+        "cwd": "/",
+        "env": environment(**dict(env)),
+        "timeout": PATIENCE,
+    }
     done = subprocess.run(argv, input=stdin, **options)
     err = done.stderr.decode("utf-8")
     assert "Traceback" not in err and "Exception ignored" not in err, err
@@ -44,7 +57,10 @@ def nlraw(*arguments, argv=MODULE, streams="", stdout=subprocess.PIPE, env=(), s
 
 
 def was_aborted(status, err):
-    """Whether glibc ended the process: a thread ends by pthread_exit(), as in old CPythons, whose library it cannot load."""
+    """True if glibc ended the process.
+
+    In old CPythons a thread ends by pthread_exit(), whose library glibc may be unable to load.
+    """
     return status == -signal.SIGABRT and "libgcc_s.so.1 must be installed" in err
 
 
@@ -57,7 +73,11 @@ class Marked:
 
     def alive(self):
         """The processes that carry it, this one aside."""
-        return [pid for pid in os.listdir("/proc") if pid.isdigit() and int(pid) != os.getpid() and self._marks(pid)]
+        return [
+            pid
+            for pid in os.listdir("/proc")
+            if pid.isdigit() and int(pid) != os.getpid() and self._marks(pid)
+        ]
 
     def _marks(self, pid):
         try:

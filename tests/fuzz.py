@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Coverage-guided fuzzing of everything that reads bytes: python3 tests/fuzz.py --seconds 600. It takes atheris, and hypothesis.
+"""Coverage-guided fuzzing of everything that reads bytes: python3 tests/fuzz.py --seconds 600.
 
-It begins with the captures, changes them guided by which code they reach, and goes on whatever it finds. At the end it prints
-figures; what broke the contract is kept as a file, one for each place in the code, and
+It takes atheris, and hypothesis.
+
+It begins with the captures, changes them guided by which code they reach, and goes on whatever it
+finds. At the end it prints figures; what broke the contract is kept as a file, one for each place
+in the code, and
 
     python3 tests/fuzz.py FILE
 
@@ -31,8 +34,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seconds", type=int, default=600, help="how long (600)")
     parser.add_argument("--seed", type=int, default=1, help="of the chance that guides it (1)")
-    parser.add_argument("--work", help="where the corpus and the finds are kept (a new directory under /tmp)")
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)  # the process that fuzzes
+    parser.add_argument(
+        "--work", help="where the corpus and the finds are kept (a new directory under /tmp)"
+    )
+    # the process that fuzzes
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("files", nargs="*", metavar="FILE", help="feed these and do nothing else")
     wanted = parser.parse_args()
     if wanted.files:
@@ -76,13 +82,23 @@ def fuzz(wanted):
             place = "%s: %s" % (who, where(error))
             if place not in places:
                 places.add(place)
-                name = os.path.join(wanted.work, "finds", hashlib.sha256(place.encode()).hexdigest()[:12])
+                name = os.path.join(
+                    wanted.work, "finds", hashlib.sha256(place.encode()).hexdigest()[:12]
+                )
                 with open(name, "wb") as file:
                     file.write(data)
                 print("FIND %s %s" % (name, place), file=sys.stderr, flush=True)
 
-    options = ["-max_total_time=%d" % wanted.seconds, "-seed=%d" % wanted.seed, "-max_len=%d" % LONGEST]
-    options += ["-timeout=%d" % SLOWEST, "-print_final_stats=1", "-artifact_prefix=" + os.path.join(wanted.work, "finds", "")]
+    options = [
+        "-max_total_time=%d" % wanted.seconds,
+        "-seed=%d" % wanted.seed,
+        "-max_len=%d" % LONGEST,
+    ]
+    options += [
+        "-timeout=%d" % SLOWEST,
+        "-print_final_stats=1",
+        "-artifact_prefix=" + os.path.join(wanted.work, "finds", ""),
+    ]
     options += [os.path.join(wanted.work, name) for name in ("corpus", "seeds")]
     atheris.Setup([sys.argv[0]] + options, test, custom_mutator=change)
     atheris.Fuzz()
@@ -111,7 +127,9 @@ def supervise(wanted):
     argv = [sys.executable, os.path.abspath(__file__), "--inside", "--work", wanted.work]
     argv += ["--seconds", str(wanted.seconds), "--seed", str(wanted.seed)]
     told = []
-    with subprocess.Popen(argv, stderr=subprocess.PIPE, universal_newlines=True, errors="replace") as child:
+    with subprocess.Popen(
+        argv, stderr=subprocess.PIPE, universal_newlines=True, errors="replace"
+    ) as child:
         for line in child.stderr:
             told.append(line)
             if line.startswith("FIND") or " pulse " in line:
@@ -128,8 +146,15 @@ def figures(told, wanted, status):
         ("seconds", wanted.seconds),
         ("executions", last(r"stat::number_of_executed_units:\s+(\d+)")),
         ("executions a second", last(r"stat::average_exec_per_sec:\s+(\d+)")),
-        ("edges reached", "%s, by the seeds alone %s" % (last(r" cov: (\d+) "), last(r"INITED\s+cov: (\d+) "))),
-        ("corpus", "%d seeds, %s kept" % (len(os.listdir(os.path.join(wanted.work, "seeds"))), last(r" corp: (\d+)/"))),
+        (
+            "edges reached",
+            "%s, by the seeds alone %s" % (last(r" cov: (\d+) "), last(r"INITED\s+cov: (\d+) ")),
+        ),
+        (
+            "corpus",
+            "%d seeds, %s kept"
+            % (len(os.listdir(os.path.join(wanted.work, "seeds"))), last(r" corp: (\d+)/")),
+        ),
         ("slowest input, seconds", last(r"stat::slowest_unit_time_sec:\s+(\d+)")),
         ("finds", len(finds)),
     ):

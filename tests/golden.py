@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads tests/golden/*.txt: datagrams as a live kernel sent them, in annotated hex (tests/capture.py writes them).
+"""Reader of tests/golden/*.txt: datagrams as a live kernel sent them, in annotated hex.
+
+tests/capture.py writes them.
 
     # a comment
     datagram
     0000:  2c 00 00 00 10 00 02 00 ...        # a comment
     0010:    08 00 01 00 74 75 6e 00          # indented: an attribute within an attribute
 
-The number before the colon is the offset in the datagram. It is checked, so that a line can be neither lost nor moved.
-All were captured on a little-endian machine.
+The number before the colon is the offset in the datagram. It is checked, so that a line can be
+neither lost nor moved. All were captured on a little-endian machine.
 """
 
 import os
@@ -21,13 +23,16 @@ from nlraw import exchange
 DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden")
 
 needs_little_endian = pytest.mark.skipif(
-    sys.byteorder != "little", reason="the captures are of a little-endian kernel; rtnetlink is in the host's byte order"
+    sys.byteorder != "little",
+    reason="the captures are of a little-endian kernel; rtnetlink is in the host's byte order",
 )
 
 
 def names():
     """The captures there are."""
-    return sorted(entry[: -len(".txt")] for entry in os.listdir(DIRECTORY) if entry.endswith(".txt"))
+    return sorted(
+        entry[: -len(".txt")] for entry in os.listdir(DIRECTORY) if entry.endswith(".txt")
+    )
 
 
 def datagrams(name):
@@ -46,7 +51,9 @@ def parse(text):
         elif line:
             offset, digits = line.split(":")
             if int(offset, 16) != len(found[-1]):
-                raise ValueError("line %d: offset %s where %04x belongs" % (number, offset, len(found[-1])))
+                raise ValueError(
+                    "line %d: offset %s where %04x belongs" % (number, offset, len(found[-1]))
+                )
             found[-1] += bytes.fromhex(digits)
     return found
 

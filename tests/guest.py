@@ -8,8 +8,8 @@ The pod's own kernel holds the guest's address too, and answers whenever the red
 missing: a reply alone proves nothing. So each guest is given a TTL of its own, and every ping says
 which TTL answered it.
 
-Whatever runs in a network namespace takes a `prefix`, the argv that enters it, such as
-`["ip", "netns", "exec", "pod"]`. It must end in exec(2): the process we hold is then the one we want.
+Whatever runs in a network namespace takes a `prefix`, the argv that enters it, such as `["ip",
+"netns", "exec", "pod"]`. It must end in exec(2): the process we hold is then the one we want.
 
     image = build(tmp_path)
     with Pinger(node, "10.9.8.2", tmp_path / "pings") as pinger:
@@ -36,7 +36,8 @@ import time
 QEMU = "qemu-system-x86_64"
 METAPACKAGE = "linux-image-cloud-amd64"
 
-# In load order: dpkg-deb leaves no modules.dep. What a package lacks is built in, as most is from 6.12 on.
+# In load order: dpkg-deb leaves no modules.dep. What a package lacks is built in, as most is from
+# 6.12 on.
 MODULES = (
     "virtio_ring",
     "virtio",
@@ -48,8 +49,9 @@ MODULES = (
     "virtio_net",
 )
 
-# The kernel makes NAME=VALUE arguments that it does not know init's environment. If a step fails, or
-# when the sleep ends, so does init: panic=-1 and -no-reboot then end QEMU, and no guest is left behind.
+# The kernel makes NAME=VALUE arguments that it does not know init's environment. If a step fails,
+# or when the sleep ends, so does init: panic=-1 and -no-reboot then end QEMU, and no guest is left
+# behind.
 INIT = """\
 #!/bin/sh
 set -e
@@ -91,9 +93,15 @@ def missing():
 def build(directory, cache=None):
     """Return an Image whose initramfs is made in `directory`; it serves every address and TTL.
 
-    The kernel is kept in `cache`, by default the user's, and downloaded only when apt knows a newer one.
+    The kernel is kept in `cache`, by default the user's, and downloaded only when apt knows a newer
+    one.
     """
-    kernel = _kernel(cache or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "nlraw-guest"))
+    kernel = _kernel(
+        cache
+        or os.path.join(
+            os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "nlraw-guest"
+        )
+    )
     initramfs = os.path.abspath(os.path.join(str(directory), "initramfs"))
     with tempfile.TemporaryDirectory() as root:
         shutil.copytree(os.path.join(kernel, "modules"), os.path.join(root, "modules"))
@@ -112,32 +120,48 @@ def build(directory, cache=None):
 def pack(root, initramfs):
     """Write all that is in the folder `root` to the file `initramfs`, as the kernel unpacks it."""
     names = [
-        os.path.relpath(os.path.join(parent, name), root) for parent, folders, files in os.walk(root) for name in folders + files
+        os.path.relpath(os.path.join(parent, name), root)
+        for parent, folders, files in os.walk(root)
+        for name in folders + files
     ]
     run(
-        ["cpio", "--create", "--format=newc", "--quiet", "--file=" + os.path.abspath(initramfs)], cwd=root, input="\n".join(names)
+        ["cpio", "--create", "--format=newc", "--quiet", "--file=" + os.path.abspath(initramfs)],
+        cwd=root,
+        input="\n".join(names),
     )
 
 
 def _kernel(cache):
-    """Return the folder in `cache` with the newest kernel: `vmlinuz`, and `modules` named in load order."""
+    """Return the folder in `cache` with the newest kernel, and its `modules` in load order."""
     packages = _kernel_packages()
     kept = os.path.join(cache, packages[0])
     if os.path.isdir(kept):
         return kept
     os.makedirs(cache, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        run(["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download"] + packages, cwd=scratch)
+        run(
+            ["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download"] + packages,
+            cwd=scratch,
+        )
         unpacked = os.path.join(scratch, "unpacked")
         for archive in [name for name in os.listdir(scratch) if name.endswith(".deb")]:
             run(["dpkg-deb", "--extract", archive, unpacked], cwd=scratch)
-        files = {name: os.path.join(parent, name) for parent, _, names in os.walk(unpacked) for name in names}
+        files = {
+            name: os.path.join(parent, name)
+            for parent, _, names in os.walk(unpacked)
+            for name in names
+        }
         chosen = os.path.join(scratch, "chosen")
         os.makedirs(os.path.join(chosen, "modules"))
-        shutil.copy(next(path for name, path in files.items() if name.startswith("vmlinuz")), os.path.join(chosen, "vmlinuz"))
+        shutil.copy(
+            next(path for name, path in files.items() if name.startswith("vmlinuz")),
+            os.path.join(chosen, "vmlinuz"),
+        )
         for position, name in enumerate(MODULES):
             for found in {name + ".ko", name + ".ko.xz"} & set(files):
-                shutil.copy(files[found], os.path.join(chosen, "modules", "{}-{}".format(position, found)))
+                shutil.copy(
+                    files[found], os.path.join(chosen, "modules", "{}-{}".format(position, found))
+                )
         try:
             os.rename(chosen, kept)
         except OSError:
@@ -155,7 +179,10 @@ def _kernel_packages():
 
 
 def kernel_packages(package, options=()):
-    """Return the packages with files that a kernel's package stands for; `options` are apt's own, if any."""
+    """Return the packages with files that a kernel's package stands for.
+
+    `options` are apt's own, if any.
+    """
     known = run(["apt-cache", *options, "depends", "--recurse", "--important", package])
     # From 7.2 on linux-image-* is empty, and depends on linux-binary-* and linux-modules-*.
     return re.findall(r"^linux-(?:image|binary|modules)-\d\S*", known, re.MULTILINE)
@@ -177,7 +204,7 @@ def run(argv, **options):
 
 
 class _Program:
-    """A program that runs beside the test, its output in the file `log`, and not beyond the `with` block."""
+    """A program that runs beside the test, its output in the file `log`, until the block ends."""
 
     def __init__(self, argv, log, **options):
         self._log = str(log)
@@ -196,7 +223,10 @@ class _Program:
         self.kill()
 
     def kill(self):
-        """Send SIGKILL and reap: when this returns, nothing of the program is left. Twice is harmless."""
+        """Send SIGKILL and reap: when this returns, nothing of the program is left.
+
+        Twice is harmless.
+        """
         self.process.kill()
         self.process.communicate()
 
@@ -209,11 +239,13 @@ class _Program:
 class Guest(_Program):
     """QEMU with its one network card on the existing TAP `tap`. It needs the rights to open that.
 
-    `address` is IPv4 with a prefix length. `mtu` is handed to the guest (host_mtu); without it 1500.
+    `address` is IPv4 with a prefix length. `mtu` is handed to the guest (host_mtu); without it
+    1500.
     """
 
     def __init__(self, prefix, image, log, tap, mac, address, ttl, mtu=None):
-        # status=off: carrier from the start. A 7.2 driver else has none yet when arp_notify speaks, unheard.
+        # status=off: carrier from the start. A 7.2 driver else has none yet when arp_notify speaks,
+        # unheard.
         card = "virtio-net-pci,netdev=n0,romfile=,status=off,mac=" + mac
         super().__init__(
             list(prefix)
@@ -251,12 +283,13 @@ class Guest(_Program):
 
 
 class Pinger(_Program):
-    """ICMP echo requests to `address`, one every `interval` seconds, from the namespace of `prefix`."""
+    """ICMP echo requests to `address`, one every `interval` seconds, from where `prefix` enters."""
 
     def __init__(self, prefix, address, log, interval=0.05):
         self._address = address
         super().__init__(
-            list(prefix) + [sys.executable, "-I", "-S", os.path.abspath(__file__), address, str(interval)],
+            list(prefix)
+            + [sys.executable, "-I", "-S", os.path.abspath(__file__), address, str(interval)],
             log,
             stdin=subprocess.PIPE,
         )
@@ -264,17 +297,28 @@ class Pinger(_Program):
     def pings(self):
         """Return every Ping sent so far, oldest first."""
         if self.process.poll() not in (None, 0):
-            raise RuntimeError("pinging {}: exit {}: {}".format(self._address, self.process.returncode, self.output()))
+            raise RuntimeError(
+                "pinging {}: exit {}: {}".format(
+                    self._address, self.process.returncode, self.output()
+                )
+            )
         pings = []
-        for sequence, moment, ttl in re.findall(r"^(\d+) (\S+) (\S+)\n", self.output(), re.MULTILINE):
+        for sequence, moment, ttl in re.findall(
+            r"^(\d+) (\S+) (\S+)\n", self.output(), re.MULTILINE
+        ):
             if ttl == "-":
                 pings.append(Ping(int(sequence), float(moment), None, None))
             elif pings[int(sequence)].ttl is None:
-                pings[int(sequence)] = pings[int(sequence)]._replace(received=float(moment), ttl=int(ttl))
+                pings[int(sequence)] = pings[int(sequence)]._replace(
+                    received=float(moment), ttl=int(ttl)
+                )
         return pings
 
     def wait_for(self, ttl, seconds):
-        """Return the first Ping answered with this TTL; raise TimeoutError if there is none in `seconds`."""
+        """Return the first Ping answered with this TTL.
+
+        Raise TimeoutError if there is none in `seconds`.
+        """
         deadline = time.monotonic() + seconds
         while True:
             pings = self.pings()
@@ -297,15 +341,21 @@ class Pinger(_Program):
 
 
 def _ping(address, interval):
-    """Ping until standard input ends; write `SEQUENCE TIME -` for a ping, `SEQUENCE TIME TTL` for a reply."""
+    """Ping until standard input ends.
+
+    Write `SEQUENCE TIME -` for a ping, `SEQUENCE TIME TTL` for a reply.
+    """
     identifier, sequence, waiting = os.getpid() & 0xFFFF, 0, set()
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
         sources, deadline = [raw, sys.stdin], time.monotonic()
         while waiting or sys.stdin in sources:
             ready = select.select(sources, [], [], max(0, deadline - time.monotonic()))[0]
             if raw in ready:
-                packet = raw.recv(2048)  # the IP header (RFC 791) comes with it, its TTL at 8; then RFC 792
-                kind, _, _, whose, answered = struct.unpack_from("!BBHHH", packet, (packet[0] & 15) * 4)
+                # the IP header (RFC 791) comes with it, its TTL at 8; then RFC 792
+                packet = raw.recv(2048)
+                kind, _, _, whose, answered = struct.unpack_from(
+                    "!BBHHH", packet, (packet[0] & 15) * 4
+                )
                 if kind == 0 and whose == identifier:
                     _report(answered, packet[8])
                     waiting.discard(answered)
@@ -315,7 +365,9 @@ def _ping(address, interval):
             elif sys.stdin in sources:
                 _report(sequence, "-")  # before it is sent: no reply comes first
                 checksum = 0xFFFF - (0x0800 + identifier + sequence) % 0xFFFF  # RFC 1071
-                raw.sendto(struct.pack("!BBHHH", 8, 0, checksum, identifier, sequence), (address, 0))
+                raw.sendto(
+                    struct.pack("!BBHHH", 8, 0, checksum, identifier, sequence), (address, 0)
+                )
                 waiting.add(sequence)
                 sequence += 1
                 deadline += interval

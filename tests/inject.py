@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faults put into the command line as it runs: errors of its system calls, signals and death, by strace, from its main() on.
+"""Faults put into a running command line by strace: failing system calls, signals and death.
 
-A process is started that imports what the command line does and stops itself. strace is attached there: so the system calls of
-its first thread are counted from main() on, whatever the interpreter did to start, and those of other threads from their birth.
-A fault named by a system call and a number strikes that one of each thread that gets so far.
+A process is started that imports what the command line does and stops itself. strace is attached
+there: so the system calls of its first thread are counted from main() on, whatever the interpreter
+did to start, and those of other threads from their birth. A fault named by a system call and a
+number strikes that one of each thread that gets so far.
 """
 
 import collections
@@ -22,14 +23,15 @@ LAUNCH = """
 import os, signal, sys
 del sys.path[0]
 from nlraw.cli import program
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has us ignore it
+# a shell in the background has us ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.kill(os.getpid(), signal.SIGSTOP)
 program()
 """
 
-# The errors that a call can give: interrupted, no room, refused, no descriptor left, broken, gone. What is not named never fails
-# (rt_sigprocmask), or is the C library's own affair, which ends the process itself if the kernel breaks the law (futex): those
-# calls get signals alone.
+# The errors that a call can give: interrupted, no room, refused, no descriptor left, broken, gone.
+# What is not named never fails (rt_sigprocmask), or is the C library's own affair, which ends the
+# process itself if the kernel breaks the law (futex): those calls get signals alone.
 ERRORS = {
     "openat": "EINTR ENOMEM EACCES EMFILE ENFILE EIO ENOENT",
     "open": "EINTR ENOMEM EACCES EMFILE ENFILE EIO ENOENT",
@@ -76,33 +78,53 @@ def missing():
     """Why nothing can be put in here, in one line, or None."""
     if shutil.which("strace") is None:
         return "no strace"
-    if b"attached" not in _traced(["-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"], os.devnull, [])[3]:
+    if (
+        b"attached"
+        not in _traced(
+            ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"], os.devnull, []
+        )[3]
+    ):
         return "strace may not trace here"
     return None
 
 
 def record(log, *arguments):
-    """Run a command line undisturbed; return how it ended, and its calls from main() on, each with its number."""
+    """Run a command line undisturbed.
+
+    Return how it ended, and its calls from main() on, each with its number.
+    """
     ended, calls = _run(log, arguments, [])
     counts, found = collections.Counter(), collections.OrderedDict()
     for thread, name, text in calls:
         counts[thread, name] += 1
-        found.setdefault((name, counts[thread, name]), text)  # of two threads' the earlier one is shown
+        # of two threads' the earlier one is shown
+        found.setdefault((name, counts[thread, name]), text)
     return ended, [Call(name, number, text) for (name, number), text in found.items()]
 
 
 def faults(calls):
     """Every fault that the calls can meet."""
-    return [Fault(call, kind) for call in calls for kind in ERRORS.get(call.name, "").split() + list(SIGNALS)]
+    return [
+        Fault(call, kind)
+        for call in calls
+        for kind in ERRORS.get(call.name, "").split() + list(SIGNALS)
+    ]
 
 
 def strike(log, fault, *arguments):
-    """Run a command line with a fault in it; return how it ended, and whether it came to that call."""
+    """Run a command line with a fault in it.
+
+    Return how it ended, and whether it came to that call.
+    """
     name, number, _ = fault.call
     what = ("signal=" if fault.kind in SIGNALS else "error=") + fault.kind
     if what == "error=ENOMEM" and name == "brk":
-        what = "retval=0"  # it fails by returning too low an address; an errno is so high a one that the C library believes it
-    ended, calls = _run(log, arguments, ["-e", "trace=" + name, "-e", "inject=%s:%s:when=%d" % (name, what, number)])
+        # it fails by returning too low an address; an errno is so high a one that the C library
+        # believes it
+        what = "retval=0"
+    ended, calls = _run(
+        log, arguments, ["-e", "trace=" + name, "-e", "inject=%s:%s:when=%d" % (name, what, number)]
+    )
     counts = collections.Counter(thread for thread, called, _ in calls if called == name)
     return ended, any(count >= number for count in counts.values())
 
@@ -110,13 +132,17 @@ def strike(log, fault, *arguments):
 def _run(log, arguments, options):
     status, out, err, _ = _traced(["-c", LAUNCH] + list(arguments), log, options)
     with open(str(log), errors="replace") as file:
-        # one call may be written in two lines, with another thread's between: the first has all that is needed
+        # one call may be written in two lines, with another thread's between: the first has all
+        # that is needed
         calls = re.findall(r"^(\d+) +(\w+)\((.*)$", file.read(), re.MULTILINE)
     return command.Done(status, out.decode(), err.decode()), calls
 
 
 def _traced(arguments, log, options):
-    """Run Python under strace from where it stops itself; return its status, output, complaints, and those of strace."""
+    """Run Python under strace from where it stops itself.
+
+    Return its status, output, complaints, and those of strace.
+    """
     environment = command.environment(PYTHONHASHSEED="0")
     process = subprocess.Popen(
         [sys.executable, "-s", "-S"] + arguments,

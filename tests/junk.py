@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feeds any bytes to everything in nlraw that reads bytes, and makes bytes that are nearly right out of captured ones.
+"""Feed any bytes to everything in nlraw that reads bytes; make nearly right bytes of captures.
 
-The contract: a value, or `Malformed` with an offset inside what was fed (`Lost` where the kernel itself says so), never another
-exception, and never without end. tests/test_fuzz.py does it some thousand times with a fixed seed, tests/fuzz.py guided by
-coverage for as long as one likes.
+The contract: a value, or `Malformed` with an offset inside what was fed (`Lost` where the kernel
+itself says so), never another exception, and never without end. tests/test_fuzz.py does it some
+thousand times with a fixed seed, tests/fuzz.py guided by coverage for as long as one likes.
 """
 
 import struct
@@ -14,9 +14,21 @@ import golden
 from nlraw import exchange, inet, link, orphans, tc, uapi, wire
 from nlraw.errors import Lost, Malformed
 
-FACTS = ("ifindex", "flags", "ifname", "address", "mtu", "group", "operstate", "carrier", "carrier_up_count", "kind")
+FACTS = (
+    "ifindex",
+    "flags",
+    "ifname",
+    "address",
+    "mtu",
+    "group",
+    "operstate",
+    "carrier",
+    "carrier_up_count",
+    "kind",
+)
 
-# What an ERROR or DONE may answer. The last has attributes within attributes, for the path to the one that it blames.
+# What an ERROR or DONE may answer. The last has attributes within attributes, for the path to the
+# one that it blames.
 REQUESTS = (
     link.get(4, "tap0_urunc"),
     link.dump("tun"),
@@ -27,7 +39,7 @@ REQUESTS = (
 
 
 def corpus():
-    """Datagrams to begin with: the captures where the byte order is theirs, and what no kernel of the captures has."""
+    """Datagrams to begin with: the captures, if the byte order is theirs, and what they lack."""
     made = [
         (uapi.RTM_NEWTFILTER, build.redirect_payload(2, "matchall", 4)),
         (uapi.RTM_NEWTFILTER, build.redirect_payload(2, "flower", 0, chain=3)),
@@ -45,14 +57,19 @@ def corpus():
 
 
 def feed(data):
-    """Hand some bytes to all of them; return what broke the contract, as pairs of who it was and what it raised."""
+    """Hand some bytes to all of them.
+
+    Return what broke the contract, as pairs of who it was and what it raised.
+    """
     broken = []
 
     def attempt(name, function, *arguments):
         try:
             return function(*arguments)
         except Malformed as error:
-            if not (isinstance(error.offset, int) and 0 <= error.offset <= len(data) and str(error)):
+            if not (
+                isinstance(error.offset, int) and 0 <= error.offset <= len(data) and str(error)
+            ):
                 broken.append((name, error))
         except Exception as error:
             broken.append((name, error))
@@ -89,7 +106,7 @@ def messages_before_the_first_bad_one(data):
 
 
 def receive(data, request):
-    """Read it as the answer to a request, of which nobody knows the number but who sends the answer."""
+    """Read it as the answer to a request whose number is unknown; the sender is the kernel."""
     sequence, port = struct.unpack_from("=II", data.ljust(16, b"\0"), 8)
     conversation = exchange.Exchange([request, REQUESTS[2]], port, sequence)
     try:
@@ -135,7 +152,16 @@ def read_qdisc(message):
 
 def read_filter(message):
     found = tc.Filter(message)
-    found.priority, found.protocol, found.chain, found.table, found.bare, found.matches_all, orphans.is_dead(found), repr(found)
+    (
+        found.priority,
+        found.protocol,
+        found.chain,
+        found.table,
+        found.bare,
+        found.matches_all,
+        orphans.is_dead(found),
+        repr(found),
+    )
     for action in found.actions():
         action.kind, action.redirect, action.control, action.eaction
     return found
@@ -147,9 +173,12 @@ def routes(messages):
 
 
 def plan(links, qdiscs, filters):
-    """What a cleanup would send if these were the links, qdiscs and filters of a namespace. Of the links the last is the uplink.
+    """What a cleanup would send if these were the links, qdiscs and filters of a namespace.
 
-    However bad the bytes: only what was judged an orphan is deleted, and on the uplink only redirects and an `ingress`.
+    Of the links the last is the uplink.
+
+    However bad the bytes: only what was judged an orphan is deleted, and on the uplink only
+    redirects and an `ingress`.
     """
     uplink = links[-1] if links else None
     doomed = [found for found in links[:-1] if orphans.judge(found) == orphans.ORPHAN]
@@ -160,17 +189,29 @@ def plan(links, qdiscs, filters):
         for step, message in zip(steps, build.messages(sent)):
             if message.type == uapi.RTM_DELLINK:
                 asked = link.Link(message)
-                assert (asked.group == group and not asked.ifindex) or asked.ifindex in [each.ifindex for each in doomed]
+                assert (asked.group == group and not asked.ifindex) or asked.ifindex in [
+                    each.ifindex for each in doomed
+                ]
             elif message.type == uapi.RTM_DELQDISC:
                 asked = tc.Qdisc(message)
                 assert asked.kind == "ingress" or asked.ifindex in [each.ifindex for each in doomed]
             else:
-                assert message.type == uapi.RTM_DELTFILTER and uplink is not None and step.request.object == uplink.ifname
+                assert (
+                    message.type == uapi.RTM_DELTFILTER
+                    and uplink is not None
+                    and step.request.object == uplink.ifname
+                )
     return hooks
 
 
 READERS = {"link": read_link, "qdisc": read_qdisc, "filter": read_filter}
-ROWS = {"links": link.links, "qdiscs": tc.qdiscs, "filters": tc.filters, "all addresses": inet.addresses, "all routes": routes}
+ROWS = {
+    "links": link.links,
+    "qdiscs": tc.qdiscs,
+    "filters": tc.filters,
+    "all addresses": inet.addresses,
+    "all routes": routes,
+}
 
 
 # ---------------------------------------------------------------- nearly right bytes
@@ -181,7 +222,10 @@ WIDE = (0, 1, 2**31 - 1, 2**31, 2**32 - 4096, 2**32 - 1)
 
 
 def mutate(data, random, others):
-    """The same with a few things changed; ``random`` is a random.Random, ``others`` are what parts may be taken from."""
+    """The same with a few things changed.
+
+    ``random`` is a random.Random, ``others`` are what parts may be taken from.
+    """
     data = bytearray(data)
     for _ in range(random.choice((1, 1, 2, 3, 6))):
         if not data:
@@ -247,4 +291,17 @@ def mend(data, random, _):
         at += wire.align(length)
 
 
-CHANGES = (change_byte, change_bit, change_short, change_short, change_number, cut, take_out, repeat, put_in, append, mend, mend)
+CHANGES = (
+    change_byte,
+    change_bit,
+    change_short,
+    change_short,
+    change_number,
+    cut,
+    take_out,
+    repeat,
+    put_in,
+    append,
+    mend,
+    mend,
+)

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The test suite on other kernels, byte orders and Pythons, and one table of how it went.
 
-    python3 tests/matrix.py [ROW...]      # as root, on a Debian; --list names the rows, --help the rest
+    python3 tests/matrix.py [ROW...]      # as root, on a Debian; --list names the rows
 
-A row is a Debian root, unpacked into the work directory and not installed, with a Python and iproute2 in it. Some rows boot
-another kernel with that root as its initramfs, under QEMU's TCG, which needs no /dev/kvm. The others run in the root on this
-machine's kernel, in mount, PID and network namespaces of their own, which end with them. Either way this file is run
-again inside, with --inside: it runs pytest there and tells what it sees, a line a test, so that a row that hangs still says in
-which test, and what went before it counts.
+A row is a Debian root, unpacked into the work directory and not installed, with a Python and
+iproute2 in it. Some rows boot another kernel with that root as its initramfs, under QEMU's TCG,
+which needs no /dev/kvm. The others run in the root on this machine's kernel, in mount, PID and
+network namespaces of their own, which end with them. Either way this file is run again inside, with
+--inside: it runs pytest there and tells what it sees, a line a test, so that a row that hangs still
+says in which test, and what went before it counts.
 
-What is downloaded is kept in the work directory, and used again if that is given by --work; so is what each file of tests came
-to when it was last run, for --table. Nothing is written to the tree: the rows work on a copy. One row runs at a time.
+What is downloaded is kept in the work directory, and used again if that is given by --work; so is
+what each file of tests came to when it was last run, for --table. Nothing is written to the tree:
+the rows work on a copy. One row runs at a time.
 """
 
 import argparse
@@ -35,9 +37,18 @@ import guest
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-# The oldest Python among the rows decides which versions of the tests' own needs are taken; they are pure Python.
+# The oldest Python among the rows decides which versions of the tests' own needs are taken; they
+# are pure Python.
 OLDEST = "3.9"
-WHEELS = ["pytest<9", "hypothesis<6.142", "iniconfig<2.2", "packaging<26", "exceptiongroup", "tomli", "typing_extensions"]
+WHEELS = [
+    "pytest<9",
+    "hypothesis<6.142",
+    "iniconfig<2.2",
+    "packaging<26",
+    "exceptiongroup",
+    "tomli",
+    "typing_extensions",
+]
 
 # What runs on this machine's kernel as it is.
 NATIVE = ("amd64", "i386")
@@ -46,8 +57,9 @@ NATIVE = ("amd64", "i386")
 TOOLS = ["libc-bin", "coreutils", "dash", "util-linux", "mount", "kmod", "iproute2", "strace"]
 COMPILER = ["gcc", "libc6-dev", "linux-libc-dev"]
 
-# The part of the suite that a test file belongs to: the first one whose words begin its name. What is slow (seconds) or
-# long (minutes) is left out: it depends on neither kernel nor interpreter, or is played against this kernel.
+# The part of the suite that a test file belongs to: the first one whose words begin its name. What
+# is slow (seconds) or long (minutes) is left out: it depends on neither kernel nor interpreter, or
+# is played against this kernel.
 PARTS = (
     ("reading", ("live_verdicts", "live_uplink", "live_report", "live_route", "live_netns")),
     ("cleanup", ("live_foreign", "live_group", "live_races")),
@@ -62,22 +74,55 @@ CHOSEN = "not slow and not long"
 Row = collections.namedtuple("Row", "name about architecture suite python packages kernel without")
 Kernel = collections.namedtuple("Kernel", "suites flavour program package machine console")
 
-# Without cx16: QEMU 7.2 was seen to return from cmpxchg16b with flags of nonsense, of which 6.12's allocator double faults.
-PC = ("qemu-system-x86_64", "qemu-system-x86", ("-M", "pc", "-cpu", "qemu64,+rdrand,-cx16", "-smp", "1"), "ttyS0")
-# Without vx: with QEMU 7.2's no ping is answered, as the kernel's checksums, which are made with vector registers, are others.
+# Without cx16: QEMU 7.2 was seen to return from cmpxchg16b with flags of nonsense, of which 6.12's
+# allocator double faults.
+PC = (
+    "qemu-system-x86_64",
+    "qemu-system-x86",
+    ("-M", "pc", "-cpu", "qemu64,+rdrand,-cx16", "-smp", "1"),
+    "ttyS0",
+)
+# Without vx: with QEMU 7.2's no ping is answered, as the kernel's checksums, which are made with
+# vector registers, are others.
 MAINFRAME_CPU = "qemu,vx=off,vxeh=off"
-MAINFRAME = ("qemu-system-s390x", "qemu-system-misc", ("-M", "s390-ccw-virtio", "-cpu", MAINFRAME_CPU, "-smp", "1"), "ttysclp0")
+MAINFRAME = (
+    "qemu-system-s390x",
+    "qemu-system-misc",
+    ("-M", "s390-ccw-virtio", "-cpu", MAINFRAME_CPU, "-smp", "1"),
+    "ttysclp0",
+)
 
 # What a row leaves out, by how the files' names begin, and why.
-FAULTS = ("live_setup_faults", "its faults are injected above the kernel, and it takes minutes in a guest")
+FAULTS = (
+    "live_setup_faults",
+    "its faults are injected above the kernel, and it takes minutes in a guest",
+)
 PURE = ("", "no kernel in it")
 
 USUAL = ("amd64", "trixie", "python3", ["python3"])
 NEW = ["python3.14", "python3.15"]
 ROWS = (
-    Row("linux-5.10", "Linux 5.10 of Debian 11", *USUAL, Kernel(("bullseye",), "cloud-amd64", *PC), (FAULTS, PURE)),
-    Row("linux-6.1", "Linux 6.1 of Debian 12", *USUAL, Kernel(("bookworm",), "cloud-amd64", *PC), (FAULTS, PURE)),
-    Row("linux-6.12", "Linux 6.12 of Debian 13", *USUAL, Kernel(("trixie",), "cloud-amd64", *PC), (FAULTS, PURE)),
+    Row(
+        "linux-5.10",
+        "Linux 5.10 of Debian 11",
+        *USUAL,
+        Kernel(("bullseye",), "cloud-amd64", *PC),
+        (FAULTS, PURE),
+    ),
+    Row(
+        "linux-6.1",
+        "Linux 6.1 of Debian 12",
+        *USUAL,
+        Kernel(("bookworm",), "cloud-amd64", *PC),
+        (FAULTS, PURE),
+    ),
+    Row(
+        "linux-6.12",
+        "Linux 6.12 of Debian 13",
+        *USUAL,
+        Kernel(("trixie",), "cloud-amd64", *PC),
+        (FAULTS, PURE),
+    ),
     Row(
         "linux-newest",
         "the newest Linux that Debian has",
@@ -92,23 +137,57 @@ ROWS = (
         Kernel(("trixie",), "s390x", *MAINFRAME),
         (FAULTS,),
     ),
-    Row("i386", "32 bit, on this kernel", "i386", "bookworm", "python3", ["python3"] + COMPILER, None, ()),
-    Row("python3.14", "CPython 3.14, on this kernel", "amd64", "forky", "python3.14", NEW, None, ()),
-    Row("python3.15", "CPython 3.15, on this kernel", "amd64", "forky", "python3.15", NEW, None, ()),
-    Row("pypy3.9", "PyPy of Debian 12, on this kernel", "amd64", "bookworm", "pypy3", ["pypy3"], None, ()),
-    Row("pypy3.11", "the newest PyPy of Debian, on this kernel", "amd64", "forky", "pypy3", ["pypy3"], None, ()),
+    Row(
+        "i386",
+        "32 bit, on this kernel",
+        "i386",
+        "bookworm",
+        "python3",
+        ["python3"] + COMPILER,
+        None,
+        (),
+    ),
+    Row(
+        "python3.14", "CPython 3.14, on this kernel", "amd64", "forky", "python3.14", NEW, None, ()
+    ),
+    Row(
+        "python3.15", "CPython 3.15, on this kernel", "amd64", "forky", "python3.15", NEW, None, ()
+    ),
+    Row(
+        "pypy3.9",
+        "PyPy of Debian 12, on this kernel",
+        "amd64",
+        "bookworm",
+        "pypy3",
+        ["pypy3"],
+        None,
+        (),
+    ),
+    Row(
+        "pypy3.11",
+        "the newest PyPy of Debian, on this kernel",
+        "amd64",
+        "forky",
+        "pypy3",
+        ["pypy3"],
+        None,
+        (),
+    ),
 )
 
 # What the tests' devices, qdiscs, filters and actions are made of, and some of their relatives.
 MODULES = (
-    "tun veth ifb dummy bridge macvlan macvtap tap sch_ingress sch_htb sch_prio sch_fq_codel sch_tbf cls_u32 cls_bpf "
-    "cls_matchall cls_flower cls_fw cls_basic act_mirred act_gact act_skbedit act_vlan act_police act_pedit act_bpf"
+    "tun veth ifb dummy bridge macvlan macvtap tap sch_ingress sch_htb sch_prio sch_fq_codel "
+    "sch_tbf cls_u32 cls_bpf "
+    "cls_matchall cls_flower cls_fw cls_basic act_mirred act_gact act_skbedit act_vlan act_police "
+    "act_pedit act_bpf"
 )
 
 # A line that the run inside tells starts so; all else on the console is for the reader.
 MARK = "@nlraw "
 
-# The clock that TCG keeps well on a busy machine; the rest is speed (translated code is found again at the same address).
+# The clock that TCG keeps well on a busy machine; the rest is speed (translated code is found again
+# at the same address).
 SPEED = "clocksource=hpet tsc=unstable mitigations=off norandmaps"
 
 PLACE = "/nlraw"  # of the tree, in a root
@@ -119,7 +198,8 @@ ENVIRONMENT = {
     "PYTHONPATH": PLACE + ":/wheels",
 }
 
-# A guest's init. The shell stays, to reap whatever its first process leaves; if it fails so does the guest (panic=-1).
+# A guest's init. The shell stays, to reap whatever its first process leaves; if it fails so does
+# the guest (panic=-1).
 GUEST = """\
 #!/bin/sh
 mount -t devtmpfs dev /dev
@@ -139,8 +219,8 @@ sleep 1  # the console's last words
 echo b >/proc/sysrq-trigger
 """
 
-# The first process of namespaces on this kernel, mount, PID and network; all that it mounts and starts ends with it. Not
-# chroot(2): in such a root the kernel makes no user namespaces.
+# The first process of namespaces on this kernel, mount, PID and network; all that it mounts and
+# starts ends with it. Not chroot(2): in such a root the kernel makes no user namespaces.
 HERE = """\
 set -e
 mount --bind {root} {root}
@@ -168,7 +248,7 @@ class Unable(Exception):
 
 
 def inside(files):
-    """Run the suite's files in this Python, and tell of each test when it begins and how it ended."""
+    """Run the suite's files in this Python; report when each test begins and how it ended."""
     import pytest
 
     def tell(**what):
@@ -196,7 +276,9 @@ def inside(files):
 
         def told(self, name, reports):
             outcomes = [report.outcome for report in reports]
-            outcome = next((worse for worse in ("failed", "skipped") if worse in outcomes), "passed")
+            outcome = next(
+                (worse for worse in ("failed", "skipped") if worse in outcomes), "passed"
+            )
             reason = ""
             for report in reports:
                 if report.skipped and isinstance(report.longrepr, tuple):
@@ -204,7 +286,12 @@ def inside(files):
                 elif report.failed:
                     sys.stdout.write("\n%s\n%s\n" % (name, report.longreprtext))
                     reason = report.longreprtext.strip().rsplit("\n", 1)[-1]
-            tell(test=name, outcome=outcome, reason=reason, seconds=sum(getattr(report, "duration", 0) for report in reports))
+            tell(
+                test=name,
+                outcome=outcome,
+                reason=reason,
+                seconds=sum(getattr(report, "duration", 0) for report in reports),
+            )
 
     uname = os.uname()
     implementation = "PyPy " if sys.implementation.name == "pypy" else ""
@@ -214,7 +301,17 @@ def inside(files):
         machine="%s, %d bit, %s endian" % (uname.machine, bits, sys.byteorder),
         python=implementation + ".".join(map(str, sys.version_info[:3])),
     )
-    options = ["-o", "addopts=", "-qq", "--no-header", "--no-summary", "-p", "no:cacheprovider", "-m", CHOSEN]
+    options = [
+        "-o",
+        "addopts=",
+        "-qq",
+        "--no-header",
+        "--no-summary",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        CHOSEN,
+    ]
     status = pytest.main(options + files, plugins=[Teller()])
     tell(finished=int(status))
     return 0
@@ -271,7 +368,9 @@ class Workshop:
             "APT::Install-Recommends": "0",
             "Acquire::Retries": "3",
         }
-        options = ["-q"] + [word for setting in settings.items() for word in ("-o", "%s=%s" % setting)]
+        options = ["-q"] + [
+            word for setting in settings.items() for word in ("-o", "%s=%s" % setting)
+        ]
         stamp = state + "/updated"
         if not os.path.exists(stamp) or time.time() - os.path.getmtime(stamp) > 86400:
             guest.run(["apt-get"] + options + ["update"])
@@ -280,15 +379,21 @@ class Workshop:
         return options, state + "/cache/archives"
 
     def root(self, row):
-        """A Debian root with a row's packages, unpacked: nothing is configured, no script of a package has run."""
+        """A Debian root with a row's packages, unpacked.
+
+        Nothing is configured, no script of a package has run.
+        """
         packages = TOOLS + row.packages
 
         def make(path):
             options, archives = self.apt(row.architecture, (row.suite,))
-            # exactly what is wanted, since rows share the archives; what is there already would not be named
+            # exactly what is wanted, since rows share the archives; what is there already would not
+            # be named
             nowhere = ["-o", "Dir::Cache::archives=" + path]
             os.mkdir(os.path.join(path, "partial"))
-            printed = guest.run(["apt-get"] + options + nowhere + ["install", "-y", "--print-uris"] + packages)
+            printed = guest.run(
+                ["apt-get"] + options + nowhere + ["install", "-y", "--print-uris"] + packages
+            )
             os.rmdir(os.path.join(path, "partial"))
             names = re.findall(r"^'\S+' (\S+\.deb) ", printed, re.MULTILINE)
             guest.run(["apt-get"] + options + ["install", "-y", "--download-only"] + packages)
@@ -307,15 +412,22 @@ class Workshop:
             if row.architecture in NATIVE:
                 compile_in(path, row, "/usr/lib")
             else:
-                for library in [name for name in os.listdir(path + "/usr/lib") if re.match(r"python\d\.", name)]:
+                for library in [
+                    name for name in os.listdir(path + "/usr/lib") if re.match(r"python\d\.", name)
+                ]:
                     self.compile(row, os.path.join(path, "usr/lib", library), "/usr/lib/" + library)
 
         name = "-".join([row.architecture, row.suite, row.packages[0]])
         return self.once(self.path("root", name), make, packages)
 
     def compile(self, row, directory, place):
-        """Compile a directory for a row's Python, that of another architecture too: this one's writes the same bytecode."""
-        native = self.root(row if row.architecture in NATIVE else row._replace(architecture=NATIVE[0]))
+        """Compile a directory for a row's Python.
+
+        That of another architecture too: this one's writes the same bytecode.
+        """
+        native = self.root(
+            row if row.architecture in NATIVE else row._replace(architecture=NATIVE[0])
+        )
         inside = native + "/wheels"
         os.rmdir(inside)
         os.rename(directory, inside)
@@ -329,7 +441,18 @@ class Workshop:
         """The packages that the tests import, for a row's Python."""
 
         def install(path):
-            pip = [sys.executable, "-m", "pip", "install", "-q", "--no-compile", "--target", path, "--python-version", OLDEST]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--no-compile",
+                "--target",
+                path,
+                "--python-version",
+                OLDEST,
+            ]
             guest.run(pip + ["--only-binary=:all:"] + WHEELS)
             if any(name.endswith(".so") for _, _, names in os.walk(path) for name in names):
                 raise Unable("what pip installed is not pure Python")
@@ -340,36 +463,54 @@ class Workshop:
             self.compile(row, path, "/wheels")
 
         installed = self.once(self.path("wheels", "source"), install, [OLDEST] + WHEELS)
-        return self.once(self.path("wheels", "-".join((row.suite, row.python))), make, [OLDEST] + WHEELS)
+        return self.once(
+            self.path("wheels", "-".join((row.suite, row.python))), make, [OLDEST] + WHEELS
+        )
 
     def kernel(self, row):
-        """The folder with a row's kernel, `vmlinuz`, and with its `modules`, named in load order."""
+        """The folder with a row's kernel, `vmlinuz`, and its `modules`, named in load order."""
         options, _ = self.apt(row.architecture, row.kernel.suites)
-        known = guest.run(["apt-cache"] + options + ["search", "--names-only", r"^linux-image-[0-9]"])
+        known = guest.run(
+            ["apt-cache"] + options + ["search", "--names-only", r"^linux-image-[0-9]"]
+        )
         pattern = r"^linux-image-\d[0-9.]*(?:-\d+|\+deb\S+?)-%s(?= )" % row.kernel.flavour
         packages = sorted(re.findall(pattern, known, re.MULTILINE), key=numbers)
         if not packages:
-            raise Unable("no kernel %s in %s" % (row.kernel.flavour, " or ".join(row.kernel.suites)))
+            raise Unable(
+                "no kernel %s in %s" % (row.kernel.flavour, " or ".join(row.kernel.suites))
+            )
 
         def make(path):
             needed = guest.kernel_packages(packages[-1], options)
             with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
-                guest.run(["apt-get"] + options + ["download"] + sorted({packages[-1]} | set(needed)), cwd=scratch)
+                guest.run(
+                    ["apt-get"] + options + ["download"] + sorted({packages[-1]} | set(needed)),
+                    cwd=scratch,
+                )
                 unpacked = os.path.join(scratch, "unpacked")
                 for archive in [name for name in os.listdir(scratch) if name.endswith(".deb")]:
                     guest.run(["dpkg-deb", "--extract", archive, unpacked], cwd=scratch)
-                files = [os.path.join(parent, name) for parent, _, names in os.walk(unpacked) for name in names]
+                files = [
+                    os.path.join(parent, name)
+                    for parent, _, names in os.walk(unpacked)
+                    for name in names
+                ]
                 images = [file for file in files if os.path.basename(file).startswith("vmlinuz")]
                 shutil.copy(images[0], os.path.join(path, "vmlinuz"))
                 os.mkdir(os.path.join(path, "modules"))
                 for position, (name, code) in enumerate(in_load_order(files)):
-                    with open(os.path.join(path, "modules", "%03d-%s.ko" % (position, name)), "wb") as file:
+                    with open(
+                        os.path.join(path, "modules", "%03d-%s.ko" % (position, name)), "wb"
+                    ) as file:
                         file.write(code)
 
         return self.once(self.path("kernel", row.name), make, [packages[-1], MODULES])
 
     def keep(self, story):
-        """Add what a run told of a row to what its earlier runs told of other files; return it all."""
+        """Add what a run told of a row to what its earlier runs told of other files.
+
+        Return it all.
+        """
         path = self.path("told", story.row.name + ".json")
         known = self.recall(story.row)
         if known:
@@ -390,7 +531,15 @@ class Workshop:
 def mirror():
     """Where this machine gets Debian from."""
     sites = guest.run(
-        ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Origin: Debian", "Component: main"]
+        [
+            "apt-get",
+            "indextargets",
+            "--format",
+            "$(SITE)",
+            "Created-By: Packages",
+            "Origin: Debian",
+            "Component: main",
+        ]
     )
     if not sites:
         raise Unable("apt is set to no mirror of Debian")
@@ -398,10 +547,33 @@ def mirror():
 
 
 def compile_in(root, row, *paths):
-    """Write the bytecode of all Python files below paths of a root: packages do so as they are configured, and here none was."""
-    # unchecked: neither copies nor archives need to keep the times. What does not compile is meant not to, and never imported.
-    command = [row.python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", *paths]
-    guest.run(["chroot", root, "env", "-i", "PATH=/usr/bin:/bin", "sh", "-c", " ".join(command) + " || [ $? = 1 ]"])
+    """Write the bytecode of all Python files below paths of a root.
+
+    Packages do so as they are configured, and here none was.
+    """
+    # unchecked: neither copies nor archives need to keep the times. What does not compile is meant
+    # not to, and never imported.
+    command = [
+        row.python,
+        "-m",
+        "compileall",
+        "-q",
+        "--invalidation-mode",
+        "unchecked-hash",
+        *paths,
+    ]
+    guest.run(
+        [
+            "chroot",
+            root,
+            "env",
+            "-i",
+            "PATH=/usr/bin:/bin",
+            "sh",
+            "-c",
+            " ".join(command) + " || [ $? = 1 ]",
+        ]
+    )
 
 
 def numbers(text):
@@ -434,13 +606,20 @@ def in_load_order(files):
 
 def copy_tree(destination):
     """What is tested; a row may write there as it likes."""
-    ignored = shutil.ignore_patterns(".git", ".?*_cache", "__pycache__", ".hypothesis", ".venv*", "dist", "build", "*.egg-info")
+    ignored = shutil.ignore_patterns(
+        ".git", ".?*_cache", "__pycache__", ".hypothesis", ".venv*", "dist", "build", "*.egg-info"
+    )
     shutil.copytree(TREE, destination, symlinks=True, ignore=ignored)
 
 
 def needs(row):
     """Why a row cannot run on this machine, in one line, or None."""
-    programs = [("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("unshare", "util-linux"), ("mount", "mount")]
+    programs = [
+        ("apt-get", "apt"),
+        ("dpkg-deb", "dpkg"),
+        ("unshare", "util-linux"),
+        ("mount", "mount"),
+    ]
     if row.kernel:
         programs += [("cpio", "cpio"), (row.kernel.program, row.kernel.package)]
     for program, package in programs:
@@ -464,7 +643,9 @@ def run_row(workshop, row, files, patience):
     with tempfile.TemporaryDirectory(dir=workshop.directory) as scratch:
         tree = os.path.join(scratch, "tree")
         copy_tree(tree)
-        argv = (in_guest if row.kernel else in_root)(workshop, row, root, wheels, tree, scratch, command)
+        argv = (in_guest if row.kernel else in_root)(
+            workshop, row, root, wheels, tree, scratch, command
+        )
         began = time.monotonic()
         with open(log, "wb") as output:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
@@ -488,7 +669,9 @@ def in_guest(workshop, row, root, wheels, tree, scratch, command):
     shutil.copytree(wheels, over + "/wheels")
     shutil.copytree(kernel + "/modules", over + "/modules")
     with open(over + "/init", "w") as file:
-        file.write(GUEST.format(place=PLACE, environment=in_words(ENVIRONMENT), command=" ".join(command)))
+        file.write(
+            GUEST.format(place=PLACE, environment=in_words(ENVIRONMENT), command=" ".join(command))
+        )
     os.chmod(over + "/init", 0o755)
     # the kernel unpacks one archive after another
     guest.pack(root, initramfs)
@@ -496,7 +679,17 @@ def in_guest(workshop, row, root, wheels, tree, scratch, command):
     with open(initramfs, "ab") as file, open(initramfs + ".over", "rb") as more:
         shutil.copyfileobj(more, file)
     argv = [shutil.which(row.kernel.program), "-accel", "tcg", *row.kernel.machine, "-m", "3072"]
-    argv += ["-nodefaults", "-no-user-config", "-display", "none", "-nic", "none", "-no-reboot", "-serial", "stdio"]
+    argv += [
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-nic",
+        "none",
+        "-no-reboot",
+        "-serial",
+        "stdio",
+    ]
     arguments = "console=%s quiet panic=-1 rdinit=/init %s" % (row.kernel.console, SPEED)
     return argv + ["-kernel", kernel + "/vmlinuz", "-initrd", initramfs, "-append", arguments]
 
@@ -505,9 +698,23 @@ def in_root(workshop, row, root, wheels, tree, scratch, command):
     """The argv that runs a row on this kernel, in namespaces of its own."""
     root, tree, wheels = (shlex.quote(path) for path in (root, tree, wheels))
     script = HERE.format(
-        root=root, tree=tree, wheels=wheels, place=PLACE, environment=in_words(ENVIRONMENT), command=" ".join(command)
+        root=root,
+        tree=tree,
+        wheels=wheels,
+        place=PLACE,
+        environment=in_words(ENVIRONMENT),
+        command=" ".join(command),
     )
-    unshare = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--net"]
+    unshare = [
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--net",
+    ]
     return unshare + ["sh", "-c", script]
 
 
@@ -534,12 +741,16 @@ def part_of(path):
 def suite():
     """The test files, in the order of the parts, those that are quick first."""
     order = [part for part, _ in PARTS]
-    files = [name for name in os.listdir(os.path.join(TREE, "tests")) if re.match(r"test_.*\.py$", name)]
-    return sorted(files, key=lambda name: (part_of(name) != "pure", order.index(part_of(name)), name))
+    files = [
+        name for name in os.listdir(os.path.join(TREE, "tests")) if re.match(r"test_.*\.py$", name)
+    ]
+    return sorted(
+        files, key=lambda name: (part_of(name) != "pure", order.index(part_of(name)), name)
+    )
 
 
 class Story:
-    """What is known of a row: the tests of each file as it was last run, and what was not finished."""
+    """The results of a row: the tests of each file's last run, and what was not finished."""
 
     def __init__(self, row, about=None, files=None, stopped=()):
         self.row = row
@@ -571,7 +782,9 @@ class Story:
             if finished is not None or (mine and name != file_of(begun or "")):
                 self.files[name] = mine
         if finished not in (0, 1, 5):  # of pytest: all passed, some failed, all deselected
-            last = [line for line in text.splitlines() if line.strip() and not line.startswith(MARK)][-1:]
+            last = [
+                line for line in text.splitlines() if line.strip() and not line.startswith(MARK)
+            ][-1:]
             where = begun or "".join(last).strip()
             self.stopped.append("not finished after %.0f s: %s" % (seconds, where))
         return self
@@ -599,7 +812,11 @@ class Story:
     def wrong(self):
         """What went wrong, one line each."""
         tests = [test for name in sorted(self.files) for test in self.files[name]]
-        lines = ["%s: %s" % (test["test"], test["reason"]) for test in tests if test["outcome"] == "failed"]
+        lines = [
+            "%s: %s" % (test["test"], test["reason"])
+            for test in tests
+            if test["outcome"] == "failed"
+        ]
         return ["%s: %s" % (self.row.name, line) for line in lines + self.stopped]
 
     def reasons(self):
@@ -618,7 +835,9 @@ def table(stories, unable):
     lines.append("| --- " * (len(parts) + 5) + "|")
     for row in ROWS:
         if row.name in unable:
-            lines.append("| %s | cannot run: %s |%s" % (row.name, unable[row.name], " |" * (len(parts) + 3)))
+            lines.append(
+                "| %s | cannot run: %s |%s" % (row.name, unable[row.name], " |" * (len(parts) + 3))
+            )
         elif row.name in stories:
             story = stories[row.name]
             about = [story.about.get(key, "?") for key in ("kernel", "machine", "python")]
@@ -630,7 +849,9 @@ def table(stories, unable):
 def report(stories, unable):
     print(table(stories, unable))
     print("\nEach cell: passed/skipped/failed and the seconds of its tests; `%s`.\n" % CHOSEN)
-    for beginning, why in sorted({missing for story in stories.values() for missing in story.row.without if missing[0]}):
+    for beginning, why in sorted(
+        {missing for story in stories.values() for missing in story.row.without if missing[0]}
+    ):
         print("left out of guests: tests/test_%s.py: %s" % (beginning, why))
     reasons = collections.defaultdict(list)
     for name, story in stories.items():
@@ -650,13 +871,29 @@ def read(path):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(description="The test suite on other kernels, byte orders and Pythons.")
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="what to run; all of --list by default")
+    parser = argparse.ArgumentParser(
+        description="The test suite on other kernels, byte orders and Pythons."
+    )
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help="what to run; all of --list by default"
+    )
     parser.add_argument("--list", action="store_true", help="name the rows")
-    parser.add_argument("--work", metavar="DIR", help="keep downloads and logs there, and use those that are there")
-    parser.add_argument("--patience", type=int, default=3600, metavar="SECONDS", help="the longest that a row may take")
+    parser.add_argument(
+        "--work", metavar="DIR", help="keep downloads and logs there, and use those that are there"
+    )
+    parser.add_argument(
+        "--patience",
+        type=int,
+        default=3600,
+        metavar="SECONDS",
+        help="the longest that a row may take",
+    )
     parser.add_argument("--files", nargs="+", metavar="FILE", help="these test files alone")
-    parser.add_argument("--table", action="store_true", help="run nothing; print the last run of each file that --work holds")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="run nothing; print the last run of each file that --work holds",
+    )
     parser.add_argument("--inside", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.inside:
@@ -673,7 +910,9 @@ def main(arguments):
         parser.error("--table needs --work")
     files = [os.path.basename(name) for name in options.files] if options.files else suite()
     with contextlib.ExitStack() as stack:
-        workshop = Workshop(options.work or stack.enter_context(tempfile.TemporaryDirectory(prefix="nlraw-matrix-")))
+        workshop = Workshop(
+            options.work or stack.enter_context(tempfile.TemporaryDirectory(prefix="nlraw-matrix-"))
+        )
         if options.table:
             stories = {row.name: workshop.recall(row) for row in ROWS}
             return 1 if report({name: story for name, story in stories.items() if story}, {}) else 0
@@ -696,5 +935,6 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started and mounted ends
+    # so that what was started and mounted ends
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.exit(main(sys.argv[1:]))

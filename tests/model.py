@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model kernel: what it holds, what happens to it meanwhile, and what befalls its answers on their way.
+"""A model kernel: its objects, what changes them meanwhile, and what happens to its answers.
 
-    Kernel   a `build.Namespace` to which things happen; it holds every deletion against what had been read by then
-    Socket   its netlink socket, whose answers may come late, torn, twice, from strangers, or not at all
+    Kernel   a `build.Namespace` to which things happen; it checks every deletion against what had
+             been read by then
+    Socket   its netlink socket, whose answers may come late, torn, twice, from strangers, or not
+             at all
     played   nlraw's public functions, or a Route, with these for the kernel and its sockets
 
-Time is the model's own, and passes when somebody waits. Real are nlraw.orphans, nlraw.route and what they stand on.
+Time is the model's own, and passes when somebody waits. Real are nlraw.orphans, nlraw.route and
+what they stand on.
 """
 
 import collections
@@ -27,11 +30,17 @@ ETH0, PEER0, STRANGER = 2, 3, 4
 FIRST_TAP = 10
 PORT = 4321  # of a socket that wants none in particular
 
-FULL_LIST, TAP_LIST, ONE_LINK, MARK, OTHER = "full list", "list of TAPs", "one link", "mark", "other"
-
-DEFAULT_ROUTE = uapi.rtmsg.pack(inet.AF_INET, 0, 0, 0, uapi.RT_TABLE_MAIN, 0, 0, uapi.RTN_UNICAST, 0) + wire.attribute_u32(
-    uapi.RTA_OIF, ETH0
+FULL_LIST, TAP_LIST, ONE_LINK, MARK, OTHER = (
+    "full list",
+    "list of TAPs",
+    "one link",
+    "mark",
+    "other",
 )
+
+DEFAULT_ROUTE = uapi.rtmsg.pack(
+    inet.AF_INET, 0, 0, 0, uapi.RT_TABLE_MAIN, 0, 0, uapi.RTN_UNICAST, 0
+) + wire.attribute_u32(uapi.RTA_OIF, ETH0)
 
 
 class Killed(BaseException):
@@ -39,21 +48,27 @@ class Killed(BaseException):
 
 
 class Kernel(build.Namespace):
-    """A namespace to which things happen. An event is a triple: before which request, what, and to which link."""
+    """A namespace to which things happen.
+
+    An event is a triple: before which request, what, and to which link.
+    """
 
     def __init__(self, links, qdiscs, filters, events=(), faults=()):
         super().__init__(links, qdiscs, filters)
         self.events = sorted(events)
-        self.faults = list(faults)  # of the answers to come: a name, and a number for what is left to chance
+        # of the answers to come: a name, and a number for what is left to chance
+        self.faults = list(faults)
         self.met = collections.Counter()  # faults so far
         self.now = 0.0  # seconds; they pass when somebody waits
         self.taken = 0.0  # until when somebody else has the port of whoever changes something
         self.sockets = []
         self.requests = 0  # so far
         self.clock = 0  # counts events that changed a link
-        self.seen_all = (0, {})  # the last whole list of links: when, and of each its group and whether it was an orphan
+        # the last whole list of links: when, and of each its group and whether it was an orphan
+        self.seen_all = (0, {})
         self.seen_one = {}  # what was last read by itself: when, and whether it was an orphan
-        self.seen_used = False  # whether the last list of TAPs, or of all links, showed one that is ours in use
+        # whether the last list of TAPs, or of all links, showed one that is ours in use
+        self.seen_used = False
         self.last = OTHER  # what was asked last, deletions aside
         self.refusal = 0
         self.refused = self.torn = self.lost = self.dead = False
@@ -74,7 +89,10 @@ class Kernel(build.Namespace):
         return name, number
 
     def send(self, datagram, arrives=True):
-        """Carry out a datagram of requests; return the messages that answer it, or None where they are lost."""
+        """Carry out a datagram of requests.
+
+        Return the messages that answer it, or None where they are lost.
+        """
         requests = build.messages(datagram)
         self.lost = False
         readings = []
@@ -95,7 +113,11 @@ class Kernel(build.Namespace):
         return answers
 
     def _is_unsent(self, count):
-        due = [event for event in self.events if event[0] < self.requests + count and event[1] == "unsent"]
+        due = [
+            event
+            for event in self.events
+            if event[0] < self.requests + count and event[1] == "unsent"
+        ]
         self.events = [event for event in self.events if event not in due]
         return bool(due)
 
@@ -105,7 +127,13 @@ class Kernel(build.Namespace):
         replies = list(super().answers(message))
         if self.torn and message.type == uapi.RTM_GETLINK and message.flags & uapi.NLM_F_DUMP:
             self.torn = False
-            done = wire.message(uapi.NLMSG_DONE, uapi.NLM_F_MULTI | uapi.NLM_F_DUMP_INTR, message.sequence, bytes(4), self.port)
+            done = wire.message(
+                uapi.NLMSG_DONE,
+                uapi.NLM_F_MULTI | uapi.NLM_F_DUMP_INTR,
+                message.sequence,
+                bytes(4),
+                self.port,
+            )
             return [reply for reply in replies[:-1] if not _tells_of_stranger(reply)] + [done]
         return replies
 
@@ -114,7 +142,9 @@ class Kernel(build.Namespace):
             return [DEFAULT_ROUTE] if message.payload[0] == inet.AF_INET else []
         payloads = super().listed(message)
         kind = link.Link(message).kind if message.type == uapi.RTM_GETLINK else None
-        return [payload for payload in payloads if kind is None or build.as_link(payload).kind == kind]
+        return [
+            payload for payload in payloads if kind is None or build.as_link(payload).kind == kind
+        ]
 
     def _reading(self, message):
         """What the cleanup knows from the answer, to be noted if it arrives."""
@@ -127,7 +157,9 @@ class Kernel(build.Namespace):
             return lambda: self.__dict__.update(seen_used=used)
         if look == ONE_LINK:
             found = self.link_of(message)
-            return lambda orphan=found and is_orphan(found): self.seen_one.update({found: (clock, orphan)})
+            return lambda orphan=found and is_orphan(found): self.seen_one.update(
+                {found: (clock, orphan)}
+            )
         return lambda: None
 
     # -------------------------------------------------------- the rules
@@ -140,10 +172,16 @@ class Kernel(build.Namespace):
         if message.type == uapi.RTM_SETLINK:
             self.last = MARK
         else:
-            assert not self.rules or self.last != MARK, "something was deleted without a look after the mark"
-            assert not self.rules or not self.seen_used, "one of the TAPs was in use when they were last listed"
+            assert not self.rules or self.last != MARK, (
+                "something was deleted without a look after the mark"
+            )
+            assert not self.rules or not self.seen_used, (
+                "one of the TAPs was in use when they were last listed"
+            )
         if message.type == uapi.RTM_DELLINK and self.rules:
-            doomed = self._doomed_by_group(asked.group) if asked.group else self._doomed_by_index(asked)
+            doomed = (
+                self._doomed_by_group(asked.group) if asked.group else self._doomed_by_index(asked)
+            )
             self._check_redirects(doomed)
             self.deleted += [each.ifindex for each in doomed]
         number = super().carry_out(message)
@@ -151,15 +189,21 @@ class Kernel(build.Namespace):
         return number
 
     def _goes_home(self, message, asked):
-        return message.type == uapi.RTM_SETLINK and asked.group == getattr(self.link_of(message), "home", None)
+        return message.type == uapi.RTM_SETLINK and asked.group == getattr(
+            self.link_of(message), "home", None
+        )
 
     def _doomed_by_group(self, group):
         when, seen = self.seen_all
         proven = {each: orphan for each, (there, orphan) in seen.items() if there == group}
         assert self.last == FULL_LIST, "the proof does not come right before the delete"
-        assert proven and all(proven.values()), "what the list showed in the group was not all orphans"
+        assert proven and all(proven.values()), (
+            "what the list showed in the group was not all orphans"
+        )
         doomed = [each for each in self.links if each.group == group]
-        assert all(each in proven or each.changed > when for each in doomed), "the list did not show it in the group"
+        assert all(each in proven or each.changed > when for each in doomed), (
+            "the list did not show it in the group"
+        )
         return doomed
 
     def _doomed_by_index(self, asked):
@@ -171,8 +215,12 @@ class Kernel(build.Namespace):
 
     def _check_redirects(self, doomed):
         ifindexes = {each.ifindex for each in doomed}
-        left = [each for each in self.filters if each.ifindex == ETH0 and set(each.targets) & ifindexes]
-        due = [each for each in left if self.uplink_known and worlds.goes(each, ifindexes, self.qdiscs)]
+        left = [
+            each for each in self.filters if each.ifindex == ETH0 and set(each.targets) & ifindexes
+        ]
+        due = [
+            each for each in left if self.uplink_known and worlds.goes(each, ifindexes, self.qdiscs)
+        ]
         assert self.refused or self.clock or not due, "a redirect outlives its TAP"
 
     # -------------------------------------------------------- the events
@@ -195,7 +243,9 @@ class Kernel(build.Namespace):
         """Tell those who listen that links have changed."""
         for socket in self.sockets:
             if socket.groups & uapi.RTMGRP_LINK and not socket.closed:
-                socket.arrive(wire.message(uapi.RTM_NEWLINK, 0, 0, uapi.ifinfomsg.pack(0, 0, PEER0, 0, 0)))
+                socket.arrive(
+                    wire.message(uapi.RTM_NEWLINK, 0, 0, uapi.ifinfomsg.pack(0, 0, PEER0, 0, 0))
+                )
 
     def _change(self, each, **fields):
         each.__dict__.update(fields, changed=self.clock)
@@ -275,7 +325,7 @@ def is_orphan(each):
 
 
 class Signal(BaseException):
-    """What the handler of a signal raised, as that of SIGINT does, while something was waited for."""
+    """What a signal handler raised, as that of SIGINT does, while something was waited for."""
 
 
 class Socket:
@@ -284,7 +334,8 @@ class Socket:
     def __init__(self, kernel):
         self.kernel = kernel
         self.port = self.groups = 0
-        self.queue = []  # what is on its way: when it arrives, the datagram or an exception, and who sent it
+        # what is on its way: when it arrives, the datagram or an exception, and who sent it
+        self.queue = []
         self.previous = []  # the messages of the last answer
         self.numbers = set()  # sequence numbers so far
         self.asked = set()  # those of the last datagram
@@ -319,12 +370,16 @@ class Socket:
         assert not self.closed, "a socket on which something failed is used again"
         requests = build.messages(datagram)
         self.asked = {message.sequence for message in requests}
-        assert len(self.asked) == len(requests) and not self.asked & self.numbers, "a sequence number is used again"
+        assert len(self.asked) == len(requests) and not self.asked & self.numbers, (
+            "a sequence number is used again"
+        )
         self.numbers |= self.asked
         name, number = self.kernel.fault()
         if name == "unsent":
             raise OSError(errno.ENOBUFS, "")
-        arrives = name not in UNFIT and not (name == "torn" and any(_dumps(message) for message in requests))
+        arrives = name not in UNFIT and not (
+            name == "torn" and any(_dumps(message) for message in requests)
+        )
         answer = self.kernel.send(datagram, arrives)
         self.progress = self.kernel.now
         if answer is None:
@@ -356,7 +411,10 @@ class Socket:
 
     def is_for_us(self, datagram):
         try:
-            return any(message.sequence in self.asked and message.port == self.port for message in build.messages(datagram))
+            return any(
+                message.sequence in self.asked and message.port == self.port
+                for message in build.messages(datagram)
+            )
         except ValueError:
             return True
 
@@ -372,7 +430,9 @@ class Socket:
 
     def check_patience(self):
         late = self.kernel.now - self.progress
-        assert late <= nlraw.route.SILENCE + CHATTER, "waits on, %.1f s after the last word for us" % late
+        assert late <= nlraw.route.SILENCE + CHATTER, (
+            "waits on, %.1f s after the last word for us" % late
+        )
 
 
 # A datagram that does not fit the buffer that it is received with the first time.
@@ -428,7 +488,8 @@ def foreign(socket, answer, chance):
 def forged_refusal(socket, answer, chance):
     payload = build.refusal_payload(chance.choice((0, errno.EPERM, errno.ENODEV)), bytes(16))
     return b"".join(
-        wire.message(uapi.NLMSG_ERROR, uapi.NLM_F_CAPPED, number, payload, socket.port) for number in sorted(socket.asked)
+        wire.message(uapi.NLMSG_ERROR, uapi.NLM_F_CAPPED, number, payload, socket.port)
+        for number in sorted(socket.asked)
     )
 
 
@@ -436,7 +497,8 @@ def forged_list(socket, answer, chance):
     """As if all were orphans, and the list were whole."""
     number = chance.choice(sorted(socket.asked))
     links = [
-        wire.message(uapi.RTM_NEWLINK, 2, number, build.link_payload(each.ifindex), socket.port) for each in socket.kernel.links
+        wire.message(uapi.RTM_NEWLINK, 2, number, build.link_payload(each.ifindex), socket.port)
+        for each in socket.kernel.links
     ]
     return b"".join(links) + wire.message(uapi.NLMSG_DONE, 2, number, bytes(4), socket.port)
 
@@ -454,8 +516,14 @@ FORGERIES = (forged_refusal, forged_list, forged_junk, forged_width)
 
 def strays(socket, answer, chance):
     """Among messages of the kernel's that are somebody else's."""
-    for sequence, port in ((0, 0), (min(socket.asked), socket.port + 1), (min(socket.asked) - 1 & 0xFFFFFFFF, socket.port)):
-        type = chance.choice((uapi.RTM_NEWLINK, uapi.RTM_DELLINK, uapi.NLMSG_DONE, uapi.NLMSG_OVERRUN))
+    for sequence, port in (
+        (0, 0),
+        (min(socket.asked), socket.port + 1),
+        (min(socket.asked) - 1 & 0xFFFFFFFF, socket.port),
+    ):
+        type = chance.choice(
+            (uapi.RTM_NEWLINK, uapi.RTM_DELLINK, uapi.NLMSG_DONE, uapi.NLMSG_OVERRUN)
+        )
         socket.arrive(wire.message(type, uapi.NLM_F_DUMP_INTR, sequence, b"stray", port))
         socket.arrive(b"")
     noops = wire.message(uapi.NLMSG_NOOP, 0, chance.choice(sorted(socket.asked)), b"", socket.port)
@@ -494,7 +562,9 @@ def overrun(socket, answer, chance):
 
 
 def overrun_message(socket, answer, chance):
-    socket.arrive(wire.message(uapi.NLMSG_OVERRUN, 0, chance.choice(sorted(socket.asked)), b"", socket.port))
+    socket.arrive(
+        wire.message(uapi.NLMSG_OVERRUN, 0, chance.choice(sorted(socket.asked)), b"", socket.port)
+    )
 
 
 def truncated(socket, answer, chance):
@@ -502,13 +572,18 @@ def truncated(socket, answer, chance):
 
 
 def torn(socket, answer, chance):
-    """The kernel says that the list changed while it was written, and some of it is missing. What is no list stays as it is."""
+    """The kernel says that the list changed while it was written, and some of it is missing.
+
+    What is no list stays as it is.
+    """
     kept = []
     for part in answer:
         (message,) = build.messages(part)
         flags = message.flags | uapi.NLM_F_DUMP_INTR
         if message.flags & uapi.NLM_F_MULTI and message.type == uapi.NLMSG_DONE:
-            part = wire.message(message.type, flags, message.sequence, message.payload, message.port)
+            part = wire.message(
+                message.type, flags, message.sequence, message.payload, message.port
+            )
         elif message.flags & uapi.NLM_F_MULTI and chance.randrange(3) == 0:
             continue
         kept.append(part)
@@ -526,11 +601,13 @@ def signal(socket, answer, chance):
 
 
 def broken(socket, answer, chance):
-    socket.arrive(OSError(chance.choice((errno.EINTR, errno.ECONNREFUSED, errno.ENOMEM, errno.EBADF)), ""))
+    socket.arrive(
+        OSError(chance.choice((errno.EINTR, errno.ECONNREFUSED, errno.ENOMEM, errno.EBADF)), "")
+    )
 
 
 def lie(socket, answer, chance):
-    """Hostile: in the kernel's own answer some bytes are others, or all links are orphans, or one thing stands for another."""
+    """Hostile: the kernel's own answer has other bytes, other objects, or all links are orphans."""
     whole = b"".join(answer)
     how = chance.randrange(3)
     if how == 0:
@@ -539,7 +616,10 @@ def lie(socket, answer, chance):
     messages = build.messages(whole)
     payloads = [message.payload for message in messages]
     if how == 1:
-        payloads = [_as_an_orphan(message) if message.type == uapi.RTM_NEWLINK else message.payload for message in messages]
+        payloads = [
+            _as_an_orphan(message) if message.type == uapi.RTM_NEWLINK else message.payload
+            for message in messages
+        ]
     else:
         chance.shuffle(payloads)
     told = [
@@ -551,10 +631,13 @@ def lie(socket, answer, chance):
 
 def _as_an_orphan(message):
     told = link.Link(message)
-    return build.link_payload(told.ifindex, told.ifname) + wire.attribute_u32(uapi.IFLA_GROUP, told.group)
+    return build.link_payload(told.ifindex, told.ifname) + wire.attribute_u32(
+        uapi.IFLA_GROUP, told.group
+    )
 
 
-# By name. FIT ones end in the right answer; after one that is UNFIT nothing is known that was not known before.
+# By name. FIT ones end in the right answer; after one that is UNFIT nothing is known that was not
+# known before.
 FIT = {
     "right": right,
     "apart": apart,
@@ -589,7 +672,10 @@ def _dumps(message):
 
 
 class Place:
-    """What a Route takes for a namespace: where its sockets are opened. The real one is out of reach."""
+    """What a Route takes for a namespace: where its sockets are opened.
+
+    The real one is out of reach.
+    """
 
     path = build.Namespace.path
 
@@ -644,7 +730,10 @@ class Poll:
 
 @contextlib.contextmanager
 def played(kernel, window=nlraw.route.WINDOW):
-    """Let the model be the kernel of whatever namespace is opened in here. A datagram takes ``window`` requests."""
+    """Let the model be the kernel of whatever namespace is opened in here.
+
+    A datagram takes ``window`` requests.
+    """
     with contextlib.ExitStack() as stack:
 
         def patch(module, name, value):
@@ -674,7 +763,10 @@ def a_tap(ifindex, name, group=0, fresh=False):
 
 
 def a_kernel(taps, events=()):
-    """A pod with TAPs, given as pairs of group and whether fresh, each with redirects both ways; and a stranger, a TAP in use."""
+    """A pod with TAPs, given as pairs of group and whether fresh, each with redirects both ways.
+
+    And a stranger, a TAP in use.
+    """
     links = [
         build.a_link(ETH0, "eth0", kind="veth", mode=None, carrier=1),
         build.a_link(PEER0, "peer0", kind="veth", mode=None, carrier=1),
@@ -691,7 +783,10 @@ def a_kernel(taps, events=()):
 
 
 def cleaned(kernel, window=nlraw.route.WINDOW, spare_fresh=False):
-    """Clean up; return the report and the error, which is None where there was none. A datagram takes ``window`` requests."""
+    """Clean up; return the report and the error, which is None where there was none.
+
+    A datagram takes ``window`` requests.
+    """
     target = orphans.Target(orphans.MATCH, orphans.UPLINK, spare_fresh=spare_fresh)
     try:
         with played(kernel, window), Route(Place(kernel)) as route:

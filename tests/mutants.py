@@ -4,12 +4,14 @@
     pip install mutmut pytest hypothesis
     python tests/mutants.py wire exchange orphans        as root: some of the tests make namespaces
 
-The changes are mutmut's, made to a copy of the tree. Its own runner cannot be used: it takes no methods with decorators, nothing
-outside of functions, and starts over with all tests. Here the tests are collected once; for each mutant the process is forked,
-the changed functions get their new code, and those tests run that come through the changed line, the quickest first. What
-nothing of that notices is tried again in a process that has imported nothing yet, and then by the live tests.
+The changes are mutmut's, made to a copy of the tree. Its own runner cannot be used: it takes no
+methods with decorators, nothing outside of functions, and starts over with all tests. Here the
+tests are collected once; for each mutant the process is forked, the changed functions get their new
+code, and those tests run that come through the changed line, the quickest first. What nothing of
+that notices is tried again in a process that has imported nothing yet, and then by the live tests.
 
-A mutant that survives is listed, unless tests/survivors.txt says why it may. The exit status is 1 if any is listed.
+A mutant that survives is listed, unless tests/survivors.txt says why it may. The exit status is 1
+if any is listed.
 """
 
 import gc
@@ -38,7 +40,15 @@ TESTS = {
     "exchange": (["exchange"], []),
     "orphans": (
         ["orphans"],
-        ["live_verdicts", "live_group", "live_netns", "live_report", "live_uplink", "live_foreign", "live_races"],
+        [
+            "live_verdicts",
+            "live_group",
+            "live_netns",
+            "live_report",
+            "live_uplink",
+            "live_foreign",
+            "live_races",
+        ],
     ),
     "link": (["link", "orphans"], []),
     "tc": (["tc", "orphans"], []),
@@ -59,7 +69,8 @@ class Mutant:
         self.place = place  # the function
         self.line = line
         self.source = source
-        self.words = words  # the lines as they are now, and which of several alike in the function it is
+        # the lines as they are now, and which of several alike in the function it is
+        self.words = words
 
     def __str__(self):
         return "%s: %s" % (".".join([self.module] + self.place), self.words)
@@ -83,7 +94,10 @@ class Finder(libcst.CSTVisitor):
             return False
         if isinstance(node, libcst.If) and getattr(node.test, "value", None) == "TYPE_CHECKING":
             return False
-        if isinstance(node, libcst.Assign) and getattr(node.targets[0].target, "value", None) == "TYPE_CHECKING":
+        if (
+            isinstance(node, libcst.Assign)
+            and getattr(node.targets[0].target, "value", None) == "TYPE_CHECKING"
+        ):
             return False
         if isinstance(node, (libcst.FunctionDef, libcst.ClassDef)):
             self.place.append(node.name.value)
@@ -142,7 +156,11 @@ def mutants(name, source):
 def explained():
     """The mutants that may survive, with the reason."""
     with open(os.path.join(TREE, "tests", "survivors.txt")) as lines:
-        pairs = [line.rstrip("\n").rsplit("  # ", 1) for line in lines if line.strip() and not line.startswith("#")]
+        pairs = [
+            line.rstrip("\n").rsplit("  # ", 1)
+            for line in lines
+            if line.strip() and not line.startswith("#")
+        ]
     return dict(pairs)
 
 
@@ -150,13 +168,17 @@ def explained():
 
 
 def pairs(old, new):
-    """The code objects in two of the same shape, or None where more than functions' insides differ."""
-    inner_old, inner_new = ([each for each in code.co_consts if hasattr(each, "co_code")] for code in (old, new))
+    """The code objects in two of the same shape; None if more than functions' insides differ."""
+    inner_old, inner_new = (
+        [each for each in code.co_consts if hasattr(each, "co_code")] for code in (old, new)
+    )
     if [each.co_name for each in inner_old] != [each.co_name for each in inner_new]:
-        return [(old, new)] if old.co_flags & FUNCTION else None  # what is made inside is made anew with each call
+        # what is made inside is made anew with each call
+        return [(old, new)] if old.co_flags & FUNCTION else None
     if not old.co_flags & FUNCTION:
         told = [
-            [code.co_code, code.co_names] + [each for each in code.co_consts if not hasattr(each, "co_code")]
+            [code.co_code, code.co_names]
+            + [each for each in code.co_consts if not hasattr(each, "co_code")]
             for code in (old, new)
         ]
         if repr(told[0]) != repr(told[1]):
@@ -171,14 +193,19 @@ def pairs(old, new):
 
 
 def patch(path, source, changed):
-    """Give all functions of a file their changed code; tell whether that was all there is to change."""
+    """Give all functions of a file their changed code.
+
+    Tell whether that was all there is to change.
+    """
     found = pairs(compile(source, path, "exec"), compile(changed, path, "exec"))
     if found is None:
         return False
     codes = {(old.co_qualname, old.co_firstlineno): new for old, new in found}
     for each in gc.get_objects():
         if type(each) is type(patch) and each.__code__.co_filename == path:
-            each.__code__ = codes.get((each.__code__.co_qualname, each.__code__.co_firstlineno), each.__code__)
+            each.__code__ = codes.get(
+                (each.__code__.co_qualname, each.__code__.co_firstlineno), each.__code__
+            )
     return True
 
 
@@ -225,7 +252,9 @@ class Forking:
                 self.unpatched.append(number)
             elif status == 0:
                 self.survivors.append(number)
-                print("    survived so far, %d: %s" % (mutant.line, mutant), file=self.log, flush=True)
+                print(
+                    "    survived so far, %d: %s" % (mutant.line, mutant), file=self.log, flush=True
+                )
         return True
 
     def run(self, session, numbers):
@@ -290,7 +319,10 @@ def options(names):
 
 
 def fork_stage(path, source, untried, names, more, log):
-    """The mutants that survive these tests in processes that have collected them already, and those that cannot be tried so."""
+    """Try mutants in processes that have collected these tests already.
+
+    Return the mutants that survive, and those that cannot be tried so.
+    """
     told = tempfile.NamedTemporaryFile("w+")
 
     def work():
@@ -335,15 +367,28 @@ def score(module, reasons, log):
     print("%s: %d mutants" % (module, len(every)), file=log, flush=True)
     for names in (pure, live):
         if names and left:
-            survivors, unpatched = fork_stage(path, source, left, names, names is pure and live, log)
+            survivors, unpatched = fork_stage(
+                path, source, left, names, names is pure and live, log
+            )
             if not live:  # what the tests made when they were imported may have hidden the change
                 survivors, unpatched = [], survivors + unpatched
             left = survivors + fresh_stage(path, source, unpatched, names, log)
     for mutant in left:
         print("SURVIVED nlraw/%s.py:%d  %s" % (module, mutant.line, mutant), file=log)
-    row = (module, len(every), len(every) - len(excused) - len(left), len(excused), len(left), time.monotonic() - start)
-    print("%s: %d mutants, %d killed, %d explained, %d survived; %.0f s" % row, file=log, flush=True)
-    unmet = {reason for reason in reasons if reason.split(":")[0].split(".")[0] == module} - {str(each) for each in every}
+    row = (
+        module,
+        len(every),
+        len(every) - len(excused) - len(left),
+        len(excused),
+        len(left),
+        time.monotonic() - start,
+    )
+    print(
+        "%s: %d mutants, %d killed, %d explained, %d survived; %.0f s" % row, file=log, flush=True
+    )
+    unmet = {reason for reason in reasons if reason.split(":")[0].split(".")[0] == module} - {
+        str(each) for each in every
+    }
     for each in sorted(unmet):
         print("tests/survivors.txt explains what is no mutant: %s" % each, file=log, flush=True)
     return bool(left or unmet)
@@ -354,26 +399,46 @@ def main(modules):
     quiet = os.open(os.devnull, os.O_RDWR)
     reasons = explained()
     hypothesis.settings.register_profile(
-        "mutants", derandomize=True, database=None, phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate]
+        "mutants",
+        derandomize=True,
+        database=None,
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
     )
     hypothesis.settings.load_profile("mutants")
     with tempfile.TemporaryDirectory() as copy:
         copy = os.path.join(copy, "tree")
-        shutil.copytree(TREE, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", ".*_cache", ".hypothesis", ".venv*"))
+        shutil.copytree(
+            TREE,
+            copy,
+            ignore=shutil.ignore_patterns(
+                ".git", "__pycache__", ".*_cache", ".hypothesis", ".venv*"
+            ),
+        )
         os.chdir(copy)
         sys.path.insert(0, copy)
         os.environ["PYTHONPATH"] = copy
         for descriptor in (0, 1, 2):
             os.dup2(quiet, descriptor)
-        in_child(lambda: int(pytest.main(["--collect-only", "-q", "tests"])), 120)  # leaves what is compiled behind
+        # leaves what is compiled behind
+        in_child(lambda: int(pytest.main(["--collect-only", "-q", "tests"])), 120)
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-        return min(1, sum(score(module, reasons, log) for module in modules))  # any() would stop at the first
+        # any() would stop at the first
+        return min(1, sum(score(module, reasons, log) for module in modules))
 
 
-# A mutant may take the current network namespace for the one that was named: let it be an empty one. And it may leave namespaces
-# of a test behind: named where nobody else sees them, they end with the last process.
-APART = ["unshare", "--net", "--mount", "sh", "-c", 'mkdir -p /run/netns && mount -t tmpfs none /run/netns && exec "$@"', "sh"]
+# A mutant may take the current network namespace for the one that was named: let it be an empty
+# one. And it may leave namespaces of a test behind: named where nobody else sees them, they end
+# with the last process.
+APART = [
+    "unshare",
+    "--net",
+    "--mount",
+    "sh",
+    "-c",
+    'mkdir -p /run/netns && mount -t tmpfs none /run/netns && exec "$@"',
+    "sh",
+]
 
 if __name__ == "__main__":
     modules = sys.argv[1:] or list(TESTS)

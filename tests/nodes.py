@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made-up nodes to sweep: directories with namespaces pinned in them, furnished without iproute2, as many of them are needed."""
+"""Made-up nodes to sweep: directories with namespaces pinned in them.
+
+They are furnished without iproute2, because many of them are needed.
+"""
 
 import contextlib
 import ctypes

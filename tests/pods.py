@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods to test in: throwaway network namespaces, built and read with iproute2, and processes that hold TAPs in them."""
+"""Pods to test in: throwaway network namespaces, and processes that hold TAPs in them.
+
+They are built and read with iproute2.
+"""
 
 import concurrent.futures
 import contextlib
@@ -62,18 +65,23 @@ def missing():
 
 
 def run(*argv, **options):
-    """Run a program to its end and return what it printed; a failure raises, with what it complained of."""
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, **options)
+    """Run a program to its end and return what it printed.
+
+    A failure raises, with what it complained of.
+    """
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, **options
+    )
     if done.returncode:
         raise RuntimeError("%s: %s" % (" ".join(argv), done.stderr.strip()))
     return done.stdout
 
 
 class Pod:
-    """A network namespace of our own with an uplink, the address 10.9.8.2/24 on it and a default route.
+    """A network namespace of our own with an uplink, 10.9.8.2/24 on it and a default route.
 
-    The uplink is a veth; its other end, peer0, is in the same namespace, or in the ``node``, another Pod without an uplink.
-    IPv6 is off, so that nothing moves by itself.
+    The uplink is a veth; its other end, peer0, is in the same namespace, or in the ``node``,
+    another Pod without an uplink. IPv6 is off, so that nothing moves by itself.
     """
 
     def __init__(self, uplink="eth0", node=None):
@@ -95,7 +103,8 @@ class Pod:
         far = self if node is None else node
         self.batch(
             "link set lo up",
-            "link add %s type veth peer name peer0 %s" % (self.uplink, "" if node is None else "netns " + node.name),
+            "link add %s type veth peer name peer0 %s"
+            % (self.uplink, "" if node is None else "netns " + node.name),
             "link set %s up" % self.uplink,
             "address add %s/24 dev %s" % (POD_ADDRESS, self.uplink),
         )
@@ -104,7 +113,17 @@ class Pod:
         if node is not None:
             address = self.links()[self.uplink]["address"]
             node.ip("address", "add", NODE_ADDRESS + "/24", "dev", "peer0")
-            node.ip("neighbour", "add", POD_ADDRESS, "lladdr", address, "dev", "peer0", "nud", "permanent")
+            node.ip(
+                "neighbour",
+                "add",
+                POD_ADDRESS,
+                "lladdr",
+                address,
+                "dev",
+                "peer0",
+                "nud",
+                "permanent",
+            )
 
     # -------------------------------------------------------- tools
 
@@ -119,7 +138,7 @@ class Pod:
         return run("ip", "-n", self.name, "-batch", "-", input="\n".join(lines) + "\n")
 
     def run(self, function):
-        """Call a function on a thread inside the namespace, and hand on what it returns or raises."""
+        """Call a function on a thread inside the namespace; return or raise what it does."""
 
         def inside():
             with open(self.path) as namespace:
@@ -142,7 +161,10 @@ class Pod:
     # -------------------------------------------------------- TAPs
 
     def add_tap(self, name=TAP, up=True, redirect=True, mode="tap", options=()):
-        """Make a persistent TAP that nobody holds, with redirects between it and the uplink; return its ifindex."""
+        """Make a persistent TAP that nobody holds, with redirects between it and the uplink.
+
+        Return its ifindex.
+        """
         self.ip("tuntap", "add", "dev", name, "mode", mode, *options)
         if up:
             self.ip("link", "set", name, "up")
@@ -164,17 +186,28 @@ class Pod:
             self.tc("qdisc", "add", "dev", dev, "ingress")
 
     def redirect(self, dev, target, *place):
-        """A u32 match-all filter that redirects everything; ``place`` is where it stands, `ingress` if left out."""
+        """A u32 match-all filter that redirects everything.
+
+        ``place`` is where it stands, `ingress` if left out.
+        """
         self.tc(
             *(
-                "filter add dev %s %s protocol all u32 match u32 0 0 action mirred egress redirect dev %s"
-                % (dev, " ".join(place) or "ingress", target)
+                "filter add dev %s %s protocol all u32 match u32 0 0 action mirred egress redirect "
+                "dev %s" % (dev, " ".join(place) or "ingress", target)
             ).split()
         )
 
     def lengthen(self, name, count):
-        """Give a link so many alternative names of over 110 bytes; the kernel lists them all in its message."""
-        self.batch(*["link property add dev %s altname %s%d_%s" % (name, name, each, "x" * 110) for each in range(count)])
+        """Give a link so many alternative names of over 110 bytes.
+
+        The kernel lists them all in its message.
+        """
+        self.batch(
+            *[
+                "link property add dev %s altname %s%d_%s" % (name, name, each, "x" * 110)
+                for each in range(count)
+            ]
+        )
 
     def hold(self, tap=TAP, multi_queue=False):
         """Attach a process to a TAP (which makes it, if there is none)."""
@@ -195,27 +228,34 @@ class Pod:
         return {link["ifname"]: link for link in json.loads(self.ip("-d", "-j", "link"))}
 
     def qdiscs(self, dev=None):
-        """The qdiscs that somebody made, as `tc -j -d qdisc` tells them, of one device or of all."""
+        """The qdiscs that somebody made, of one device or all, as `tc -j -d qdisc` lists them."""
         listed = json.loads(self.tc("-j", "-d", "qdisc", "show", *(("dev", dev) if dev else ())))
         return [qdisc for qdisc in listed if qdisc["handle"] != "0:"]
 
     def filters(self, dev, place="ingress"):
-        """The filters at one place as `tc -j -d filter` tells them, without the priorities and tables that hold them."""
+        """The filters at one place, as `tc -j -d filter` lists them.
+
+        The priorities and tables that hold them are left out.
+        """
         listed = json.loads(self.tc("-j", "-d", "filter", "show", "dev", dev, *place.split()))
         return [found for found in listed if set(found.get("options", {})) - {"fh", "ht_divisor"}]
 
     def state(self):
-        """Everything that iproute2 tells of the namespace, less counters, times and what lags behind the carrier."""
+        """All that iproute2 shows, less counters, times and what lags behind the carrier."""
         addresses = json.loads(self.ip("-j", "address"))
         return {
             "links": [_settled(link) for link in self.links().values()],
             "addresses": {link["ifname"]: link["addr_info"] for link in addresses},
-            "routes": [_settled(route) for route in json.loads(self.ip("-j", "route", "show", "table", "all"))],
+            "routes": [
+                _settled(route)
+                for route in json.loads(self.ip("-j", "route", "show", "table", "all"))
+            ],
             "tc": self._tc_state(),
         }
 
     def _tc_state(self):
-        # the plain text: without -s it has neither counters nor times, and it tells more than the JSON
+        # the plain text: without -s it has neither counters nor times, and it tells more than the
+        # JSON
         told = {"qdiscs": self.tc("-d", "qdisc", "show")}
         for qdisc in self.qdiscs():
             dev, handle = qdisc["dev"], qdisc["handle"]
@@ -243,19 +283,31 @@ class Pod:
 
 
 def _settled(told):
-    """A link or route without what follows the carrier up to a second later (net/core/link_watch.c)."""
+    """A link or route without what follows the carrier up to a second later.
+
+    See net/core/link_watch.c.
+    """
     kept = {key: value for key, value in told.items() if key != "operstate"}
-    kept["flags"] = [flag for flag in told["flags"] if flag not in ("NO-CARRIER", "linkdown", "dead")]
+    kept["flags"] = [
+        flag for flag in told["flags"] if flag not in ("NO-CARRIER", "linkdown", "dead")
+    ]
     return kept
 
 
 class Child:
-    """A Python process inside a pod that can be spoken to, and killed. It ends with us, at the end of its input."""
+    """A Python process inside a pod that can be spoken to, and killed.
+
+    It ends with us, at the end of its input.
+    """
 
     def __init__(self, pod, source, arguments):
         argv = ["ip", "netns", "exec", pod, sys.executable, "-S", "-c", source]
         self._process = subprocess.Popen(
-            argv + list(arguments), stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True, bufsize=1
+            argv + list(arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+            bufsize=1,
         )
         self.pid = self._process.pid
 

@@ -16,11 +16,15 @@ def sections():
 
 def blocks(heading, language):
     """The fenced blocks of one language in a section, in their order."""
-    return re.findall(r"^```%s\n(.*?)^```$" % re.escape(language), sections()[heading], re.MULTILINE | re.DOTALL)
+    return re.findall(
+        r"^```%s\n(.*?)^```$" % re.escape(language), sections()[heading], re.MULTILINE | re.DOTALL
+    )
 
 
 def file(name):
     """The file whose name is the comment in a block's first line."""
     with open(PATH, encoding="utf-8") as text:
-        (found,) = re.findall(r"^```\w+\n(# %s\n.*?)^```$" % re.escape(name), text.read(), re.MULTILINE | re.DOTALL)
+        (found,) = re.findall(
+            r"^```\w+\n(# %s\n.*?)^```$" % re.escape(name), text.read(), re.MULTILINE | re.DOTALL
+        )
     return found

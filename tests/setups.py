@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of `nlraw setup` share: the command line as a process, and what a whole setup looks like to ip and tc."""
+"""Helpers of the tests of `nlraw setup`: the command line, and what a whole setup looks like."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ import pods
 
 
 class Result(command.Done):
-    """How a command line ended: its exit status, what it printed and complained of, and the former as JSON."""
+    """How a command line ended: its exit status, what it printed, also as JSON, and complaints."""
 
     __slots__ = ()
 
@@ -19,7 +19,10 @@ class Result(command.Done):
 
 
 def setup(*arguments, before=()):
-    """Run `nlraw setup` with some arguments as a process of its own; ``before`` is the argv of what runs it."""
+    """Run `nlraw setup` with some arguments as a process of its own.
+
+    ``before`` is the argv of what runs it.
+    """
     return Result(*command.nlraw("setup", *arguments, argv=tuple(before) + command.MODULE))
 
 
@@ -47,14 +50,24 @@ def finish(process):
 
 def redirects(pod, dev, target):
     """How many filters on a device redirect to another."""
-    actions = [action for found in pod.filters(dev) for action in found["options"].get("actions", ())]
-    return sum(action.get("to_dev") == target and action.get("mirred_action") == "redirect" for action in actions)
+    actions = [
+        action for found in pod.filters(dev) for action in found["options"].get("actions", ())
+    ]
+    return sum(
+        action.get("to_dev") == target and action.get("mirred_action") == "redirect"
+        for action in actions
+    )
 
 
 def check_pair(pod, tap=pods.TAP):
-    """Make sure that the TAP is there, up, and the uplink's one and only partner; return its ifindex."""
+    """Make sure that the TAP is there, up, and the uplink's one and only partner.
+
+    Return its ifindex.
+    """
     links = pod.links()
-    assert [name for name, link in links.items() if link.get("linkinfo", {}).get("info_kind") == "tun"] == [tap]
+    assert [
+        name for name, link in links.items() if link.get("linkinfo", {}).get("info_kind") == "tun"
+    ] == [tap]
     assert "UP" in links[tap]["flags"] and links[tap]["linkinfo"]["info_data"]["persist"]
     for dev, target in ((pod.uplink, tap), (tap, pod.uplink)):
         assert redirects(pod, dev, target) == 1

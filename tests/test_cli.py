@@ -38,7 +38,14 @@ TAP = nlraw.Tap(
     deleted=True,
 )
 QDISC = nlraw.TcObject(dev="eth0", object="qdisc", kind="ingress")
-REPORT = nlraw.Report(netns="/run/netns/pod1", uplink="eth0", outcome="cleaned", taps=(TAP,), tc_removed=(QDISC,), error=None)
+REPORT = nlraw.Report(
+    netns="/run/netns/pod1",
+    uplink="eth0",
+    outcome="cleaned",
+    taps=(TAP,),
+    tc_removed=(QDISC,),
+    error=None,
+)
 
 
 # ---------------------------------------------------------------- help
@@ -46,7 +53,10 @@ REPORT = nlraw.Report(netns="/run/netns/pod1", uplink="eth0", outcome="cleaned",
 
 @pytest.fixture
 def run(capsys):
-    """Run a command line in this process; return its exit status and what it printed on stdout and stderr."""
+    """Run a command line in this process.
+
+    Return its exit status and what it printed on stdout and stderr.
+    """
 
     def run(*arguments):
         status = cli.main(arguments)
@@ -63,7 +73,12 @@ def test_the_commands_are_those_of_the_contract():
 def test_help_on_a_command_shows_every_option_of_it(run, command):
     status, out, err = run(command, "--help")
     assert (status, err) == (0, "")
-    shown = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*|(?<!\S)-[A-Z]", out.partition("\noptions:\n")[2].replace(",", "")))
+    shown = set(
+        re.findall(
+            r"(?<!\S)--?[a-z][a-z-]*|(?<!\S)-[A-Z]",
+            out.partition("\noptions:\n")[2].replace(",", ""),
+        )
+    )
     assert set(OPTIONS[command].split()) | {"-h", "--help"} <= shown
 
 
@@ -75,7 +90,9 @@ def test_every_way_to_ask_for_help_on_a_command(run, command):
     assert run(command, "-j" if "-j" in OPTIONS[command].split() else "-ux", "--help") == told
 
 
-@pytest.mark.parametrize("command, defaults", [("cleanup", ["tap*_urunc", "eth0"]), ("setup", ["tap0_urunc", "eth0"])])
+@pytest.mark.parametrize(
+    "command, defaults", [("cleanup", ["tap*_urunc", "eth0"]), ("setup", ["tap0_urunc", "eth0"])]
+)
 def test_help_tells_the_defaults(run, command, defaults):
     out = run(command, "--help")[1]
     for default in defaults:
@@ -130,7 +147,10 @@ def test_arguments_are_understood(arguments, options):
         ("", "a command is needed; see `nlraw --help`"),
         ("clean", "clean: there is no such command; see `nlraw --help`"),
         ("-n", "-n: there is no such command; see `nlraw --help`"),
-        ("cleanup --frobnicate", "cleanup --frobnicate: no such option; see `nlraw cleanup --help`"),
+        (
+            "cleanup --frobnicate",
+            "cleanup --frobnicate: no such option; see `nlraw cleanup --help`",
+        ),
         ("cleanup --net=X", "cleanup --net=X: no such option; see `nlraw cleanup --help`"),
         ("cleanup -x", "cleanup -x: no such option; see `nlraw cleanup --help`"),
         ("cleanup -jx", "cleanup -x: no such option; see `nlraw cleanup --help`"),
@@ -155,7 +175,10 @@ def test_a_cluster_of_switches_holds_letters_alone():
         cli.parse("cleanup", ["-j-dry-run"])
 
 
-@pytest.mark.parametrize("option, value", [("--uplink", "a" * 16), ("--uplink", "a/b"), ("--uplink", ""), ("--match", "")])
+@pytest.mark.parametrize(
+    "option, value",
+    [("--uplink", "a" * 16), ("--uplink", "a/b"), ("--uplink", ""), ("--match", "")],
+)
 def test_a_value_that_can_match_no_name_is_a_usage_error(run, option, value):
     status, out, err = run("scan", option, value)
     assert (status, out) == (2, "")
@@ -164,7 +187,11 @@ def test_a_value_that_can_match_no_name_is_a_usage_error(run, option, value):
 
 def test_no_byte_of_an_argument_reaches_stderr_unescaped(run):
     told = run("scan", "--\x1b[31m\udcff\n")
-    assert told == (2, "", "nlraw: scan --\\x1b[31m\\xff\\x0a: no such option; see `nlraw scan --help`\n")
+    assert told == (
+        2,
+        "",
+        "nlraw: scan --\\x1b[31m\\xff\\x0a: no such option; see `nlraw scan --help`\n",
+    )
 
 
 def test_a_name_is_its_bytes_in_whatever_encoding_the_locale_has():
@@ -172,12 +199,15 @@ def test_a_name_is_its_bytes_in_whatever_encoding_the_locale_has():
     assert cli._interface(given, "match", "") == "tap\udcff\u00fc"
 
 
-# ---------------------------------------------------------------- the exit status of several namespaces
+# ---------------------------------------------------------------- exit status of many namespaces
 
 
 @pytest.fixture
 def visited(monkeypatch):
-    """The namespaces that were looked at or cleaned up; the name of each is the outcome that it has."""
+    """The namespaces that were looked at or cleaned up.
+
+    The name of each is the outcome that it has.
+    """
     visited = []
 
     def survey(netns, *_):
@@ -217,7 +247,9 @@ def failing(error, report):
     ],
 )
 @pytest.mark.parametrize("form", [[], ["-j"]], ids=["text", "JSON"])
-def test_each_namespace_is_visited_and_the_worst_decides(run, visited, netnses, of_cleanup, of_scan, form):
+def test_each_namespace_is_visited_and_the_worst_decides(
+    run, visited, netnses, of_cleanup, of_scan, form
+):
     arguments = form + ["--netns=" + netns for netns in netnses.split()]
     assert run("cleanup", *arguments)[0] == of_cleanup
     assert run("cleanup", "-N", *arguments)[0] == of_cleanup
@@ -233,7 +265,11 @@ def test_json_is_a_list_if_and_only_if_a_namespace_was_given_more_than_once(run,
 
 def test_what_failed_is_on_stderr_too_with_its_namespace(run, visited):
     _, out, err = run("cleanup", "-n", "in-use", "-n", "clean", "-n", "failed")
-    assert [line.partition(":")[0] for line in out.splitlines() if not line.startswith(" ")] == ["in-use", "clean", "failed"]
+    assert [line.partition(":")[0] for line in out.splitlines() if not line.startswith(" ")] == [
+        "in-use",
+        "clean",
+        "failed",
+    ]
     assert err == "nlraw: in-use: in use\nnlraw: failed: EIO\n"
 
 
@@ -244,9 +280,20 @@ def test_json_has_the_keys_of_the_contract_in_their_order():
     told = json.loads(cli.in_json(REPORT))
     assert list(told) == ["netns", "uplink", "outcome", "taps", "tc_removed", "error"]
     (one,) = told["taps"]
-    assert list(one) == ["ifname", "ifindex", "verdict", "fresh", "carrier", "operstate", "flags", "deleted"]
+    assert list(one) == [
+        "ifname",
+        "ifindex",
+        "verdict",
+        "fresh",
+        "carrier",
+        "operstate",
+        "flags",
+        "deleted",
+    ]
     assert one["flags"] == ["BROADCAST", "MULTICAST", "UP"]
-    assert [list(gone.items()) for gone in told["tc_removed"]] == [[("dev", "eth0"), ("object", "qdisc"), ("kind", "ingress")]]
+    assert [list(gone.items()) for gone in told["tc_removed"]] == [
+        [("dev", "eth0"), ("object", "qdisc"), ("kind", "ingress")]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -259,10 +306,21 @@ def test_json_has_the_keys_of_the_contract_in_their_order():
         ),
         (
             nlraw.Refused(errno.EINVAL, "", "delete link", "tap0_urunc", (18, 1)),
-            {"step": "delete link", "object": "tap0_urunc", "errno": "EINVAL", "message": "EINVAL (attribute 18.1)"},
+            {
+                "step": "delete link",
+                "object": "tap0_urunc",
+                "errno": "EINVAL",
+                "message": "EINVAL (attribute 18.1)",
+            },
         ),
-        (nlraw.Refused(9999, "odd", "list links"), {"step": "list links", "object": None, "errno": "9999", "message": "odd"}),
-        (nlraw.TapInUse("in use", "clean up", "x"), {"step": "clean up", "object": "x", "errno": None, "message": "in use"}),
+        (
+            nlraw.Refused(9999, "odd", "list links"),
+            {"step": "list links", "object": None, "errno": "9999", "message": "odd"},
+        ),
+        (
+            nlraw.TapInUse("in use", "clean up", "x"),
+            {"step": "clean up", "object": "x", "errno": None, "message": "in use"},
+        ),
     ],
     ids=["none", "refused", "no words", "a number without a name", "in use"],
 )
@@ -281,13 +339,25 @@ def test_json_is_ascii_on_one_line_and_bytes_that_are_no_utf8_are_lone_surrogate
 
 
 def test_json_of_facts_that_the_kernel_did_not_tell():
-    told = json.loads(cli.in_json(REPORT.replace(uplink=None, taps=(TAP.replace(carrier=None, operstate=None, flags=()),))))
+    told = json.loads(
+        cli.in_json(
+            REPORT.replace(uplink=None, taps=(TAP.replace(carrier=None, operstate=None, flags=()),))
+        )
+    )
     assert told["uplink"] is None
-    assert (told["taps"][0]["carrier"], told["taps"][0]["operstate"], told["taps"][0]["flags"]) == (None, None, [])
+    assert (told["taps"][0]["carrier"], told["taps"][0]["operstate"], told["taps"][0]["flags"]) == (
+        None,
+        None,
+        [],
+    )
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters()),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters()),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
     max_leaves=20,
 )
@@ -348,14 +418,19 @@ def test_text_tells_what_the_report_tells():
     filter = nlraw.TcObject(dev="eth0", object="filter", kind="u32")
     assert cli.in_text(REPORT.replace(tc_removed=(filter,))).splitlines() == [
         "/run/netns/pod1: cleaned (uplink eth0)",
-        "  tap0_urunc  orphan, deleted  ifindex 4, carrier off, operstate DOWN, BROADCAST,MULTICAST,UP",
+        "  tap0_urunc  orphan, deleted  ifindex 4, carrier off, operstate DOWN, "
+        "BROADCAST,MULTICAST,UP",
         "  eth0        u32 filter       removed",
     ]
 
 
 def test_text_of_what_would_be_done():
-    lines = cli.in_text(REPORT.replace(outcome="would-clean", taps=(TAP.replace(deleted=False, fresh=True),))).splitlines()
-    assert [line.split("  ")[0] for line in lines[:1]] == ["/run/netns/pod1: would clean (uplink eth0)"]
+    lines = cli.in_text(
+        REPORT.replace(outcome="would-clean", taps=(TAP.replace(deleted=False, fresh=True),))
+    ).splitlines()
+    assert [line.split("  ")[0] for line in lines[:1]] == [
+        "/run/netns/pod1: would clean (uplink eth0)"
+    ]
     assert re.match(r"  tap0_urunc  orphan \(fresh\)  ifindex 4, ", lines[1])
     assert re.match(r"  eth0        ingress qdisc   to be removed\Z", lines[2])
 

@@ -6,7 +6,16 @@ import errno
 import pytest
 
 import nlraw
-from nlraw.errors import BadNamespace, Error, Interrupted, Invalid, Lost, Malformed, Refused, TapInUse
+from nlraw.errors import (
+    BadNamespace,
+    Error,
+    Interrupted,
+    Invalid,
+    Lost,
+    Malformed,
+    Refused,
+    TapInUse,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +67,11 @@ def test_malformed_tells_its_offset():
 
 def test_a_refusal_has_the_number_and_the_words_of_the_kernel():
     error = Refused(errno.ENODEV, "No such thing", "delete link", "tap0", (18, 2, 1))
-    assert (error.errno, error.words, error.attribute) == (errno.ENODEV, "No such thing", (18, 2, 1))
+    assert (error.errno, error.words, error.attribute) == (
+        errno.ENODEV,
+        "No such thing",
+        (18, 2, 1),
+    )
     assert str(error) == "delete link tap0: No such thing (attribute 18.2.1)"
     assert error.args[0] == errno.ENODEV
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw.exchange: which replies answer which request, when an answer is whole, and what a refusal says."""
+"""nlraw.exchange: which replies answer which request, and what a refusal says."""
 
 import errno
 import struct
@@ -163,11 +163,16 @@ def test_nothing_is_taken_after_the_end_of_an_answer():
 # ---------------------------------------------------------------- whose messages count
 
 
-@pytest.mark.parametrize("sequence, port", [(FIRST - 1, PORT), (FIRST + 1, PORT), (0, PORT), (FIRST, PORT + 1), (FIRST, 0)])
+@pytest.mark.parametrize(
+    "sequence, port",
+    [(FIRST - 1, PORT), (FIRST + 1, PORT), (0, PORT), (FIRST, PORT + 1), (FIRST, 0)],
+)
 def test_messages_of_another_sequence_or_port_are_skipped(sequence, port):
     conversation = begin(DUMP)
     for type in (uapi.RTM_NEWLINK, uapi.NLMSG_DONE, uapi.NLMSG_ERROR, uapi.NLMSG_OVERRUN):
-        assert conversation.receive(message(type, b"?", uapi.NLM_F_DUMP_INTR, sequence, port)) is False
+        assert (
+            conversation.receive(message(type, b"?", uapi.NLM_F_DUMP_INTR, sequence, port)) is False
+        )
     reply = conversation.replies[0]
     assert not conversation.finished and not reply.messages and not reply.interrupted
 
@@ -206,7 +211,9 @@ PIPELINE = [
 ]
 
 
-@pytest.mark.parametrize("datagrams", [PIPELINE, [b"".join(PIPELINE)], [b"".join(PIPELINE[:3]), b"".join(PIPELINE[3:])]])
+@pytest.mark.parametrize(
+    "datagrams", [PIPELINE, [b"".join(PIPELINE)], [b"".join(PIPELINE[:3]), b"".join(PIPELINE[3:])]]
+)
 def test_pipelined_requests_are_answered_in_one_datagram_or_many(datagrams):
     conversation = begin(GET, CHANGE, DUMP)
     for number, datagram in enumerate(datagrams):
@@ -222,7 +229,10 @@ def test_pipelined_requests_are_answered_in_one_datagram_or_many(datagrams):
 def test_a_refusal_stops_its_own_request_and_no_other():
     conversation = begin(CHANGE, CHANGE)
     conversation.receive(error(errno.EBUSY) + error(0, sequence=FIRST + 1))
-    assert [reply.error and reply.error.errno for reply in conversation.replies] == [errno.EBUSY, None]
+    assert [reply.error and reply.error.errno for reply in conversation.replies] == [
+        errno.EBUSY,
+        None,
+    ]
 
 
 def test_replies_that_come_out_of_order_find_their_requests():
@@ -270,7 +280,11 @@ def test_a_refusal_is_raised_with_what_was_being_done():
     reply = answered(CHANGE, error(errno.EPERM))
     with pytest.raises(Refused) as caught:
         reply.answer()
-    assert (caught.value.errno, caught.value.step, caught.value.object) == (errno.EPERM, "delete link", "tap0")
+    assert (caught.value.errno, caught.value.step, caught.value.object) == (
+        errno.EPERM,
+        "delete link",
+        "tap0",
+    )
     assert (caught.value.words, caught.value.attribute) == ("", ())
     assert isinstance(caught.value, OSError)
 
@@ -287,27 +301,37 @@ def test_a_done_with_an_error_number_ends_the_dump_as_a_failure():
 
 
 def test_the_kernels_words_are_found_behind_a_capped_request():
-    refused = answered(CHANGE, error(errno.EINVAL, uapi.NLM_F_CAPPED | uapi.NLM_F_ACK_TLVS, told=words("No such thing"))).error
+    refused = answered(
+        CHANGE,
+        error(errno.EINVAL, uapi.NLM_F_CAPPED | uapi.NLM_F_ACK_TLVS, told=words("No such thing")),
+    ).error
     assert refused.words == "No such thing"
     assert str(refused) == "delete link tap0: No such thing"
 
 
 def test_the_kernels_words_are_found_behind_a_whole_request():
     whole = wire.message(uapi.RTM_DELLINK, 5, FIRST, b"sixteen bytes !!" + b"odd")
-    whole = struct.pack("=I", 35) + whole[4:]  # the length of a request need not be aligned; what follows is
-    refused = answered(CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=whole, told=words("No such thing"))).error
+    # the length of a request need not be aligned; what follows is
+    whole = struct.pack("=I", 35) + whole[4:]
+    refused = answered(
+        CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=whole, told=words("No such thing"))
+    ).error
     assert refused.words == "No such thing"
 
 
 def test_the_kernels_words_are_found_behind_a_request_of_a_header_alone_or_are_none():
     header = uapi.nlmsghdr.pack(16, uapi.RTM_DELLINK, 5, FIRST, 0)
     for told, said in ((words("no"), "no"), (b"", "EINVAL"), (offset(999), "EINVAL")):
-        reply = answered(CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=header, told=told))
+        reply = answered(
+            CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=header, told=told)
+        )
         assert str(reply.error) == "delete link tap0: " + said
 
 
 def test_the_kernels_words_are_found_in_a_done():
-    refused = answered(DUMP, done(errno.EINVAL, uapi.NLM_F_MULTI | uapi.NLM_F_ACK_TLVS, told=words("Bad dump"))).error
+    refused = answered(
+        DUMP, done(errno.EINVAL, uapi.NLM_F_MULTI | uapi.NLM_F_ACK_TLVS, told=words("Bad dump"))
+    ).error
     assert (refused.errno, refused.words) == (errno.EINVAL, "Bad dump")
 
 
@@ -326,7 +350,8 @@ def test_words_beside_success_are_a_warning_and_no_failure():
     assert answered(DUMP, done(0, 0x202, told=words("A warning"))).error is None
 
 
-# The request of the captures refusal-attribute-*: the attribute 18.2.1 stands at 56, its header included.
+# The request of the captures refusal-attribute-*: the attribute 18.2.1 stands at 56, its header
+# included.
 NESTED = Request(
     uapi.RTM_NEWLINK,
     uapi.NLM_F_ACK,
@@ -423,9 +448,18 @@ def feed(datagram):
 
 small = st.integers(0, 20)
 near_misses = st.lists(
-    st.tuples(small, st.one_of(small, st.sampled_from([0x100, 0x200, 0x300, 0x302])), st.integers(0, 4), st.binary(max_size=48)),
+    st.tuples(
+        small,
+        st.one_of(small, st.sampled_from([0x100, 0x200, 0x300, 0x302])),
+        st.integers(0, 4),
+        st.binary(max_size=48),
+    ),
     max_size=6,
-).map(lambda row: b"".join(wire.message(type, flags, sequence, payload) for type, flags, sequence, payload in row))
+).map(
+    lambda row: b"".join(
+        wire.message(type, flags, sequence, payload) for type, flags, sequence, payload in row
+    )
+)
 
 
 @build.patient
@@ -442,7 +476,11 @@ def test_a_conversation_is_the_same_however_it_is_cut_into_datagrams(kinds, data
     for number, request in enumerate(requests):
         sequence = FIRST + number
         if request is DUMP:
-            row += [item(b"a", sequence=sequence), item(b"b", sequence=sequence), done(sequence=sequence)]
+            row += [
+                item(b"a", sequence=sequence),
+                item(b"b", sequence=sequence),
+                done(sequence=sequence),
+            ]
         else:
             row.append(item(b"one", 0, sequence) if request is GET else error(0, sequence=sequence))
     conversation = begin(*requests)
@@ -453,7 +491,9 @@ def test_a_conversation_is_the_same_however_it_is_cut_into_datagrams(kinds, data
         row = row[count:]
     assert conversation.finished
     expected = {id(GET): [b"one"], id(CHANGE): [], id(DUMP): [b"a", b"b"]}
-    assert [payloads(reply) for reply in conversation.replies] == [expected[id(request)] for request in requests]
+    assert [payloads(reply) for reply in conversation.replies] == [
+        expected[id(request)] for request in requests
+    ]
 
 
 # ---------------------------------------------------------------- captures
@@ -478,7 +518,11 @@ def test_a_captured_acknowledgement(name):
 )
 def test_a_captured_refusal_in_each_layout(name, words, attribute):
     (reply,) = golden.play(name, NESTED)
-    assert (reply.error.errno, reply.error.words, reply.error.attribute) == (errno.ERANGE, words, attribute)
+    assert (reply.error.errno, reply.error.words, reply.error.attribute) == (
+        errno.ERANGE,
+        words,
+        attribute,
+    )
 
 
 @golden.needs_little_endian

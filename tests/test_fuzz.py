@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Some thousand datagrams that are nearly right, the same each time, fed to everything that reads bytes (tests/junk.py)."""
+"""Thousands of nearly right datagrams, the same each time, fed to everything that reads bytes.
+
+tests/junk.py makes and feeds them.
+"""
 
 import random
 import signal

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cleanups of many orphans against a model kernel in which anything may happen between any two requests.
+"""Cleanups of many orphans against a model kernel that changes between any two requests.
 
-Hypothesis picks what happens and when. The model holds every RTM_DELLINK against what the cleanup had read by then: what has not
-changed since must have been proven an orphan. Only what changed after the last look may be deleted by mistake: that window is
-the documented one. Real are nlraw.orphans, nlraw.route and the codec; the socket is not.
+Hypothesis picks what happens and when. The model holds every RTM_DELLINK against what the cleanup
+had read by then: what has not changed since must have been proven an orphan. Only what changed
+after the last look may be deleted by mistake: that window is the documented one. Real are
+nlraw.orphans, nlraw.route and the codec; the socket is not.
 """
 
 import pytest
@@ -29,8 +30,12 @@ from nlraw import link, orphans
 from nlraw.errors import Interrupted, Lost, Refused, TapInUse
 from nlraw.route import Route
 
-TAPS = st.lists(st.tuples(st.sampled_from([0, 0, 77, 4000000000]), st.booleans()), min_size=1, max_size=6)
-MANY_TAPS = st.lists(st.tuples(st.sampled_from([0, 77]), st.booleans()), min_size=orphans.GROUP_FROM, max_size=6)
+TAPS = st.lists(
+    st.tuples(st.sampled_from([0, 0, 77, 4000000000]), st.booleans()), min_size=1, max_size=6
+)
+MANY_TAPS = st.lists(
+    st.tuples(st.sampled_from([0, 77]), st.booleans()), min_size=orphans.GROUP_FROM, max_size=6
+)
 MOMENTS = st.integers(0, 45)
 
 
@@ -45,11 +50,16 @@ thorough = settings(deadline=None, max_examples=400)
 
 @thorough
 @given(TAPS, events(*ALIVE), WINDOWS, st.booleans())
-@example([(0, False)] * 3, [(7, "intrude", 0), (7, "torn", 0)], 128, False)  # the list of the proof leaves out the stranger
-def test_whatever_happens_nothing_is_deleted_that_was_not_proven_an_orphan(taps, happening, window, spare_fresh):
+# the list of the proof leaves out the stranger
+@example([(0, False)] * 3, [(7, "intrude", 0), (7, "torn", 0)], 128, False)
+def test_whatever_happens_nothing_is_deleted_that_was_not_proven_an_orphan(
+    taps, happening, window, spare_fresh
+):
     kernel = a_kernel(taps, happening)
     report, error = cleaned(kernel, window, spare_fresh)  # the rules are held by the kernel
-    assert [each.targets for each in kernel.filters if each.handle == each.priority == 1] == [[PEER0]]
+    assert [each.targets for each in kernel.filters if each.handle == each.priority == 1] == [
+        [PEER0]
+    ]
     if error is None:
         assert report.outcome in ("clean", "cleaned")
     else:
@@ -60,9 +70,13 @@ def test_whatever_happens_nothing_is_deleted_that_was_not_proven_an_orphan(taps,
 @thorough
 @given(MANY_TAPS, events(*ALIVE), WINDOWS, st.booleans())
 @example([(77, False)] * 3, [(7, "attach", 0)], 128, False)  # before the proof
-@example([(77, False)] * 3, [(7, "attach", 0), (8, "unsent", 0)], 128, False)  # and the look at what is to be put back is lost
-@example([(77, False)] * 3, [(7, "attach", 0), (9, "unsent", 0)], 128, False)  # and what puts it back does not get out
-def test_whatever_happens_all_that_are_left_are_in_their_former_groups(taps, happening, window, spare_fresh):
+# and the look at what is to be put back is lost
+@example([(77, False)] * 3, [(7, "attach", 0), (8, "unsent", 0)], 128, False)
+# and what puts it back does not get out
+@example([(77, False)] * 3, [(7, "attach", 0), (9, "unsent", 0)], 128, False)
+def test_whatever_happens_all_that_are_left_are_in_their_former_groups(
+    taps, happening, window, spare_fresh
+):
     kernel = a_kernel(taps, happening)
     cleaned(kernel, window, spare_fresh)
     for each in kernel.links:
@@ -71,7 +85,8 @@ def test_whatever_happens_all_that_are_left_are_in_their_former_groups(taps, hap
 
 @thorough
 @given(MANY_TAPS, events(*ALIVE), WINDOWS)
-@example([(0, False)] * 3, [(10, "unsent", 0), (11, "attach", 0)], 2)  # some TC state has gone, the rest was never asked to
+# some TC state has gone, the rest was never asked to
+@example([(0, False)] * 3, [(10, "unsent", 0), (11, "attach", 0)], 2)
 @example([(0, False)] * 3, [(14, "unanswered", 0), (15, "recreate", 0)], 128)
 def test_a_cleanup_that_says_that_nothing_was_changed_has_changed_nothing(taps, happening, window):
     kernel = a_kernel(taps, happening)
@@ -84,8 +99,11 @@ def test_a_cleanup_that_says_that_nothing_was_changed_has_changed_nothing(taps, 
 @given(TAPS, events(*ALIVE), WINDOWS, st.booleans())
 @example([(0, False)], [(5, "unanswered", 0)], 128, False)
 @example([(0, False)] * 3, [(8, "unanswered", 0)], 128, False)
-@example([(0, False)] * 3, [(8, "regroup", 0), (8, "unanswered", 0)], 128, False)  # one stays, the others are deleted
-def test_what_was_deleted_is_reported_and_what_is_reported_is_gone(taps, happening, window, spare_fresh):
+# one stays, the others are deleted
+@example([(0, False)] * 3, [(8, "regroup", 0), (8, "unanswered", 0)], 128, False)
+def test_what_was_deleted_is_reported_and_what_is_reported_is_gone(
+    taps, happening, window, spare_fresh
+):
     kernel = a_kernel(taps, happening)
     report, _ = cleaned(kernel, window, spare_fresh)
     reported = {tap.ifindex for tap in report.taps if tap.deleted}
@@ -127,7 +145,11 @@ def test_undisturbed_all_orphans_go_and_nothing_else_does(count):
 
 def mark_and_delete(kernel, *between):
     """What a cleanup without care would do: mark all TAPs, ask something, delete the group."""
-    marks = [link.set_group(each.ifindex, each.name, 7) for each in kernel.links if each.ifindex >= FIRST_TAP]
+    marks = [
+        link.set_group(each.ifindex, each.name, 7)
+        for each in kernel.links
+        if each.ifindex >= FIRST_TAP
+    ]
     with played(kernel), Route(Place(kernel)) as route:
         for requests in [marks, list(between), [link.delete_group(7, "")]]:
             route.change(*requests)

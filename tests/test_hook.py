@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook without a container: what a state and a config mean, and that nothing that comes in on stdin makes it stumble."""
+"""The hook without a container: what a state and a config mean, and bad input on stdin."""
 
 import json
 import os
@@ -16,11 +16,33 @@ import nlraw
 from nlraw import cli, hook
 
 # As each runtime wrote it to its hook.
-RUNC = {"ociVersion": "1.0.2-dev", "id": "t1", "status": "creating", "pid": 11112, "bundle": "/b", "annotations": {}}
-RUNC_STOPPED = {"ociVersion": "1.0.2-dev", "id": "t1", "status": "stopped", "bundle": "/b", "annotations": {}}
-CRUN = {"ociVersion": "1.0", "id": "t1", "pid": 11112, "root": "/r", "bundle": "/b", "status": "created", "annotations": {}}
+RUNC = {
+    "ociVersion": "1.0.2-dev",
+    "id": "t1",
+    "status": "creating",
+    "pid": 11112,
+    "bundle": "/b",
+    "annotations": {},
+}
+RUNC_STOPPED = {
+    "ociVersion": "1.0.2-dev",
+    "id": "t1",
+    "status": "stopped",
+    "bundle": "/b",
+    "annotations": {},
+}
+CRUN = {
+    "ociVersion": "1.0",
+    "id": "t1",
+    "pid": 11112,
+    "root": "/r",
+    "bundle": "/b",
+    "status": "created",
+    "annotations": {},
+}
 CRUN_STOPPED = dict(CRUN, status="stopped", pid=0)
-KATA = {"ociVersion": "", "id": "t1", "status": "", "pid": 11112, "bundle": "/b"}  # the process is the runtime itself
+# the process is the runtime itself
+KATA = {"ociVersion": "", "id": "t1", "status": "", "pid": 11112, "bundle": "/b"}
 
 
 def changed(told, **fields):
@@ -135,7 +157,10 @@ def config(*namespaces):
 @pytest.mark.parametrize(
     "told, path",
     [
-        (config({"type": "pid"}, {"type": "network", "path": "/run/netns/pod1"}), "/run/netns/pod1"),
+        (
+            config({"type": "pid"}, {"type": "network", "path": "/run/netns/pod1"}),
+            "/run/netns/pod1",
+        ),
         (config({"type": "network"}), ""),
         (config({"type": "network", "path": ""}), ""),
         (config({"type": "network", "path": None}), ""),
@@ -162,7 +187,10 @@ def test_a_config_names_a_path_or_a_new_namespace_or_the_hosts(told, path):
         ({"linux": {"namespaces": {"type": "network"}}}, '"namespaces" is of the wrong type'),
         ({"linux": {"namespaces": "network"}}, '"namespaces" is of the wrong type'),
         (config("network"), '"namespaces" holds what is no object'),
-        (config({"type": "network"}, {"type": "network", "path": "/p"}), "there are two network namespaces"),
+        (
+            config({"type": "network"}, {"type": "network", "path": "/p"}),
+            "there are two network namespaces",
+        ),
         (config({"type": "network", "path": "pod1"}), '"path" is no absolute path'),
         (config({"type": "network", "path": "/p\0"}), '"path" is no absolute path'),
         (config({"type": "network", "path": 7}), 'not a text of 1 to 4095 characters: "path"'),
@@ -177,7 +205,11 @@ def test_a_bad_config_is_refused_with_a_word_on_what_is_wrong(told, words):
 # ---------------------------------------------------------------- JSON
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18), 10**18)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
     max_leaves=12,
 )
@@ -200,7 +232,9 @@ def result(function, *arguments):
         return "refused"
 
 
-ALMOST = st.lists(st.sampled_from([*'[]{}:,"\\ 0-9.eE\n', "true", "null", "NaN", '"a"', "\\u", "é", "\0"])).map("".join)
+ALMOST = st.lists(
+    st.sampled_from([*'[]{}:,"\\ 0-9.eE\n', "true", "null", "NaN", '"a"', "\\u", "é", "\0"])
+).map("".join)
 
 
 @given(ALMOST | st.text())
@@ -228,7 +262,10 @@ def test_a_state_is_read_without_the_json_module(monkeypatch):
 def test_a_python_without_json_says_so(monkeypatch):
     for name in ("_json", "json"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(nlraw.Error, match=r"^read container state from stdin: this Python has no json module \(Debian: "):
+    with pytest.raises(
+        nlraw.Error,
+        match=r"^read container state from stdin: this Python has no json module \(Debian: ",
+    ):
         hook.state(b"{}")
 
 
@@ -246,8 +283,9 @@ def test_the_largest_input_takes_no_time_to_speak_of():
 
 
 def run(data):
-    """Run `nlraw hook` in this process with bytes on stdin, on nothing that there is: exit status, stdout and stderr."""
-    with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    """Run `nlraw hook` in this process with bytes on stdin: exit status, stdout and stderr."""
+    temporary = tempfile.TemporaryFile
+    with temporary() as file, temporary() as out, temporary() as err:
         file.write(data)
         file.seek(0)
         kept = [os.dup(fd) for fd in range(3)]
@@ -268,13 +306,23 @@ def run(data):
 
 
 # No process and no namespace of others is ever meant.
-NOWHERE = ["/nlraw-test-nowhere/net", "/proc/self/ns/net", "/proc/thread-self/ns/mnt", "/", "/dev/null", "/etc/hostname", ""]
+NOWHERE = [
+    "/nlraw-test-nowhere/net",
+    "/proc/self/ns/net",
+    "/proc/thread-self/ns/mnt",
+    "/",
+    "/dev/null",
+    "/etc/hostname",
+    "",
+]
 STATES = st.fixed_dictionaries(
     {
         "id": st.text(max_size=8) | JSON,
-        "status": st.sampled_from(["creating", "created", "running", "stopped", "", "paused"]) | JSON,
+        "status": st.sampled_from(["creating", "created", "running", "stopped", "", "paused"])
+        | JSON,
         "pid": st.sampled_from([None, 0, -1, os.getpid(), 4194304, 2**40, True, "1", 1.0, [], {}]),
-        "bundle": st.sampled_from(["/nlraw-test-nowhere", "", "b", "/\0", "/dev", "/\ud800"]) | JSON,
+        "bundle": st.sampled_from(["/nlraw-test-nowhere", "", "b", "/\0", "/dev", "/\ud800"])
+        | JSON,
         "annotations": JSON,
     }
 )

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The house of nlraw: a file imports only from files above it, the pure ones touch no system, one file prints.
+"""The house of nlraw: imports go one way, the pure files touch no system, one file prints.
 
-Read from the source, so that an import inside a function counts, and one for the type checker alone does not.
+Read from the source, so that an import inside a function counts, and one for the type checker alone
+does not.
 """
 
 import ast
@@ -16,9 +17,25 @@ import nlraw
 PACKAGE = os.path.dirname(os.path.abspath(nlraw.__file__))
 
 PURE = ["uapi", "report", "errors", "wire", "exchange", "link", "tc", "inet"]
-ORDER = PURE + "netns route tap orphans provision node hook metrics selftest cli __init__ __main__ bundle".split()
+ORDER = (
+    PURE
+    + "netns route tap orphans provision node hook metrics selftest".split()
+    + "cli __init__ __main__ bundle".split()
+)
 
-SYSTEM = {"socket", "_socket", "os", "posix", "ctypes", "time", "fcntl", "select", "subprocess", "threading", "_thread"}
+SYSTEM = {
+    "socket",
+    "_socket",
+    "os",
+    "posix",
+    "ctypes",
+    "time",
+    "fcntl",
+    "select",
+    "subprocess",
+    "threading",
+    "_thread",
+}
 
 FILES = sorted(entry[: -len(".py")] for entry in os.listdir(PACKAGE) if entry.endswith(".py"))
 
@@ -31,14 +48,18 @@ def source(name):
 def without_type_checking(tree):
     """The nodes of a tree, less what stands under ``if TYPE_CHECKING:``."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+        if (
+            isinstance(node, ast.If)
+            and isinstance(node.test, ast.Name)
+            and node.test.id == "TYPE_CHECKING"
+        ):
             continue
         yield node
         yield from without_type_checking(node)
 
 
 def imports(text):
-    """``(own, foreign)``: the files of nlraw and the top-level modules of others that a source imports, anywhere in it."""
+    """``(own, foreign)``: files of nlraw and other top-level modules that a source imports."""
     own, foreign = set(), set()
     for node in without_type_checking(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -50,7 +71,9 @@ def imports(text):
             if node.module is not None:
                 own.add(node.module)
             else:  # what is no file is a name of the package itself
-                own.update(alias.name if alias.name in ORDER else "__init__" for alias in node.names)
+                own.update(
+                    alias.name if alias.name in ORDER else "__init__" for alias in node.names
+                )
     return own, foreign
 
 
@@ -105,11 +128,20 @@ def prints(text):
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Name) and node.id == "print":
             found.append((node.lineno, "print"))
-        elif isinstance(node, ast.Attribute) and node.attr in ("stdout", "stderr", "__stdout__", "__stderr__"):
+        elif isinstance(node, ast.Attribute) and node.attr in (
+            "stdout",
+            "stderr",
+            "__stdout__",
+            "__stderr__",
+        ):
             if isinstance(node.value, ast.Name) and node.value.id == "sys":
                 found.append((node.lineno, "sys." + node.attr))
         elif isinstance(node, ast.ImportFrom) and node.module == "sys":
-            found += [(node.lineno, alias.name) for alias in node.names if alias.name in ("stdout", "stderr")]
+            found += [
+                (node.lineno, alias.name)
+                for alias in node.names
+                if alias.name in ("stdout", "stderr")
+            ]
     return sorted(found)
 
 
@@ -129,13 +161,19 @@ def test_every_file_begins_with_its_licence(name):
 
 
 def modules_after(statements):
-    """The modules that statements load into a bare interpreter, beyond those that it starts with."""
-    code = "import sys; sys.path[:0] = [%r]; before = set(sys.modules); %s; print(*sorted(set(sys.modules) - before))"
+    """The modules that statements load into a bare interpreter, beyond its own."""
+    code = (
+        "import sys; sys.path[:0] = [%r]; before = set(sys.modules); %s; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
     command = [sys.executable, "-I", "-S", "-c", code % (os.path.dirname(PACKAGE), statements)]
     return set(subprocess.check_output(command).decode("ascii").split())
 
 
-SLOW = "ctypes json typing enum dataclasses argparse re socket logging threading subprocess collections inspect select signal"
+SLOW = (
+    "ctypes json typing enum dataclasses argparse re socket logging threading subprocess "
+    "collections inspect select signal"
+)
 
 
 def test_importing_nlraw_loads_nothing_that_is_slow_to_load():
@@ -180,8 +218,10 @@ def test_importing_nlraw_loads_no_command_line_and_no_selftest():
 def test_the_pure_half_works_without_the_rest(name):
     """As a vendored copy of it would: in a package of another name, whose __init__ is empty."""
     loaded = modules_after(
-        "package = type(sys)('vendored'); package.__path__ = [%r]; sys.modules['vendored'] = package; import vendored.%s"
-        % (PACKAGE, name)
+        "package = type(sys)('vendored'); package.__path__ = [%r]; sys.modules['vendored'] = "
+        "package; import vendored.%s" % (PACKAGE, name)
     )
-    assert {module[len("vendored.") :] for module in loaded if module.startswith("vendored.")} <= set(PURE)
+    assert {
+        module[len("vendored.") :] for module in loaded if module.startswith("vendored.")
+    } <= set(PURE)
     assert not loaded & SYSTEM

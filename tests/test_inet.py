@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw.inet: the requests byte for byte; addresses and default routes as captured replies tell them."""
+"""nlraw.inet: the requests byte for byte.
+
+Addresses and default routes as captured replies tell them.
+"""
 
 import struct
 
@@ -38,8 +41,8 @@ def test_dump_addresses_bytes():
 def test_create_address_bytes():
     assert build.sent(inet.create_address(7, b"\x0a\x09\x08\x02", 24, "tap0")) == build.native(
         """
-        u32=40 u16=20 u16=0x605 u32=1 u32=0                         # RTM_NEWADDR, REQUEST | ACK | CREATE | EXCL
-        u8=2 u8=24 u8=0 u8=0 u32=7                                  # ifaddrmsg: AF_INET, prefix length, index
+        u32=40 u16=20 u16=0x605 u32=1 u32=0            # RTM_NEWADDR, REQUEST | ACK | CREATE | EXCL
+        u8=2 u8=24 u8=0 u8=0 u32=7                     # ifaddrmsg: AF_INET, prefix length, index
         u16=8 u16=2 0a 09 08 02                                     # IFA_LOCAL
         u16=8 u16=1 0a 09 08 02                                     # IFA_ADDRESS
         """
@@ -51,8 +54,8 @@ def test_create_ipv6_address_bytes():
     value = "fd 00" + " 00" * 13 + " 02"
     assert build.sent(inet.create_address(7, address, 64, "tap0")) == build.native(
         """
-        u32=64 u16=20 u16=0x605 u32=1 u32=0                         # RTM_NEWADDR, REQUEST | ACK | CREATE | EXCL
-        u8=10 u8=64 u8=0 u8=0 u32=7                                 # ifaddrmsg: AF_INET6, prefix length, index
+        u32=64 u16=20 u16=0x605 u32=1 u32=0            # RTM_NEWADDR, REQUEST | ACK | CREATE | EXCL
+        u8=10 u8=64 u8=0 u8=0 u32=7                    # ifaddrmsg: AF_INET6, prefix length, index
         u16=20 u16=2 %s
         u16=20 u16=1 %s
         """
@@ -67,13 +70,19 @@ def test_create_ipv6_address_bytes():
 def test_captured_ipv4_default_routes_are_those_of_the_main_table_by_metric():
     (reply,) = golden.play("routes-ipv4", inet.dump_routes(inet.AF_INET))
     found = inet.default_routes(reply.answer())
-    assert [(route.ifindex, route.metric, route.gateway) for route in found] == [(2, 10, "10.9.7.1"), (3, 20, "10.9.8.1")]
+    assert [(route.ifindex, route.metric, route.gateway) for route in found] == [
+        (2, 10, "10.9.7.1"),
+        (3, 20, "10.9.8.1"),
+    ]
 
 
 @golden.needs_little_endian
 def test_a_captured_ipv6_default_route_has_no_gateway_to_tell():
     (reply,) = golden.play("routes-ipv6", inet.dump_routes(inet.AF_INET6))
-    assert [(route.ifindex, route.metric, route.gateway) for route in inet.default_routes(reply.answer())] == [(3, 1024, None)]
+    assert [
+        (route.ifindex, route.metric, route.gateway)
+        for route in inet.default_routes(reply.answer())
+    ] == [(3, 1024, None)]
 
 
 @golden.needs_little_endian
@@ -90,7 +99,9 @@ def test_captured_addresses_are_the_primary_ones_and_the_near_ends():
 # ---------------------------------------------------------------- made
 
 
-def route(*attributes, family=inet.AF_INET, length=0, table=uapi.RT_TABLE_MAIN, kind=uapi.RTN_UNICAST):
+def route(
+    *attributes, family=inet.AF_INET, length=0, table=uapi.RT_TABLE_MAIN, kind=uapi.RTN_UNICAST
+):
     payload = uapi.rtmsg.pack(family, length, 0, 0, table, 0, 0, kind, 0) + b"".join(attributes)
     return build.received(uapi.RTM_NEWROUTE, payload)
 
@@ -126,7 +137,10 @@ def test_the_table_attribute_counts_more_than_the_byte_in_the_header():
 
 
 def test_routes_of_one_metric_stay_in_the_kernels_order():
-    assert [each[0] for each in found(*[route(wire.attribute_u32(uapi.RTA_OIF, index)) for index in (5, 3, 4)])] == [5, 3, 4]
+    assert [
+        each[0]
+        for each in found(*[route(wire.attribute_u32(uapi.RTA_OIF, index)) for index in (5, 3, 4)])
+    ] == [5, 3, 4]
 
 
 @pytest.mark.parametrize("number", [1, 2**31 - 1, 2**31, 2**32 - 1])
@@ -148,24 +162,39 @@ def test_of_a_multipath_route_the_first_next_hop_counts():
 
 
 def test_an_ipv6_gateway_is_not_told():
-    assert found(route(OIF, wire.attribute(uapi.RTA_GATEWAY, bytes(16)), family=inet.AF_INET6)) == [(3, 0, None)]
+    assert found(route(OIF, wire.attribute(uapi.RTA_GATEWAY, bytes(16)), family=inet.AF_INET6)) == [
+        (3, 0, None)
+    ]
 
 
 def test_an_address_without_a_far_end_is_its_local_one():
-    payload = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3) + wire.attribute(uapi.IFA_ADDRESS, bytes([10, 9, 8, 2]))
+    payload = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3) + wire.attribute(
+        uapi.IFA_ADDRESS, bytes([10, 9, 8, 2])
+    )
     (address,) = inet.addresses([build.received(uapi.RTM_NEWADDR, payload)])
     assert (address.ifindex, address.local, address.prefixlen) == (3, "10.9.8.2", 24)
 
 
 def test_addresses_of_another_family_or_without_a_value_are_left_out():
-    six = uapi.ifaddrmsg.pack(inet.AF_INET6, 64, 0, 0, 3) + wire.attribute(uapi.IFA_LOCAL, bytes(16))
+    six = uapi.ifaddrmsg.pack(inet.AF_INET6, 64, 0, 0, 3) + wire.attribute(
+        uapi.IFA_LOCAL, bytes(16)
+    )
     none = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3)
-    assert inet.addresses([build.received(uapi.RTM_NEWADDR, payload) for payload in (six, none)]) == []
+    assert (
+        inet.addresses([build.received(uapi.RTM_NEWADDR, payload) for payload in (six, none)]) == []
+    )
 
 
 def test_messages_that_are_no_addresses_are_left_out():
-    payload = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3) + wire.attribute(uapi.IFA_LOCAL, bytes([10, 9, 8, 2]))
-    assert inet.addresses([build.received(type, payload) for type in (uapi.RTM_NEWROUTE, uapi.NLMSG_DONE)]) == []
+    payload = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3) + wire.attribute(
+        uapi.IFA_LOCAL, bytes([10, 9, 8, 2])
+    )
+    assert (
+        inet.addresses(
+            [build.received(type, payload) for type in (uapi.RTM_NEWROUTE, uapi.NLMSG_DONE)]
+        )
+        == []
+    )
 
 
 # ---------------------------------------------------------------- malformed
@@ -188,8 +217,13 @@ def test_a_route_shorter_than_its_fixed_part_is_malformed():
     assert caught.value.offset == 16
 
 
-near_routes = st.lists(st.tuples(st.sampled_from([1, 4, 5, 6, 9, 15]), st.binary(max_size=24)), max_size=5).map(
-    lambda row: uapi.rtmsg.pack(2, 0, 0, 0, 254, 0, 0, 1, 0) + b"".join(wire.attribute(type, value) for type, value in row)
+near_routes = st.lists(
+    st.tuples(st.sampled_from([1, 4, 5, 6, 9, 15]), st.binary(max_size=24)), max_size=5
+).map(
+    lambda row: (
+        uapi.rtmsg.pack(2, 0, 0, 0, 254, 0, 0, 1, 0)
+        + b"".join(wire.attribute(type, value) for type, value in row)
+    )
 )
 
 

@@ -29,7 +29,8 @@ def test_find_bytes():
         """
         u32=44 u16=18 u16=0x1 u32=1 u32=0   # RTM_GETLINK, REQUEST
         u8=0 00 u16=0 s32=0 u32=0 u32=0     # ifinfomsg
-        u16=9 u16=3 'eth0' 00 00 00 00      # IFLA_IFNAME, alone: a second name would make the kernel choose
+        # IFLA_IFNAME, alone: a second name would make the kernel choose
+        u16=9 u16=3 'eth0' 00 00 00 00
         """
     )
 
@@ -100,7 +101,7 @@ def test_set_up_bytes():
     assert build.sent(link.set_up(7, "tap0")) == build.native(
         """
         u32=32 u16=19 u16=0x5 u32=1 u32=0   # RTM_SETLINK, REQUEST | ACK
-        u8=0 00 u16=0 s32=7 u32=1 u32=1     # ifinfomsg: IFF_UP of IFF_UP, the other flags as they are
+        u8=0 00 u16=0 s32=7 u32=1 u32=1     # ifinfomsg: IFF_UP of IFF_UP, no other flag
         """
     )
 
@@ -147,10 +148,14 @@ def test_requests_say_what_they_do_to_what():
 
 
 def test_what_is_asked_by_a_request_of_one_link_ends_with_the_one_message():
-    assert [each.flags for each in (link.get(7, "tap0"), link.find("eth0"))] == [uapi.NLM_F_REQUEST] * 2
+    assert [each.flags for each in (link.get(7, "tap0"), link.find("eth0"))] == [
+        uapi.NLM_F_REQUEST
+    ] * 2
 
 
-@pytest.mark.parametrize("request_", [link.get(7, "a"), link.find("eth0"), link.dump("tun"), link.create_veth("a", "b")])
+@pytest.mark.parametrize(
+    "request_", [link.get(7, "a"), link.find("eth0"), link.dump("tun"), link.create_veth("a", "b")]
+)
 def test_the_attributes_of_a_request_begin_where_it_says(request_):
     assert request_.fixed == 16
     list(wire.attributes(request_.payload, request_.fixed, len(request_.payload)))
@@ -165,7 +170,8 @@ def captured(name):
     return found
 
 
-# By capture: carrier, how often it came on, operational state, UP, RUNNING, and of a TUN device the mode and its queues.
+# By capture: carrier, how often it came on, operational state, UP, RUNNING, and of a TUN device the
+# mode and its queues.
 LINKS = {
     "tap-fresh": (False, 0, "DOWN", True, False, (uapi.IFF_TAP, 0, 0)),
     "tap-held-up": (True, 1, "UP", True, True, (uapi.IFF_TAP, 0, 0)),
@@ -173,7 +179,8 @@ LINKS = {
     "tap-released-up": (False, 1, "DOWN", True, False, (uapi.IFF_TAP, 0, 0)),
     "tap-released-down": (False, 1, "DOWN", False, False, (uapi.IFF_TAP, 0, 0)),
     "tap-just-released": (False, 1, "UP", True, True, (uapi.IFF_TAP, 0, 0)),
-    "tap-just-attached": (True, None, "DOWN", True, False, (uapi.IFF_TAP, 0, 0)),  # the count depends on the tries
+    # the count depends on the tries
+    "tap-just-attached": (True, None, "DOWN", True, False, (uapi.IFF_TAP, 0, 0)),
     "tap-queues-attached": (True, 1, "UP", True, True, (uapi.IFF_TAP, 2, 0)),
     "tap-queues-half-detached": (True, 1, "UP", True, True, (uapi.IFF_TAP, 1, 1)),
     "tap-queues-detached": (True, 1, "UP", True, True, (uapi.IFF_TAP, 0, 2)),
@@ -200,7 +207,10 @@ def test_a_captured_link(name):
 
 
 @golden.needs_little_endian
-@pytest.mark.parametrize("name, kind", [("tap-fresh", "tun"), ("veth", "veth"), ("bridge", "bridge"), ("macvtap", "macvtap")])
+@pytest.mark.parametrize(
+    "name, kind",
+    [("tap-fresh", "tun"), ("veth", "veth"), ("bridge", "bridge"), ("macvtap", "macvtap")],
+)
 def test_a_captured_kind(name, kind):
     assert captured(name).kind == kind
 
@@ -210,26 +220,49 @@ def test_what_else_a_captured_link_tells():
     found = captured("tap-fresh")
     assert (found.mtu, found.group, len(found.address.split(":"))) == (1500, 0, 6)
     assert found.ifindex > 1
-    assert repr(found) == "Link(%d: 'tap0_urunc', kind='tun', flags=%#x)" % (found.ifindex, found.flags)
+    assert repr(found) == "Link(%d: 'tap0_urunc', kind='tun', flags=%#x)" % (
+        found.ifindex,
+        found.flags,
+    )
 
 
 @golden.needs_little_endian
 def test_captured_flags_are_named_as_ip_names_them():
-    assert link.flag_names(captured("tap-held-up").flags) == ("BROADCAST", "MULTICAST", "UP", "RUNNING", "LOWER_UP")
+    assert link.flag_names(captured("tap-held-up").flags) == (
+        "BROADCAST",
+        "MULTICAST",
+        "UP",
+        "RUNNING",
+        "LOWER_UP",
+    )
     assert link.flag_names(captured("tap-released-down").flags) == ("BROADCAST", "MULTICAST")
 
 
 @golden.needs_little_endian
 def test_a_captured_dump_of_all_links():
     (reply,) = golden.play("links-all", link.dump())
-    assert [found.kind for found in link.links(reply.answer())] == [None, "veth", "veth", "tun", "tun", "tun", "tun"]
-    assert not any(message.flags & uapi.NLM_F_DUMP_FILTERED for message in build.named(reply.messages))
+    assert [found.kind for found in link.links(reply.answer())] == [
+        None,
+        "veth",
+        "veth",
+        "tun",
+        "tun",
+        "tun",
+        "tun",
+    ]
+    assert not any(
+        message.flags & uapi.NLM_F_DUMP_FILTERED for message in build.named(reply.messages)
+    )
 
 
 @golden.needs_little_endian
 def test_a_captured_dump_that_the_kernel_filtered():
     (reply,) = golden.play("links-tun", link.dump("tun"))
-    assert [found.ifname for found in link.links(reply.answer())] == ["tap0_urunc", "tap1_urunc", "tun0"]
+    assert [found.ifname for found in link.links(reply.answer())] == [
+        "tap0_urunc",
+        "tap1_urunc",
+        "tun0",
+    ]
     assert all(message.flags & uapi.NLM_F_DUMP_FILTERED for message in build.named(reply.messages))
 
 
@@ -246,7 +279,12 @@ def test_what_is_absent_is_none():
     found = build.as_link(uapi.ifinfomsg.pack(0, 0, 3, 1, 0))
     assert (found.ifindex, found.flags, found.ifname) == (3, 1, "")
     assert (found.address, found.mtu, found.group, found.operstate) == (None, None, None, None)
-    assert (found.carrier, found.carrier_up_count, found.kind, found.tun()) == (None, None, None, None)
+    assert (found.carrier, found.carrier_up_count, found.kind, found.tun()) == (
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 def test_only_the_kind_tun_has_the_facts_of_a_tun():
@@ -284,7 +322,9 @@ def test_flags_are_told_alike_each_time_and_no_more_of_it_is_kept_than_links_hav
     assert len(link._flag_names) <= link._MOST_FLAGS
 
 
-@pytest.mark.parametrize("state, name", [(0, "UNKNOWN"), (2, "DOWN"), (6, "UP"), (7, "0x7"), (255, "0xff"), (None, None)])
+@pytest.mark.parametrize(
+    "state, name", [(0, "UNKNOWN"), (2, "DOWN"), (6, "UP"), (7, "0x7"), (255, "0xff"), (None, None)]
+)
 def test_operational_states_are_named_as_ip_names_them(state, name):
     assert link.operstate_name(state) == name
 
@@ -295,7 +335,11 @@ def test_a_link_layer_address_is_told_in_hex():
 
 
 def test_links_are_picked_from_among_other_messages():
-    row = [(uapi.NLMSG_DONE, bytes(4)), (uapi.RTM_NEWLINK, build.link_payload()), (uapi.RTM_DELLINK, b"")]
+    row = [
+        (uapi.NLMSG_DONE, bytes(4)),
+        (uapi.RTM_NEWLINK, build.link_payload()),
+        (uapi.RTM_DELLINK, b""),
+    ]
     datagram = b"".join(wire.message(type, 0, 1, payload) for type, payload in row)
     assert [found.ifname for found in link.links(wire.messages(datagram))] == ["tap0_urunc"]
 
@@ -314,7 +358,10 @@ def test_only_is_the_one_link_of_a_reply():
 def test_only_refuses_none_and_several(count):
     with pytest.raises(Malformed) as caught:
         link.only(reply_of(count))
-    assert str(caught.value) == "parse netlink message: %d links where one was asked for, at offset 0" % count
+    assert (
+        str(caught.value)
+        == "parse netlink message: %d links where one was asked for, at offset 0" % count
+    )
 
 
 def test_only_raises_the_refusal():
@@ -327,18 +374,24 @@ def test_only_raises_the_refusal():
 # ---------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("name", ["eth0", "tap0_urunc", "X", "a" * 15, "\u00e9" * 7, "tap\udcff", "*", "-x", "..."])
+@pytest.mark.parametrize(
+    "name", ["eth0", "tap0_urunc", "X", "a" * 15, "\u00e9" * 7, "tap\udcff", "*", "-x", "..."]
+)
 def test_what_a_link_can_be_called(name):
     link.check_name(name)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a" * 16, "\u00e9" * 8, "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a" * 16, "\u00e9" * 8, "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0b"]
+)
 def test_what_a_link_cannot_be_called(name):
     with pytest.raises(Invalid) as caught:
         link.check_name(name)
     size = len(name.encode("utf-8"))
     too_long = "an interface name has at most 15 bytes, this one has %d" % size
-    assert caught.value.message == (too_long if size > 15 else "this cannot be the name of an interface")
+    assert caught.value.message == (
+        too_long if size > 15 else "this cannot be the name of an interface"
+    )
     assert (caught.value.step, caught.value.object) == ("check name", name)
 
 
@@ -373,7 +426,16 @@ def test_an_attribute_too_short_for_its_type_is_malformed_when_it_is_read(type, 
 
 def read_all(found):
     """Read every fact of a link."""
-    for name in ("ifname", "address", "mtu", "group", "operstate", "carrier", "carrier_up_count", "kind"):
+    for name in (
+        "ifname",
+        "address",
+        "mtu",
+        "group",
+        "operstate",
+        "carrier",
+        "carrier_up_count",
+        "kind",
+    ):
         getattr(found, name)
     found.tun()
     link.operstate_name(found.operstate)
@@ -381,9 +443,10 @@ def read_all(found):
     repr(found)
 
 
-near_links = st.lists(st.tuples(st.sampled_from([1, 3, 4, 16, 18, 27, 33, 47, 99]), st.binary(max_size=24)), max_size=6).map(
-    lambda row: bytes(16) + b"".join(wire.attribute(type, value) for type, value in row)
-)
+near_links = st.lists(
+    st.tuples(st.sampled_from([1, 3, 4, 16, 18, 27, 33, 47, 99]), st.binary(max_size=24)),
+    max_size=6,
+).map(lambda row: bytes(16) + b"".join(wire.attribute(type, value) for type, value in row))
 
 
 @build.patient

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line in real processes, on namespaces of the test's own: exit status, JSON, names, streams, system calls."""
+"""The command line in real processes, on namespaces of the test's own.
+
+Exit status, JSON, names, streams, system calls.
+"""
 
 import itertools
 import json
@@ -26,7 +29,10 @@ TC_OF_ONE_ORPHAN = [
 
 
 def in_json(*arguments, **options):
-    """Run a command line with --json; return its exit status and the one document that it printed."""
+    """Run a command line with --json.
+
+    Return its exit status and the one document that it printed.
+    """
     done = nlraw(*arguments, "--json", **options)
     assert done.out.endswith("\n") and done.out.count("\n") == 1
     return done.status, json.loads(done.out)
@@ -41,7 +47,11 @@ def inside(pod):
 
 
 def test_nothing_to_do_is_0(pod):
-    assert nlraw("cleanup", "-n", pod.path) == (0, "%s: clean, nothing to remove (uplink eth0)\n" % pod.path, "")
+    assert nlraw("cleanup", "-n", pod.path) == (
+        0,
+        "%s: clean, nothing to remove (uplink eth0)\n" % pod.path,
+        "",
+    )
 
 
 def test_an_orphan_removed_is_0(pod):
@@ -59,8 +69,14 @@ def test_a_tap_in_use_is_3_and_nothing_is_changed(pod, arguments):
     pod.hold()
     before = pod.state()
     status, out, err = nlraw(*arguments, "-n", pod.path)
-    assert (status, out.splitlines()[0]) == (3, "%s: in use, nothing to be changed (uplink eth0)" % pod.path)
-    assert err == "nlraw: %s: clean up tap0_urunc: in use (carrier on), nothing was changed\n" % pod.path
+    assert (status, out.splitlines()[0]) == (
+        3,
+        "%s: in use, nothing to be changed (uplink eth0)" % pod.path,
+    )
+    assert (
+        err
+        == "nlraw: %s: clean up tap0_urunc: in use (carrier on), nothing was changed\n" % pod.path
+    )
     assert pod.state() == before
 
 
@@ -103,13 +119,25 @@ def test_no_uplink_is_0_and_the_taps_are_listed(pod, command):
         ("4194305", "open namespace", "ENOENT"),  # above the highest PID
         ("", "open namespace", None),
     ],
-    ids=["no such name", "no such path", "a file", "a directory", "a mount namespace", "no such process", "empty"],
+    ids=[
+        "no such name",
+        "no such path",
+        "a file",
+        "a directory",
+        "a mount namespace",
+        "no such process",
+        "empty",
+    ],
 )
 def test_a_bad_namespace_is_1_and_its_report_is_printed(command, netns, step, name):
     status, told = in_json(command, "-n", netns)
     assert (status, told["outcome"], told["taps"], told["tc_removed"]) == (1, "failed", [], [])
     assert list(told["error"]) == ["step", "object", "errno", "message"]
-    assert (told["error"]["step"], told["error"]["object"], told["error"]["errno"]) == (step, told["netns"], name)
+    assert (told["error"]["step"], told["error"]["object"], told["error"]["errno"]) == (
+        step,
+        told["netns"],
+        name,
+    )
 
 
 def test_a_bad_namespace_is_told_on_both_streams(pod):
@@ -148,7 +176,9 @@ def test_one_that_failed_outweighs_one_in_use_and_stops_none(make_pod):
     used.add_tap()
     used.hold()
     orphaned.add_orphan()
-    status, told = in_json("cleanup", "-n", "nlraw-test-nowhere", "-n", used.path, "-n", orphaned.path)
+    status, told = in_json(
+        "cleanup", "-n", "nlraw-test-nowhere", "-n", used.path, "-n", orphaned.path
+    )
     assert (status, [one["outcome"] for one in told]) == (1, ["failed", "in-use", "cleaned"])
     assert pods.TAP not in orphaned.links()
 
@@ -181,7 +211,8 @@ def test_a_namespace_that_may_not_be_entered_is_1_and_names_the_capability(pod):
 
 def test_json_of_a_cleanup(pod):
     ifindex = pod.add_orphan()
-    wait_for(lambda: pod.links()[pods.TAP]["operstate"] == "DOWN")  # it lags the carrier, and so does RUNNING
+    # it lags the carrier, and so does RUNNING
+    wait_for(lambda: pod.links()[pods.TAP]["operstate"] == "DOWN")
     status, told = in_json("cleanup", "-n", pod.path)
     assert status == 0
     assert told == {
@@ -204,7 +235,10 @@ def test_json_of_a_cleanup(pod):
         "error": None,
     }
     assert list(told) == ["netns", "uplink", "outcome", "taps", "tc_removed", "error"]
-    assert list(told["taps"][0]) == "ifname ifindex verdict fresh carrier operstate flags deleted".split()
+    assert (
+        list(told["taps"][0])
+        == "ifname ifindex verdict fresh carrier operstate flags deleted".split()
+    )
 
 
 def test_json_of_a_tap_in_use_has_the_error(pod):
@@ -213,22 +247,40 @@ def test_json_of_a_tap_in_use_has_the_error(pod):
     status, told = in_json("cleanup", "-n", pod.path)
     assert (status, told["outcome"], told["tc_removed"]) == (3, "in-use", [])
     (tap,) = told["taps"]
-    assert (tap["verdict"], tap["fresh"], tap["carrier"], tap["deleted"]) == ("in-use", False, True, False)
+    assert (tap["verdict"], tap["fresh"], tap["carrier"], tap["deleted"]) == (
+        "in-use",
+        False,
+        True,
+        False,
+    )
     reason = "in use (carrier on), nothing was changed"
-    assert list(told["error"].items()) == [("step", "clean up"), ("object", pods.TAP), ("errno", None), ("message", reason)]
+    assert list(told["error"].items()) == [
+        ("step", "clean up"),
+        ("object", pods.TAP),
+        ("errno", None),
+        ("message", reason),
+    ]
 
 
 def test_a_scan_of_a_tap_in_use_has_the_outcome_of_a_cleanup_and_no_error(pod):
     pod.add_tap()
     pod.hold()
-    assert in_json("scan", "-n", pod.path) == (0, dict(in_json("cleanup", "-n", pod.path)[1], error=None))
+    assert in_json("scan", "-n", pod.path) == (
+        0,
+        dict(in_json("cleanup", "-n", pod.path)[1], error=None),
+    )
 
 
 def test_a_dead_redirect_alone_would_be_cleaned(pod):
     pod.add_orphan()
     pod.ip("link", "del", pods.TAP)
     status, told = in_json("scan", "-n", pod.path)
-    assert (status, told["outcome"], told["taps"], told["tc_removed"]) == (0, "would-clean", [], TC_OF_ONE_ORPHAN[:2])
+    assert (status, told["outcome"], told["taps"], told["tc_removed"]) == (
+        0,
+        "would-clean",
+        [],
+        TC_OF_ONE_ORPHAN[:2],
+    )
 
 
 def test_flags_and_state_are_those_of_iproute2(pod):
@@ -237,7 +289,8 @@ def test_flags_and_state_are_those_of_iproute2(pod):
     pod.ip("link", "show", pods.TAP)
     shown = pod.links()[pods.TAP]
     (tap,) = in_json("scan", "-n", pod.path)[1]["taps"]
-    assert [flag for flag in tap["flags"] if flag != "RUNNING"] == shown["flags"]  # iproute2 leaves RUNNING out
+    # iproute2 leaves RUNNING out
+    assert [flag for flag in tap["flags"] if flag != "RUNNING"] == shown["flags"]
     assert (tap["operstate"], tap["ifindex"]) == (shown["operstate"], shown["ifindex"])
 
 
@@ -249,7 +302,10 @@ def test_a_namespace_is_told_by_its_path_or_as_the_current_one(pod):
         "/proc/%d/ns/net" % child.pid: ["-n", str(child.pid)],
     }
     for path, arguments in paths.items():
-        assert in_json("scan", *arguments) == (0, dict(in_json("scan", "-n", pod.path)[1], netns=path))
+        assert in_json("scan", *arguments) == (
+            0,
+            dict(in_json("scan", "-n", pod.path)[1], netns=path),
+        )
     assert in_json("scan", argv=inside(pod))[1]["netns"] == "current"
 
 
@@ -282,7 +338,13 @@ NAMES = {
     b"tap$(id)_urunc": "tap$(id)_urunc",
     b"tap-15byt_urunc": "tap-15byt_urunc",
 }
-BARE = {"LC_ALL": "C", "LANG": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+BARE = {
+    "LC_ALL": "C",
+    "LANG": "C",
+    "PYTHONIOENCODING": "ascii",
+    "PYTHONUTF8": "0",
+    "PYTHONCOERCECLOCALE": "0",
+}
 
 
 def add_taps(pod, names):
@@ -303,7 +365,8 @@ def test_no_name_reaches_a_terminal_unescaped(pod, env):
     assert (status, err) == (0, "")
     assert is_plain(out)
     for shown in NAMES.values():
-        assert len(re.findall(r"^  %s  " % re.escape(shown), out, re.MULTILINE)) == 2  # the TAP, and its qdisc
+        # the TAP, and its qdisc
+        assert len(re.findall(r"^  %s  " % re.escape(shown), out, re.MULTILINE)) == 2
     assert set(pod.links()) == {"lo", "eth0", "peer0"}
 
 
@@ -322,10 +385,16 @@ def test_no_name_reaches_a_terminal_unescaped_in_an_error(pod):
     status, out, err = nlraw("cleanup", "-n", pod.path)
     assert status == 3
     assert is_plain(out) and is_plain(err)
-    assert err == "nlraw: %s: clean up tap\\x1b[31m_urunc: in use (carrier on), nothing was changed\n" % pod.path
+    assert (
+        err
+        == "nlraw: %s: clean up tap\\x1b[31m_urunc: in use (carrier on), nothing was changed\n"
+        % pod.path
+    )
 
 
-@pytest.mark.parametrize("netns", [b"a\x1b[31mb\xff", b"/a\x1b[31mb\xff", b"/proc/self/ns/../ns/mnt\x1b[31m"])
+@pytest.mark.parametrize(
+    "netns", [b"a\x1b[31mb\xff", b"/a\x1b[31mb\xff", b"/proc/self/ns/../ns/mnt\x1b[31m"]
+)
 def test_no_path_reaches_a_terminal_unescaped(netns):
     status, out, err = nlraw("scan", "-n", netns)
     assert status == 1
@@ -337,7 +406,9 @@ def test_no_path_reaches_a_terminal_unescaped(netns):
 def test_a_pattern_and_an_uplink_may_have_any_bytes(pod, env):
     add_taps(pod, NAMES)
     pod.ip("link", "add", os.fsdecode(b"up\xff\xc3\xbc\x1b"), "type", "bridge")
-    status, told = in_json("cleanup", "-n", pod.path, "-m", b"tap\xff*", "-u", b"up\xff\xc3\xbc\x1b", env=env)
+    status, told = in_json(
+        "cleanup", "-n", pod.path, "-m", b"tap\xff*", "-u", b"up\xff\xc3\xbc\x1b", env=env
+    )
     assert (status, told["outcome"], told["uplink"]) == (0, "cleaned", "up\udcff\u00fc\x1b")
     assert [tap["ifname"] for tap in told["taps"]] == ["tap\udcff\udc9b_urunc"]
 
@@ -349,7 +420,10 @@ def test_what_is_no_ascii_is_shown_as_its_bytes_in_any_locale(pod, env):
 
 
 def test_json_holds_the_same_path_in_any_locale():
-    told = [in_json("scan", "-n", "/\u00fc".encode("utf-8"), env=env)[1] for env in ({"LC_ALL": "C.UTF-8"}, BARE)]
+    told = [
+        in_json("scan", "-n", "/\u00fc".encode("utf-8"), env=env)[1]
+        for env in ({"LC_ALL": "C.UTF-8"}, BARE)
+    ]
     assert told[0]["netns"] == told[1]["netns"] == "/\u00fc"
 
 
@@ -357,7 +431,9 @@ def test_json_holds_the_same_path_in_any_locale():
 
 
 @pytest.mark.parametrize(
-    "streams, reason", [(">&-", "stdout is closed"), (">/dev/full", "No space left on device")], ids=["closed", "full"]
+    "streams, reason",
+    [(">&-", "stdout is closed"), (">/dev/full", "No space left on device")],
+    ids=["closed", "full"],
 )
 @pytest.mark.parametrize("form", [[], ["-j"]], ids=["text", "JSON"])
 def test_a_result_that_cannot_be_written_is_1_but_the_work_is_done(pod, streams, reason, form):
@@ -460,7 +536,8 @@ def test_ctrl_c_is_130_without_a_word_and_changes_nothing(pod):
             env=environment(),
             cwd="/",
         )
-        wait_for(lambda: len(os.listdir("/proc/%d/task" % process.pid)) == 2)  # the second thread waits inside the namespace
+        # the second thread waits inside the namespace
+        wait_for(lambda: len(os.listdir("/proc/%d/task" % process.pid)) == 2)
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=PATIENCE) == (b"", b"")
     assert process.returncode == 130
@@ -486,7 +563,13 @@ def strace(tmp_path):
     def strace(*argv):
         log = str(tmp_path / "strace.log")
         watched = ["strace", "-f", "-s", "65536", "-e", "trace=file,network", "-o", log]
-        done = subprocess.run(watched + list(argv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd="/")
+        done = subprocess.run(
+            watched + list(argv),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            cwd="/",
+        )
         with open(log, errors="replace") as file:
             lines = file.read().splitlines()
         if not lines:
@@ -498,8 +581,16 @@ def strace(tmp_path):
 
 
 def below_proc(lines):
-    """The paths below /proc that were opened, looked at or read as links; a PyPy finds its own stack in its own maps."""
-    return {path for line in lines for path in re.findall(r'"(/proc/[^"]*)"', line) if not path.endswith("/maps")}
+    """The paths below /proc that were opened, looked at or read as links.
+
+    A PyPy finds its own stack in its own maps.
+    """
+    return {
+        path
+        for line in lines
+        for path in re.findall(r'"(/proc/[^"]*)"', line)
+        if not path.endswith("/maps")
+    }
 
 
 def test_no_other_process_is_looked_at_and_no_tun_is_opened(pod, strace):
@@ -513,7 +604,10 @@ def test_no_other_process_is_looked_at_and_no_tun_is_opened(pod, strace):
 
 
 def deletions(lines):
-    """The deletions in each datagram that has any, in their order. An older strace gives numbers for names."""
+    """The deletions in each datagram that has any, in their order.
+
+    An older strace gives numbers for names.
+    """
     names = {"0x11": "RTM_DELLINK", "0x25": "RTM_DELQDISC", "0x2d": "RTM_DELTFILTER"}
     found = []
     for line in lines:
@@ -529,7 +623,13 @@ def test_all_changes_go_in_one_datagram_the_filters_first_and_the_links_last(pod
     (sent,) = deletions(strace(*MODULE, "cleanup", "-n", pod.path))
     assert sent.count("RTM_DELLINK") == 2
     groups = [type for type, _ in itertools.groupby(sent)]
-    assert groups == ["RTM_DELTFILTER", "RTM_DELQDISC", "RTM_DELLINK", "RTM_DELQDISC", "RTM_DELLINK"]
+    assert groups == [
+        "RTM_DELTFILTER",
+        "RTM_DELQDISC",
+        "RTM_DELLINK",
+        "RTM_DELQDISC",
+        "RTM_DELLINK",
+    ]
     assert not {"tap0_urunc", "tap1_urunc"} & set(pod.links())
 
 
@@ -544,7 +644,10 @@ def test_a_look_sends_no_change(pod, strace, arguments):
 # As an installer writes it for the entry point of the console script.
 CONSOLE_SCRIPT = "import sys; from nlraw.cli import program; sys.exit(program())"
 # What -m does, where -I keeps PYTHONPATH out.
-AS_MODULE = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('nlraw', None, '__main__', True)"
+AS_MODULE = (
+    "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "runpy.run_module('nlraw', None, '__main__', True)"
+)
 
 
 @pytest.mark.parametrize(
@@ -553,7 +656,20 @@ AS_MODULE = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_m
         MODULE,
         (sys.executable, "-c", CONSOLE_SCRIPT),
         (sys.executable, "-I", "-S", "-c", AS_MODULE, ROOT),
-        (sys.executable, "-I", "-S", "-OO", "-bb", "-W", "error", "-X", "dev", "-c", AS_MODULE, ROOT),
+        (
+            sys.executable,
+            "-I",
+            "-S",
+            "-OO",
+            "-bb",
+            "-W",
+            "error",
+            "-X",
+            "dev",
+            "-c",
+            AS_MODULE,
+            ROOT,
+        ),
     ],
     ids=["module", "console script", "isolated", "strict"],
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packets go the way that setup makes: from a node through veth, redirect and TAP to who holds the TAP, and back."""
+"""Packets go the way that setup makes, both ways: node, veth, redirect, TAP and its holder."""
 
 import json
 import os
@@ -27,7 +27,10 @@ def node(make_pod):
 
 @pytest.fixture
 def pod(make_pod, node):
-    """A pod behind a veth pair whose other end is in the node; the node asks by ARP, and its own TTL is known."""
+    """A pod behind a veth pair whose other end is in the node.
+
+    The node asks by ARP, and its own TTL is known.
+    """
     pod = make_pod(node=node)
     pod.sysctl("net/ipv4/ip_default_ttl", POD_TTL)
     node.ip("neighbour", "flush", "dev", "peer0", "nud", "permanent")
@@ -40,7 +43,9 @@ def enter(pod):
 
 def boot(pod, made, ttl=GUEST_TTL, *target):
     """Attach a stand-in for a guest that has the pod's MAC and address."""
-    return pod.child(STAND_IN, made.tap.ifname, made.uplink.address, made.uplink.local, str(ttl), *target)
+    return pod.child(
+        STAND_IN, made.tap.ifname, made.uplink.address, made.uplink.local, str(ttl), *target
+    )
 
 
 @pytest.fixture
@@ -50,7 +55,10 @@ def pinger(node, tmp_path):
 
 
 def sent(pinger, count):
-    """Wait until so many more pings are sent; return them. A slow machine takes its time to begin."""
+    """Wait until so many more pings are sent; return them.
+
+    A slow machine takes its time to begin.
+    """
     first = len(pinger.pings()) + 1  # one may be under way
     deadline = time.monotonic() + 20
     while len(pinger.pings()) < first + count:
@@ -103,7 +111,10 @@ def echo(size):
         raw.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
         body = os.urandom(size)
         head = standin.ICMP.pack(standin.ECHO, 0, 0, 9, 9)
-        raw.sendto(standin.ICMP.pack(standin.ECHO, 0, standin.checksum(head + body), 9, 9) + body, (pods.POD_ADDRESS, 0))
+        raw.sendto(
+            standin.ICMP.pack(standin.ECHO, 0, standin.checksum(head + body), 9, 9) + body,
+            (pods.POD_ADDRESS, 0),
+        )
         while True:
             packet = raw.recv(65536)
             if packet[8] == GUEST_TTL and packet[28:] == body:
@@ -148,7 +159,10 @@ def test_a_dead_redirect_swallows_everything_until_setup_replaces_it(pod, pinger
 @pytest.mark.parametrize("qdisc", ["ingress", "clsact"])
 def test_packets_pass_through_a_foreign_qdisc_with_a_filter_that_lets_them(pod, pinger, qdisc):
     pod.tc("qdisc", "add", "dev", "eth0", qdisc)
-    pod.tc(*"filter add dev eth0 ingress pref 7 protocol ip u32 match ip dport 22 0xffff flowid 1:7".split())
+    pod.tc(
+        *"filter add dev eth0 ingress pref 7 protocol ip u32 match ip dport 22 0xffff flowid "
+        "1:7".split()
+    )
     boot(pod, nlraw.setup(netns=pod.path))
     pinger.wait_for(GUEST_TTL, seconds=5)
 
@@ -156,9 +170,14 @@ def test_packets_pass_through_a_foreign_qdisc_with_a_filter_that_lets_them(pod, 
 def test_a_filter_ahead_takes_its_packets_before_the_redirect_sees_them(pod, node, pinger):
     pinger.wait_for(POD_TTL, seconds=5)
     mac = node.links()["peer0"]["address"]  # the guest gets the answer to what the pod asks by ARP
-    pod.ip("neighbour", "replace", pods.NODE_ADDRESS, "lladdr", mac, "dev", "eth0", "nud", "permanent")
+    pod.ip(
+        "neighbour", "replace", pods.NODE_ADDRESS, "lladdr", mac, "dev", "eth0", "nud", "permanent"
+    )
     pod.tc("qdisc", "add", "dev", "eth0", "clsact")
-    pod.tc(*"filter add dev eth0 ingress pref 7 protocol ip u32 match ip protocol 1 0xff flowid 1:7".split())
+    pod.tc(
+        *"filter add dev eth0 ingress pref 7 protocol ip u32 match ip protocol 1 0xff flowid "
+        "1:7".split()
+    )
     made = nlraw.setup(netns=pod.path)
     boot(pod, made)
     first = sent(pinger, 20)[0].sequence

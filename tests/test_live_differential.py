@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What nlraw reads is what `ip`, `tc`, sysfs and pyroute2 read, field by field.
 
-The pods are made by chance with fixed seeds: links of all kinds with all sorts of settings, held and not; qdiscs, shared blocks,
-filters in chains and priorities, alive and dead; addresses and routes. What nlraw builds is compared in test_peer_requests.py.
+The pods are made by chance with fixed seeds: links of all kinds with all sorts of settings, held
+and not; qdiscs, shared blocks, filters in chains and priorities, alive and dead; addresses and
+routes. What nlraw builds is compared in test_peer_requests.py.
 """
 
 import json
@@ -32,12 +33,25 @@ LINKS = {
     "veth": "link add %s type veth peer name %.11s_far",
 }
 ROOTS = ("root handle 1: htb default 1", "root handle 7: tbf rate 1mbit burst 10k latency 50ms")
-BPF = "bpf bytecode 1,6\u00a00\u00a00\u00a01"  # its blanks are no blanks until it is split into words
+# its blanks are no blanks until it is split into words
+BPF = "bpf bytecode 1,6\u00a00\u00a00\u00a01"
 PROTOCOLS = {"all": uapi.ETH_P_ALL, "ip": 0x0800, "arp": 0x0806}
 ITS_OWN = ("NO-CARRIER", "M-DOWN")
-EACTIONS = {("egress", "redirect"): 1, ("egress", "mirror"): 2, ("ingress", "redirect"): 3, ("ingress", "mirror"): 4}
+EACTIONS = {
+    ("egress", "redirect"): 1,
+    ("egress", "mirror"): 2,
+    ("ingress", "redirect"): 3,
+    ("ingress", "mirror"): 4,
+}
 CONTROLS = {"stolen": 4, "pipe": 3}
-MATCHES = ("ip dport 22 0xffff", "u32 0 0", "u32 0 0", "u32 0x0a000000 0xff000000 at 16", "u32 0 0 at 12")  # the first is of IP
+# the first is of IP
+MATCHES = (
+    "ip dport 22 0xffff",
+    "u32 0 0",
+    "u32 0 0",
+    "u32 0x0a000000 0xff000000 at 16",
+    "u32 0 0 at 12",
+)
 
 
 # ---------------------------------------------------------------- pods made by chance
@@ -49,12 +63,20 @@ class Maker:
     def __init__(self, pod, seed):
         self.pod = pod
         self.chance = random.Random(seed)
-        self.kinds = [kind for kind in sorted(LINKS) if self.can("link del probe0", self.add_link, "probe0", kind)]
-        self.roots = [root for root in ROOTS if self.can("", self.tc, "qdisc replace dev lo " + root)]
+        self.kinds = [
+            kind
+            for kind in sorted(LINKS)
+            if self.can("link del probe0", self.add_link, "probe0", kind)
+        ]
+        self.roots = [
+            root for root in ROOTS if self.can("", self.tc, "qdisc replace dev lo " + root)
+        ]
         if self.roots:
             self.tc("qdisc del dev lo root")
         self.tc("qdisc add dev lo ingress")
-        self.hows = ["u32"] * 3 + ["bpf"] * self.can("", self.tc, "filter add dev lo ingress prio 1 " + BPF)
+        self.hows = ["u32"] * 3 + ["bpf"] * self.can(
+            "", self.tc, "filter add dev lo ingress prio 1 " + BPF
+        )
         self.tc("qdisc del dev lo ingress")
 
     def can(self, undo, do, *arguments):
@@ -86,17 +108,26 @@ class Maker:
 
     def set(self, name, kind):
         chance = self.chance
-        settings = ["mtu %d" % chance.choice((1280, 1400, 1450, 1500)), "group %d" % chance.choice((0, 77, 2**31 - 1))]
-        settings += chance.sample(["up", "promisc on", "allmulticast on", "multicast off", "arp off", "up"], 3)
+        settings = [
+            "mtu %d" % chance.choice((1280, 1400, 1450, 1500)),
+            "group %d" % chance.choice((0, 77, 2**31 - 1)),
+        ]
+        settings += chance.sample(
+            ["up", "promisc on", "allmulticast on", "multicast off", "arp off", "up"], 3
+        )
         if kind in ("tap", "bridge", "veth") and chance.randrange(2):
-            settings.append("address 02:00:00:%02x:%02x:%02x" % tuple(chance.randrange(256) for _ in range(3)))
+            settings.append(
+                "address 02:00:00:%02x:%02x:%02x" % tuple(chance.randrange(256) for _ in range(3))
+            )
         self.pod.batch(*["link set dev %s %s" % (name, setting) for setting in settings])
         if chance.randrange(3) == 0:
             self.pod.batch("link property add dev %s altname other_name_of_%s" % (name, name))
 
     def hold(self, name, multi_queue):
         holder = self.pod.hold(name, multi_queue=multi_queue)
-        ends = [holder.kill, holder.release, holder.carrier_off, lambda: None] + [holder.detach] * (2 * multi_queue)
+        ends = [holder.kill, holder.release, holder.carrier_off, lambda: None] + [holder.detach] * (
+            2 * multi_queue
+        )
         self.chance.choice(ends)()
 
     def add_tc(self, dev):
@@ -105,16 +136,32 @@ class Maker:
         if root is not None:
             self.tc("qdisc add dev %s %s" % (dev, root))
             if "htb" in root:  # without an action, for a class
-                self.tc("filter add dev %s parent 1: protocol ip prio 3 u32 match ip dport 22 0xffff flowid 1:1" % dev)
+                self.tc(
+                    "filter add dev %s parent 1: protocol ip prio 3 u32 match ip dport 22 0xffff "
+                    "flowid 1:1" % dev
+                )
         hook = chance.choice(
-            (None, "ingress", "ingress", "clsact", "clsact", "ingress_block 7 ingress", "ingress_block 7 egress_block 8 clsact")
+            (
+                None,
+                "ingress",
+                "ingress",
+                "clsact",
+                "clsact",
+                "ingress_block 7 ingress",
+                "ingress_block 7 egress_block 8 clsact",
+            )
         )
         if hook is None:
             return
         self.tc("qdisc add dev %s %s" % (dev, hook))
         sides = {"ingress": ["ingress"], "clsact": ["ingress", "egress"]}.get(hook, [])
         for number in range(chance.randrange(5) if sides else 0):
-            place = (dev, chance.choice(sides), 10 * number + chance.randrange(1, 9), chance.choice((0, 0, 3)))
+            place = (
+                dev,
+                chance.choice(sides),
+                10 * number + chance.randrange(1, 9),
+                chance.choice((0, 0, 3)),
+            )
             self.tc("filter add dev %s %s prio %d chain %d " % place + self.any_filter())
 
     def any_filter(self):
@@ -125,7 +172,9 @@ class Maker:
             how = "u32 match " + chance.choice(MATCHES[protocol != "ip" :])
         targets = NAMES + ["eth0", "peer0", "gone0", "gone0"]
         redirect = ("egress", "redirect", chance.choice(targets))
-        mirred = chance.choice([redirect] * 3 + [("ingress", "redirect", "eth0"), ("egress", "mirror", "peer0")])
+        mirred = chance.choice(
+            [redirect] * 3 + [("ingress", "redirect", "eth0"), ("egress", "mirror", "peer0")]
+        )
         return "protocol %s %s action mirred %s %s dev %s" % ((protocol, how) + mirred)
 
 
@@ -207,13 +256,17 @@ def u32_handle(text):
 
 
 def sysfs(pod):
-    """Of each link what /sys/class/net says of its carrier; nothing of the carrier itself while the link is down."""
+    """Of each link what /sys/class/net says of its carrier.
+
+    Nothing of the carrier itself while the link is down.
+    """
     program = (
         "import os, sys, json\n"
         "def read(name, file):\n"
         "    try: return int(open('/sys/class/net/%s/%s' % (name, file)).read(), 0)\n"
         "    except OSError: return None\n"
-        "print(json.dumps([[name] + [read(name, file) for file in sys.argv[1:]] for name in os.listdir('/sys/class/net')]))"
+        "print(json.dumps([[name] + [read(name, file) for file in sys.argv[1:]] for name in "
+        "os.listdir('/sys/class/net')]))"
     )
     files = ("ifindex", "carrier", "carrier_up_count", "mtu", "netdev_group")
     told = pods.run("ip", "netns", "exec", pod.name, pods.sys.executable, "-c", program, *files)
@@ -237,12 +290,18 @@ def test_links_are_those_that_ip_and_sysfs_read(crowd):
         info = told.get("linkinfo", {})
         assert found.ifindex == told["ifindex"] == files[name]["ifindex"]
         assert found.mtu == told["mtu"] == files[name]["mtu"]
-        assert found.group == (0 if told["group"] == "default" else int(told["group"])) == files[name]["netdev_group"]
+        assert (
+            found.group
+            == (0 if told["group"] == "default" else int(told["group"]))
+            == files[name]["netdev_group"]
+        )
         assert found.address == told.get("address")
         assert found.kind == info.get("info_kind")
         # iproute2 leaves RUNNING out and has two of its own, one of which says that it is missing
         flags = link.flag_names(found.flags)
-        assert [flag for flag in flags if flag != "RUNNING"] == [flag for flag in told["flags"] if flag not in ITS_OWN]
+        assert [flag for flag in flags if flag != "RUNNING"] == [
+            flag for flag in told["flags"] if flag not in ITS_OWN
+        ]
         assert ("RUNNING" in flags) == ("UP" in told["flags"] and "NO-CARRIER" not in told["flags"])
         assert link.operstate_name(found.operstate) == told["operstate"]
         assert found.carrier_up_count == files[name]["carrier_up_count"]
@@ -252,7 +311,10 @@ def test_links_are_those_that_ip_and_sysfs_read(crowd):
         if tun is not None:
             data = info["info_data"]
             assert {uapi.IFF_TUN: "tun", uapi.IFF_TAP: "tap"}[tun.type] == data["type"]
-            assert (tun.queues, tun.disabled_queues) == (data.get("numqueues", 0), data.get("numdisabled", 0))
+            assert (tun.queues, tun.disabled_queues) == (
+                data.get("numqueues", 0),
+                data.get("numdisabled", 0),
+            )
 
 
 @pytest.mark.slow
@@ -260,15 +322,32 @@ def test_a_link_read_by_itself_is_the_one_in_the_list(crowd):
     for name, listed in read_links(crowd).items():
         for request in (link.get(listed.ifindex, name), link.find(name)):
             (alone,) = link.links(asked(crowd, request)[0])
-            facts = ("ifindex", "flags", "ifname", "address", "mtu", "group", "operstate", "carrier", "carrier_up_count", "kind")
-            assert [getattr(alone, fact) for fact in facts] == [getattr(listed, fact) for fact in facts]
+            facts = (
+                "ifindex",
+                "flags",
+                "ifname",
+                "address",
+                "mtu",
+                "group",
+                "operstate",
+                "carrier",
+                "carrier_up_count",
+                "kind",
+            )
+            assert [getattr(alone, fact) for fact in facts] == [
+                getattr(listed, fact) for fact in facts
+            ]
 
 
 @pytest.mark.slow
 def test_the_list_of_one_kind_is_that_part_of_the_whole_list(crowd):
     (messages,) = asked(crowd, link.dump("tun"))
     ours = {found.ifname for found in link.links(messages) if found.kind == "tun"}
-    assert ours == {name for name, told in crowd.links().items() if told.get("linkinfo", {}).get("info_kind") == "tun"}
+    assert ours == {
+        name
+        for name, told in crowd.links().items()
+        if told.get("linkinfo", {}).get("info_kind") == "tun"
+    }
 
 
 # ---------------------------------------------------------------- qdiscs and filters
@@ -279,7 +358,14 @@ def test_qdiscs_are_those_that_tc_reads(crowd):
     links = {found.ifindex: name for name, found in read_links(crowd).items()}
     (messages,) = asked(crowd, tc.dump_qdiscs())
     ours = [
-        (links[found.ifindex], found.kind, found.handle, found.parent, found.ingress_block, found.egress_block)
+        (
+            links[found.ifindex],
+            found.kind,
+            found.handle,
+            found.parent,
+            found.ingress_block,
+            found.egress_block,
+        )
         for found in tc.qdiscs(messages)
     ]
     theirs = [
@@ -334,7 +420,9 @@ def test_filters_are_those_that_tc_reads(crowd):
 def test_addresses_and_default_routes_are_those_that_ip_reads(crowd):
     links = {found.ifindex: name for name, found in read_links(crowd).items()}
     addresses, routes = asked(crowd, inet.dump_addresses(), inet.dump_routes(inet.AF_INET))
-    ours = [(links[found.ifindex], found.local, found.prefixlen) for found in inet.addresses(addresses)]
+    ours = [
+        (links[found.ifindex], found.local, found.prefixlen) for found in inet.addresses(addresses)
+    ]
     theirs = [
         (told["ifname"], found["local"], found["prefixlen"])
         for told in json.loads(crowd.ip("-j", "-4", "address"))
@@ -342,7 +430,9 @@ def test_addresses_and_default_routes_are_those_that_ip_reads(crowd):
         if not found.get("secondary")
     ]
     assert sorted(ours) == sorted(theirs) and len(ours) >= 4
-    ours = [(links[found.ifindex], found.metric, found.gateway) for found in inet.default_routes(routes)]
+    ours = [
+        (links[found.ifindex], found.metric, found.gateway) for found in inet.default_routes(routes)
+    ]
     theirs = []
     for told in json.loads(crowd.ip("-j", "-4", "route", "show", "table", "main")):
         if told["dst"] == "default" and told.get("type", "unicast") == "unicast":
@@ -356,7 +446,9 @@ def test_addresses_and_default_routes_are_those_that_ip_reads(crowd):
 
 @pytest.fixture
 def peer(crowd):
-    pyroute2 = pytest.importorskip("pyroute2", reason="needs pyroute2, the peer that reads the same")
+    pyroute2 = pytest.importorskip(
+        "pyroute2", reason="needs pyroute2, the peer that reads the same"
+    )
     with pyroute2.IPRoute(netns=crowd.name) as peer:
         yield peer
 
@@ -368,34 +460,60 @@ def test_links_are_those_that_pyroute2_reads(crowd, peer):
     for name, found in ours.items():
         told = theirs[name]
         assert (found.ifindex, found.flags) == (told["index"], told["flags"])
-        assert (found.mtu, found.group, found.address) == (told.get("mtu"), told.get("group"), told.get("address"))
+        assert (found.mtu, found.group, found.address) == (
+            told.get("mtu"),
+            told.get("group"),
+            told.get("address"),
+        )
         assert link.operstate_name(found.operstate) == told.get("operstate")
-        assert (found.carrier, found.carrier_up_count) == (bool(told.get("carrier")), told.get("carrier_up_count"))
+        assert (found.carrier, found.carrier_up_count) == (
+            bool(told.get("carrier")),
+            told.get("carrier_up_count"),
+        )
         assert found.kind == told.get(("linkinfo", "kind"))
         tun = found.tun()
         if tun is not None:
-            data = [told.get(("linkinfo", "data", name)) for name in ("tun_type", "tun_num_queues", "tun_num_disabled_queues")]
-            assert [tun.type, tun.queues, tun.disabled_queues] == [data[0], data[1] or 0, data[2] or 0]
+            data = [
+                told.get(("linkinfo", "data", name))
+                for name in ("tun_type", "tun_num_queues", "tun_num_disabled_queues")
+            ]
+            assert [tun.type, tun.queues, tun.disabled_queues] == [
+                data[0],
+                data[1] or 0,
+                data[2] or 0,
+            ]
 
 
 @pytest.mark.slow
 def test_qdiscs_and_filters_are_those_that_pyroute2_reads(crowd, peer):
     (messages,) = asked(crowd, tc.dump_qdiscs())
-    ours = [(found.ifindex, found.kind, found.handle, found.parent, found.info) for found in tc.qdiscs(messages)]
-    theirs = [(told["index"], told.get("kind"), told["handle"], told["parent"], told["info"]) for told in peer.get_qdiscs()]
+    ours = [
+        (found.ifindex, found.kind, found.handle, found.parent, found.info)
+        for found in tc.qdiscs(messages)
+    ]
+    theirs = [
+        (told["index"], told.get("kind"), told["handle"], told["parent"], told["info"])
+        for told in peer.get_qdiscs()
+    ]
     assert ours == theirs
     links = {name: found.ifindex for name, found in read_links(crowd).items()}
     for (dev, parent), found in read_filters(crowd).items():
         theirs = list(peer.get_filters(index=links[dev], parent=parent))
         assert len(theirs) == len(found)
         for each, told in zip(found, theirs):
-            assert (each.ifindex, each.handle, each.parent) == (told["index"], told["handle"], told["parent"])
+            assert (each.ifindex, each.handle, each.parent) == (
+                told["index"],
+                told["handle"],
+                told["parent"],
+            )
             assert (each.kind, each.priority) == (told.get("kind"), told["info"] >> 16)
             assert each.protocol == socket.ntohs(told["info"] & 0xFFFF)
             # of chains and shared blocks pyroute2 knows nothing; tc does
             options = told.get_attr("TCA_OPTIONS")
             assert each.bare == (options is None)
-            assert each.table == (options is not None and options.get_attr("TCA_U32_DIVISOR") is not None)
+            assert each.table == (
+                options is not None and options.get_attr("TCA_U32_DIVISOR") is not None
+            )
             parms = options and mirred_by_pyroute2(options)
             actions = each.actions()
             assert len(actions) == (1 if parms else 0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What belongs to others stays as it was: their qdiscs, filters, blocks and actions, on the uplink and elsewhere.
+"""What belongs to others stays as it was: qdiscs, filters, blocks and actions, everywhere.
 
-The pattern of most tests: build what is foreign, note the state, add an orphan and what redirects to it, clean up,
-and find the state that was noted.
+The pattern of most tests: build what is foreign, note the state, add an orphan and what redirects
+to it, clean up, and find the state that was noted.
 """
 
 import select
@@ -27,14 +27,20 @@ def add(pod, *commands):
 
 
 def bpf(pod, place, *options):
-    pod.tc(*("filter add dev eth0 %s" % place).split() + list(options) + ["bpf", "da", "bytecode", ACCEPT])
+    pod.tc(
+        *("filter add dev eth0 %s" % place).split()
+        + list(options)
+        + ["bpf", "da", "bytecode", ACCEPT]
+    )
 
 
 def clean(pod, **options):
     """Clean up, and say what was removed, as "dev object kind"."""
     report = nlraw.cleanup(netns=pod.path, **options)
     assert pods.TAP not in pod.links()
-    return ["%s %s %s" % (removed.dev, removed.object, removed.kind) for removed in report.tc_removed]
+    return [
+        "%s %s %s" % (removed.dev, removed.object, removed.kind) for removed in report.tc_removed
+    ]
 
 
 # ---------------------------------------------------------------- clsact
@@ -89,8 +95,13 @@ def test_redirects_from_both_sides_of_a_clsact_go(pod, prefs):
 
 
 def test_a_foreign_filter_of_the_same_priority_on_the_other_side_of_a_clsact_stays_alone(pod):
-    # the kernel lists the u32 filters of a priority on either side, whichever they are on (tc_u_common_ptr(), cls_u32.c)
-    add(pod, "qdisc add dev eth0 clsact", "filter add dev eth0 egress pref 5 protocol all %s %s" % (SSH, TO_CLASS))
+    # the kernel lists the u32 filters of a priority on either side, whichever they are on
+    # (tc_u_common_ptr(), cls_u32.c)
+    add(
+        pod,
+        "qdisc add dev eth0 clsact",
+        "filter add dev eth0 egress pref 5 protocol all %s %s" % (SSH, TO_CLASS),
+    )
     before = pod.state()
     pod.add_orphan(redirect=False)
     pod.redirect("eth0", pods.TAP, "ingress", "pref", "5")
@@ -104,7 +115,11 @@ def test_a_foreign_filter_of_the_same_priority_on_the_other_side_of_a_clsact_sta
 
 
 def test_a_setup_keeps_out_of_the_priorities_of_the_other_side_of_a_clsact(pod):
-    add(pod, "qdisc add dev eth0 clsact", "filter add dev eth0 egress protocol all %s %s" % (SSH, TO_CLASS))
+    add(
+        pod,
+        "qdisc add dev eth0 clsact",
+        "filter add dev eth0 egress protocol all %s %s" % (SSH, TO_CLASS),
+    )
     before = pod.state()
     for _ in range(3):
         nlraw.setup(netns=pod.path)
@@ -116,7 +131,11 @@ def test_a_setup_keeps_out_of_the_priorities_of_the_other_side_of_a_clsact(pod):
 
 
 def test_an_ingress_qdisc_with_a_foreign_filter_stays(pod):
-    add(pod, "qdisc add dev eth0 ingress", "filter add dev eth0 ingress pref 5 protocol ip %s %s" % (SSH, TO_CLASS))
+    add(
+        pod,
+        "qdisc add dev eth0 ingress",
+        "filter add dev eth0 ingress pref 5 protocol ip %s %s" % (SSH, TO_CLASS),
+    )
     bpf(pod, "ingress", "pref", "6")
     before = pod.state()
     pod.add_orphan()
@@ -126,7 +145,11 @@ def test_an_ingress_qdisc_with_a_foreign_filter_stays(pod):
 
 @pytest.mark.parametrize("place", ["ingress", "ingress chain 5"])
 def test_of_two_filters_in_one_priority_only_the_redirect_goes(pod, place):
-    add(pod, "qdisc add dev eth0 ingress", "filter add dev eth0 %s pref 5 protocol all %s %s" % (place, SSH, TO_CLASS))
+    add(
+        pod,
+        "qdisc add dev eth0 ingress",
+        "filter add dev eth0 %s pref 5 protocol all %s %s" % (place, SSH, TO_CLASS),
+    )
     before = pod.state()
     pod.add_orphan(redirect=False)
     pod.redirect("eth0", pods.TAP, *place.split() + ["pref", "5"])
@@ -140,12 +163,16 @@ def test_a_foreign_hash_table_in_our_priority_stays(pod, ours):
         pod,
         "qdisc add dev eth0 ingress",
         "filter add dev eth0 ingress pref 5 protocol all handle 2: u32 divisor 16",
-        "filter add dev eth0 ingress pref 5 protocol all handle 2:3:1 u32 ht 2:3: match ip dport 22 0xffff " + TO_CLASS,
+        "filter add dev eth0 ingress pref 5 protocol all handle 2:3:1 u32 ht 2:3: match ip dport "
+        "22 0xffff " + TO_CLASS,
     )
     before = pod.state()
     pod.add_orphan(redirect=False)
     place = "" if ours == "in the root table" else "ht 2:4: "
-    add(pod, "filter add dev eth0 ingress pref 5 protocol all u32 %smatch u32 0 0 %s" % (place, TO_TAP))
+    add(
+        pod,
+        "filter add dev eth0 ingress pref 5 protocol all u32 %smatch u32 0 0 %s" % (place, TO_TAP),
+    )
     assert clean(pod) == ["eth0 filter u32"]
     assert pod.state() == before
 
@@ -170,12 +197,21 @@ def test_an_empty_foreign_hash_table_beside_other_filters_stays(pod):
         "ingress protocol all chain 5 %s %s" % (MATCH_ALL, TO_TAP),
         "ingress protocol ip %s %s" % (MATCH_ALL, TO_TAP),
         "ingress protocol ip %s %s" % (SSH, TO_TAP),
-        "ingress protocol all %s action mirred egress mirror dev peer0 pipe %s" % (MATCH_ALL, TO_TAP),
+        "ingress protocol all %s action mirred egress mirror dev peer0 pipe %s"
+        % (MATCH_ALL, TO_TAP),
         "ingress protocol all %s action mirred ingress redirect dev tap0_urunc" % MATCH_ALL,
         "ingress protocol all pref 1 handle ::77 %s %s" % (MATCH_ALL, TO_TAP),
         "ingress protocol all u32 ht 800: indev eth0 match u8 0 0 %s" % TO_TAP,
     ],
-    ids=["another chain", "one protocol", "one port", "second action", "into its ingress", "own handle", "one device"],
+    ids=[
+        "another chain",
+        "one protocol",
+        "one port",
+        "second action",
+        "into its ingress",
+        "own handle",
+        "one device",
+    ],
 )
 def test_any_redirect_to_an_orphan_goes(pod, filter):
     before = pod.state()
@@ -201,7 +237,8 @@ def test_a_dead_filter_of_another_chain_stays_though_ours_lists_it_as_of_every_p
         pod,
         "qdisc add dev eth0 " + qdisc,
         "filter add dev eth0 ingress pref 5 protocol all u32 match ip dst 192.0.2.1 " + TO_CLASS,
-        "filter add dev eth0 ingress pref 5 chain 7 protocol ip %s action mirred egress redirect dev tap0_other" % MATCH_ALL,
+        "filter add dev eth0 ingress pref 5 chain 7 protocol ip %s action mirred egress redirect "
+        "dev tap0_other" % MATCH_ALL,
     )
     pod.ip("link", "del", "tap0_other")
     before = pod.state()
@@ -220,7 +257,9 @@ def test_redirects_of_two_chains_in_one_priority_are_told_once_and_leave_nothing
 
 
 @pytest.mark.parametrize("ours, foreign", [("0", "7"), ("7", "0")])
-def test_a_redirect_beside_a_foreign_filter_of_another_chain_in_its_priority_goes_alone(pod, ours, foreign):
+def test_a_redirect_beside_a_foreign_filter_of_another_chain_in_its_priority_goes_alone(
+    pod, ours, foreign
+):
     pod.add_orphan(redirect=False)
     add(
         pod,
@@ -247,10 +286,13 @@ def test_a_mirror_to_an_orphan_is_no_redirect(pod):
     add(
         pod,
         "qdisc add dev eth0 ingress",
-        "filter add dev eth0 ingress protocol all %s action mirred egress mirror dev tap0_urunc" % MATCH_ALL,
+        "filter add dev eth0 ingress protocol all %s action mirred egress mirror dev tap0_urunc"
+        % MATCH_ALL,
     )
     assert clean(pod) == []
-    assert [filter["options"]["actions"][0]["mirred_action"] for filter in pod.filters("eth0")] == ["mirror"]
+    assert [filter["options"]["actions"][0]["mirred_action"] for filter in pod.filters("eth0")] == [
+        "mirror"
+    ]
 
 
 def test_an_empty_ingress_qdisc_goes_beside_an_orphan_alone(pod):
@@ -273,7 +315,11 @@ def test_a_redirect_to_a_tap_of_another_name_stays(pod):
 
 
 def test_nothing_piles_up_in_ten_rounds_beside_a_foreign_filter(pod):
-    add(pod, "qdisc add dev eth0 ingress", "filter add dev eth0 ingress pref 5 protocol ip %s %s" % (SSH, TO_CLASS))
+    add(
+        pod,
+        "qdisc add dev eth0 ingress",
+        "filter add dev eth0 ingress pref 5 protocol ip %s %s" % (SSH, TO_CLASS),
+    )
     before = pod.state()
     for _ in range(10):
         pod.add_orphan()
@@ -295,7 +341,9 @@ def test_an_htb_on_the_uplink_stays_without_the_redirect_in_it(pod):
     before = pod.state()
     pod.add_orphan()
     add(pod, "filter add dev eth0 parent 1: pref 6 protocol all %s %s" % (MATCH_ALL, TO_TAP))
-    assert sorted(clean(pod)) == sorted(["eth0 filter u32"] * 2 + ["eth0 qdisc ingress", "tap0_urunc qdisc ingress"])
+    assert sorted(clean(pod)) == sorted(
+        ["eth0 filter u32"] * 2 + ["eth0 qdisc ingress", "tap0_urunc qdisc ingress"]
+    )
     assert pod.state() == before
 
 
@@ -311,9 +359,13 @@ def test_a_shared_block_is_not_touched(pod, kind):
     before = pod.state()
     assert clean(pod) == []
     after = pod.state()
-    assert after["tc"]["qdiscs"] == before["tc"]["qdiscs"].replace(_line(before["tc"]["qdiscs"], pods.TAP), "")
+    assert after["tc"]["qdiscs"] == before["tc"]["qdiscs"].replace(
+        _line(before["tc"]["qdiscs"], pods.TAP), ""
+    )
     # the kernel itself forgets where a redirect led to when that device goes
-    assert after["tc"]["block", 22] == before["tc"]["block", 22].replace("device tap0_urunc", "device *")
+    assert after["tc"]["block", 22] == before["tc"]["block", 22].replace(
+        "device tap0_urunc", "device *"
+    )
 
 
 def _line(text, word):
@@ -336,7 +388,11 @@ def test_an_orphan_goes_with_all_qdiscs_of_its_own(pod):
 
 
 def test_the_tc_of_other_devices_stays(pod):
-    add(pod, "qdisc add dev peer0 ingress", "filter add dev peer0 ingress protocol ip %s %s" % (SSH, TO_CLASS))
+    add(
+        pod,
+        "qdisc add dev peer0 ingress",
+        "filter add dev peer0 ingress protocol ip %s %s" % (SSH, TO_CLASS),
+    )
     before = pod.state()
     pod.add_orphan()
     clean(pod)
@@ -383,12 +439,21 @@ def test_a_dead_redirect_goes_beside_an_orphan_too(pod):
     pod.add_orphan("tap1_urunc")
     pod.ip("link", "del", "tap1_urunc")
     pod.add_orphan()
-    assert clean(pod) == ["eth0 filter u32", "eth0 filter u32", "eth0 qdisc ingress", "tap0_urunc qdisc ingress"]
+    assert clean(pod) == [
+        "eth0 filter u32",
+        "eth0 filter u32",
+        "eth0 qdisc ingress",
+        "tap0_urunc qdisc ingress",
+    ]
     assert pod.state() == before
 
 
 def test_a_dead_redirect_beside_a_foreign_filter_goes_alone(pod):
-    add(pod, "qdisc add dev eth0 ingress", "filter add dev eth0 ingress pref 5 protocol ip %s %s" % (SSH, TO_CLASS))
+    add(
+        pod,
+        "qdisc add dev eth0 ingress",
+        "filter add dev eth0 ingress pref 5 protocol ip %s %s" % (SSH, TO_CLASS),
+    )
     before = pod.state()
     pod.add_orphan()
     pod.ip("link", "del", pods.TAP)
@@ -403,12 +468,22 @@ def test_a_dead_redirect_beside_a_foreign_filter_goes_alone(pod):
         "ingress protocol all %s %s" % (SSH, TO_TAP),
         "ingress protocol all u32 match u32 0 0 match ip src 10.0.0.0/8 %s" % TO_TAP,
         "ingress protocol all u32 ht 800: indev eth0 match u8 0 0 %s" % TO_TAP,
-        "ingress protocol all %s action mirred egress mirror dev peer0 pipe %s" % (MATCH_ALL, TO_TAP),
+        "ingress protocol all %s action mirred egress mirror dev peer0 pipe %s"
+        % (MATCH_ALL, TO_TAP),
         "ingress protocol all %s %s action mirred egress mirror dev peer0" % (MATCH_ALL, TO_TAP),
         "ingress protocol all %s action mirred egress mirror dev tap0_urunc" % MATCH_ALL,
         "ingress protocol all %s action mirred ingress redirect dev tap0_urunc" % MATCH_ALL,
     ],
-    ids=["protocol", "port", "address", "device", "action before", "action behind", "mirror", "into the ingress"],
+    ids=[
+        "protocol",
+        "port",
+        "address",
+        "device",
+        "action before",
+        "action behind",
+        "mirror",
+        "into the ingress",
+    ],
 )
 def test_a_dead_redirect_of_another_shape_stays(pod, filter):
     pod.add_tap(redirect=False)
@@ -432,7 +507,11 @@ def test_a_dead_redirect_that_swallows_nothing_coming_in_stays(pod, place):
 
 def test_a_dead_redirect_of_one_mark_stays(pod):
     pod.add_tap(redirect=False)
-    add(pod, "qdisc add dev eth0 ingress", "filter add dev eth0 ingress protocol all u32 match mark 7 0xff " + TO_TAP)
+    add(
+        pod,
+        "qdisc add dev eth0 ingress",
+        "filter add dev eth0 ingress protocol all u32 match mark 7 0xff " + TO_TAP,
+    )
     if "mark" not in pod.tc("filter", "show", "dev", "eth0", "ingress"):
         pytest.skip("this kernel's u32 drops marks in silence (no CONFIG_CLS_U32_MARK)")
     pod.ip("link", "del", pods.TAP)

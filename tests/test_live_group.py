@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many orphans of one namespace, which the kernel deletes as a group: they and nobody else, whatever happens meanwhile.
+"""Many orphans of one namespace, deleted as a group: they and nobody else, whatever happens.
 
-The moment is picked by looking at each datagram before it is sent; what happens in it is real. test_group_model.py tries
-more moments than can be tried here, against a model of the kernel.
+The moment is picked by looking at each datagram before it is sent; what happens in it is real.
+test_group_model.py tries more moments than can be tried here, against a model of the kernel.
 """
 
 import errno
@@ -27,7 +27,10 @@ FOUR = ["tap%d_urunc" % number for number in range(4)]
 
 
 class Watch:
-    """Every datagram of requests that is sent, as messages; ``before`` is called with each ahead of that."""
+    """Every datagram of requests that is sent, as messages.
+
+    ``before`` is called with each ahead of that.
+    """
 
     def __init__(self):
         self.sent = []
@@ -90,7 +93,11 @@ def once(condition, event):
 
 def groups(pod):
     """The groups of the links that are in one. iproute2 shows the number as a signed one."""
-    return {name: int(told["group"]) & 0xFFFFFFFF for name, told in pod.links().items() if told["group"] != "default"}
+    return {
+        name: int(told["group"]) & 0xFFFFFFFF
+        for name, told in pod.links().items()
+        if told["group"] != "default"
+    }
 
 
 def join(pod, name, other):
@@ -99,7 +106,7 @@ def join(pod, name, other):
 
 
 def add_orphans(pod, names):
-    """Make TAPs, some of them with a group of their own, and TC state of several kinds on some of those."""
+    """Make TAPs, some with a group of their own, some with TC state of several kinds."""
     lines = ["tuntap add dev %s mode tap" % name for name in names]
     pod.batch(*(lines + ["link set %s group 77" % name for name in names[::2]]))
     pod.add_ingress("eth0")
@@ -108,7 +115,9 @@ def add_orphans(pod, names):
         pod.redirect("eth0", name)
         pod.redirect(name, "eth0")
     pod.tc("qdisc", "add", "dev", names[2], "root", "handle", "1:", "htb")
-    pod.tc("class", "add", "dev", names[2], "parent", "1:", "classid", "1:1", "htb", "rate", "1mbit")
+    pod.tc(
+        "class", "add", "dev", names[2], "parent", "1:", "classid", "1:1", "htb", "rate", "1mbit"
+    )
 
 
 def add_strangers(pod):
@@ -149,7 +158,9 @@ def test_one_delete_of_the_marked_group_follows_the_tc_state_in_the_last_datagra
     sent = [message for requests in watch.sent for message in requests]
     assert [message for message in sent if message.type == uapi.RTM_DELLINK] == delete[-1:]
     asked = link.Link(delete[-1])
-    assert asked.ifindex == 0 and {link.Link(message).group for message in mark} == {asked.group} != {0}
+    assert asked.ifindex == 0 and {link.Link(message).group for message in mark} == {
+        asked.group
+    } != {0}
     assert delete[-1].flags == uapi.NLM_F_REQUEST | uapi.NLM_F_ACK
 
 
@@ -158,7 +169,10 @@ def test_where_it_takes_several_datagrams_the_delete_is_the_last_request_of_all(
     nlraw.cleanup(netns=pod.path)
     assert watch.marks() > 1
     assert is_delete(watch.sent[-1])
-    assert sum(message.type == uapi.RTM_DELLINK for requests in watch.sent for message in requests) == 1
+    assert (
+        sum(message.type == uapi.RTM_DELLINK for requests in watch.sent for message in requests)
+        == 1
+    )
 
 
 def test_two_orphans_are_not_worth_a_group(pod, watch):
@@ -193,7 +207,9 @@ def test_a_tap_in_use_beside_many_orphans_is_seen_before_any_mark(pod, watch):
 
 @pytest.mark.parametrize("tap", [FOUR[0], FOUR[3]])
 @pytest.mark.parametrize("moment", range(5), ids=["mark 1", "mark 2", "mark 3", "mark 4", "proof"])
-def test_one_that_comes_into_use_is_kept_and_all_get_their_groups_back(pod, watch, monkeypatch, moment, tap):
+def test_one_that_comes_into_use_is_kept_and_all_get_their_groups_back(
+    pod, watch, monkeypatch, moment, tap
+):
     monkeypatch.setattr(nlraw.route, "WINDOW", 1)
     add_orphans(pod, FOUR)
     pod.hold(tap).kill()
@@ -320,7 +336,10 @@ def test_a_device_that_cannot_be_deleted_in_the_group_does_no_harm(pod, watch):
         nlraw.cleanup(netns=pod.path)
     assert caught.value.errno == errno.EOPNOTSUPP
     assert [tap.deleted for tap in caught.value.report.taps] == [False] * 4
-    assert {name: group for name, group in groups(pod).items() if name != "lo"} == {FOUR[0]: 77, FOUR[2]: 77}
+    assert {name: group for name, group in groups(pod).items() if name != "lo"} == {
+        FOUR[0]: 77,
+        FOUR[2]: 77,
+    }
 
 
 # ---------------------------------------------------------------- refused, lost, killed
@@ -342,7 +361,11 @@ except nlraw.Refused as error:
 def test_without_the_capability_the_mark_is_refused_and_nothing_was_changed(pod):
     add_orphans(pod, FOUR)
     before = pod.state()
-    assert json.loads(pod.child(NOBODY, command.ROOT).read()) == [errno.EPERM, "set group of link", "failed"]
+    assert json.loads(pod.child(NOBODY, command.ROOT).read()) == [
+        errno.EPERM,
+        "set group of link",
+        "failed",
+    ]
     assert pod.state() == before
 
 
@@ -361,11 +384,16 @@ def test_whichever_answer_is_lost_the_cleanup_is_whole(pod, watch, monkeypatch, 
         if not lost:
             break
         number += 1
-    assert number > 6, "the look, the filters, the mark, the proof and the deletes were not all lost in turn"
+    assert number > 6, (
+        "the look, the filters, the mark, the proof and the deletes were not all lost in turn"
+    )
 
 
 def lose(watch, number, carried_out):
-    """Lose one datagram of those sent from now on, or the answer to it; the list returned then says so."""
+    """Lose one datagram of those sent from now on, or the answer to it.
+
+    The list returned then says so.
+    """
     lost, first = [], len(watch.sent)
 
     def before(_):
@@ -399,7 +427,9 @@ REQUESTS = range(1, 20)
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
-def test_killed_before_any_of_its_requests_the_next_run_leaves_the_namespace_as_if_nothing_had_been(pod):
+def test_killed_before_any_of_its_requests_the_next_run_leaves_the_namespace_as_if_nothing_had_been(
+    pod,
+):
     before = pod.state()
     marked = 0
     for call in REQUESTS:
@@ -418,8 +448,23 @@ def killed_before(call, pod):
     """Run a cleanup that is killed when it is about to send for that time; tell whether it was."""
     # a C library of 32 bit may send by another call, which others do not have
     kill = "inject=sendto,?send:signal=KILL:when=%d" % call
-    strace = ["ip", "netns", "exec", pod.name, "strace", "-f", "-o", os.devnull, "-e", "trace=sendto,?send", "-e", kill]
-    ended = subprocess.run(strace + [sys.executable, "-S", "-c", CLEANUP, command.ROOT], stderr=subprocess.PIPE)
+    strace = [
+        "ip",
+        "netns",
+        "exec",
+        pod.name,
+        "strace",
+        "-f",
+        "-o",
+        os.devnull,
+        "-e",
+        "trace=sendto,?send",
+        "-e",
+        kill,
+    ]
+    ended = subprocess.run(
+        strace + [sys.executable, "-S", "-c", CLEANUP, command.ROOT], stderr=subprocess.PIPE
+    )
     if b"PTRACE" in ended.stderr:
         pytest.skip("strace may not trace here")
     return ended.returncode == -9
@@ -427,8 +472,9 @@ def killed_before(call, pod):
 
 # ---------------------------------------------------------------- all at once
 
-# What runs beside the cleanups, in one role or another, until its time is up. It says how many turns it took; when devices
-# vanished under its hands: after it had changed them, and before it missed them; and which it left behind, and since when.
+# What runs beside the cleanups, in one role or another, until its time is up. It says how many
+# turns it took; when devices vanished under its hands: after it had changed them, and before it
+# missed them; and which it left behind, and since when.
 DISTURB = """
 import fcntl, json, os, random, socket, struct, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -448,7 +494,8 @@ def is_there(name):
     return route.query(link.find(name))[0].error is None
 
 def rename(name, other):
-    fcntl.ioctl(control, 0x8923, struct.pack("=16s16s8x", name.encode(), other.encode()))  # SIOCSIFNAME
+    # SIOCSIFNAME
+    fcntl.ioctl(control, 0x8923, struct.pack("=16s16s8x", name.encode(), other.encode()))
 
 def make():
     for name in names:
@@ -488,7 +535,8 @@ def take():
 
 def intrude():
     (reply,) = route.query(link.dump("tun"))
-    marks = [found.group for found in link.links(reply.answer()) if found.group and found.ifname in names]
+    listed = link.links(reply.answer())
+    marks = [found.group for found in listed if found.group and found.ifname in names]
     if not marks:
         raise OSError("not now")
     if not is_there("stranger"):
@@ -520,7 +568,7 @@ EIGHT = ["tap%d_urunc" % number for number in range(8)]
 
 
 class Deletes:
-    """When deletes were sent, when the look was that came right before each, and when they had been answered.
+    """When deletes were sent, when the look right before each was, and when each was answered.
 
     Each look and delete is put off a little, so that more can happen ahead of it.
     """
@@ -544,8 +592,10 @@ class Deletes:
             self._sent = None
 
     def excuse(self, since, until):
-        """Whether a delete that may have taken a device was proven right before the device was changed."""
-        return any(looked <= since <= answered and sent <= until for looked, sent, answered in self.done)
+        """True if a delete that may have taken a device was proven before the device changed."""
+        return any(
+            looked <= since <= answered and sent <= until for looked, sent, answered in self.done
+        )
 
 
 @pytest.mark.slow
@@ -561,12 +611,18 @@ def test_in_a_crowd_no_device_vanishes_that_was_not_an_orphan_when_last_looked_a
             outcomes.append(type(error).__name__)
         deletes.answered()
     told = [json.loads(disturber.read()) for disturber in disturbers]
-    counts = dict(zip(ROLES, [each["turns"] for each in told]), deletes=len(deletes.done), refused=outcomes.count("TapInUse"))
+    counts = dict(
+        zip(ROLES, [each["turns"] for each in told]),
+        deletes=len(deletes.done),
+        refused=outcomes.count("TapInUse"),
+    )
     assert min(counts.values()) > 0, counts
     for each in told:
         assert [times for times in each["vanished"] if not deletes.excuse(*times)] == [], counts
     links, left = pod.links(), {name: since for each in told for name, since in each["left"]}
-    assert [name for name in left if name not in links and not deletes.excuse(left[name], end)] == []
+    assert [
+        name for name in left if name not in links and not deletes.excuse(left[name], end)
+    ] == []
     remove(pod, list(left) + EIGHT + ["stranger"])
     assert pod.state() == before
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook in real processes, on namespaces of the test's own: which one it takes, what it leaves alone, what it is fed."""
+"""The hook in real processes, on namespaces of the test's own.
+
+Which one it takes, what it leaves alone, what it is fed.
+"""
 
 import json
 import os
@@ -20,7 +23,10 @@ NOBODY = 4194304
 
 HOST = "container t1: it has the host's network, which is left alone; nothing to do\n"
 GONE = "container t1: its network namespace is gone; nothing to do\n"
-OTHERS = "container t1: its network namespace is that of a process, which may be another's by now; nothing to do\n"
+OTHERS = (
+    "container t1: its network namespace is that of a process, which may be another's by now; "
+    "nothing to do\n"
+)
 
 
 class Bundle:
@@ -33,15 +39,32 @@ class Bundle:
     def configure(self, *namespaces):
         """Write a config with these namespaces."""
         with open(self.config, "w") as file:
-            json.dump({"ociVersion": "1.0.2", "linux": {"namespaces": [{"type": "mount"}] + list(namespaces)}}, file)
+            json.dump(
+                {
+                    "ociVersion": "1.0.2",
+                    "linux": {"namespaces": [{"type": "mount"}] + list(namespaces)},
+                },
+                file,
+            )
 
     def network(self, path):
         self.configure({"type": "network", "path": path})
 
     def state(self, status, **more):
         """What the runtime writes; a pid that is None is left out."""
-        told = dict({"ociVersion": "1.0.2", "id": "t1", "status": status, "bundle": self.path, "annotations": {}}, **more)
-        return json.dumps({key: value for key, value in told.items() if value is not None}).encode("ascii")
+        told = dict(
+            {
+                "ociVersion": "1.0.2",
+                "id": "t1",
+                "status": status,
+                "bundle": self.path,
+                "annotations": {},
+            },
+            **more,
+        )
+        return json.dumps({key: value for key, value in told.items() if value is not None}).encode(
+            "ascii"
+        )
 
 
 @pytest.fixture
@@ -70,7 +93,10 @@ def test_it_is_the_one_of_the_process_while_the_container_is_alive(pod, bundle, 
     pid = pod.child().pid
     done = hook(bundle.state(status, pid=pid))
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith("container t1: /proc/%d/ns/net: cleaned (uplink eth0)\n  tap0_urunc  orphan, deleted  " % pid)
+    assert done.out.startswith(
+        "container t1: /proc/%d/ns/net: cleaned (uplink eth0)\n  tap0_urunc  orphan, deleted  "
+        % pid
+    )
     assert pod.state() == before
 
 
@@ -93,7 +119,9 @@ def test_it_is_the_one_in_the_config_where_there_is_no_process(pod, bundle, pid)
     assert pods.TAP not in pod.links()
 
 
-@pytest.mark.parametrize("pid", [None, 0, NOBODY], ids=["as runc says it", "as crun says it", "one that is gone"])
+@pytest.mark.parametrize(
+    "pid", [None, 0, NOBODY], ids=["as runc says it", "as crun says it", "one that is gone"]
+)
 def test_of_a_stopped_container_it_is_the_one_in_the_config(pod, bundle, pid):
     pod.add_orphan()
     bundle.network(pod.path)
@@ -112,7 +140,9 @@ def test_the_process_of_a_container_that_is_not_alive_is_somebody_elses(make_pod
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["by its path", "by a link"])
-def test_a_path_by_a_process_is_not_followed_once_the_container_has_stopped(pod, bundle, tmp_path, link):
+def test_a_path_by_a_process_is_not_followed_once_the_container_has_stopped(
+    pod, bundle, tmp_path, link
+):
     pod.add_orphan()
     path = "/proc/%d/ns/net" % pod.child().pid
     if link:
@@ -129,7 +159,10 @@ def test_the_options_are_those_of_cleanup(pod, bundle):
     pod.add_orphan("vm7", redirect=False)
     pod.add_orphan()
     state = bundle.state("creating", pid=pod.child().pid)
-    assert hook(state, "-u", "eth9", "-m", "*").out.startswith("container t1: /proc/") and "vm7" in pod.links()
+    assert (
+        hook(state, "-u", "eth9", "-m", "*").out.startswith("container t1: /proc/")
+        and "vm7" in pod.links()
+    )
     assert hook(state, "--match", "vm?", "--uplink", "auto").status == 0
     assert pods.TAP in pod.links() and "vm7" not in pod.links()
 
@@ -137,7 +170,9 @@ def test_the_options_are_those_of_cleanup(pod, bundle):
 # ---------------------------------------------------------------- nothing to do
 
 
-@pytest.mark.parametrize("status, pid", [("stopped", None), ("stopped", 0), ("creating", NOBODY), ("created", None)])
+@pytest.mark.parametrize(
+    "status, pid", [("stopped", None), ("stopped", 0), ("creating", NOBODY), ("created", None)]
+)
 @pytest.mark.parametrize(
     "namespace, told",
     [
@@ -166,7 +201,12 @@ def own_namespace(pod, bundle, tmp_path):
     """States that mean the namespace of a pod, each in another way."""
     child = pod.child().pid
     yield bundle.state("created", pid=child)
-    for path in (pod.path, "/proc/self/ns/net", "/proc/thread-self/ns/net", "/proc/%d/ns/net" % child):
+    for path in (
+        pod.path,
+        "/proc/self/ns/net",
+        "/proc/thread-self/ns/net",
+        "/proc/%d/ns/net" % child,
+    ):
         bundle.network(path)
         yield bundle.state("creating")
         yield bundle.state("creating", pid=child)
@@ -225,7 +265,10 @@ def test_a_tap_in_use_is_3_and_nothing_is_changed(pod, bundle, status):
         3,
         "container t1: %s: in use, nothing to be changed (uplink eth0)" % path,
     )
-    assert done.err == "nlraw: container t1: %s: clean up tap0_urunc: in use (carrier on), nothing was changed\n" % path
+    assert (
+        done.err == "nlraw: container t1: %s: clean up tap0_urunc: in use (carrier on), "
+        "nothing was changed\n" % path
+    )
     assert pod.state() == before
 
 
@@ -234,10 +277,22 @@ def test_what_the_kernel_refuses_is_1_and_names_the_capability(pod, bundle):
         pytest.skip("no setpriv of util-linux")
     pod.add_orphan()
     bundle.network(pod.path)
-    for capability, step in (("sys_admin", "enter namespace"), ("net_admin", "delete u32 filters of priority 49152 eth0")):
-        argv = ("setpriv", "--bounding-set", "-" + capability, "--inh-caps", "-" + capability) + MODULE
+    for capability, step in (
+        ("sys_admin", "enter namespace"),
+        ("net_admin", "delete u32 filters of priority 49152 eth0"),
+    ):
+        argv = (
+            "setpriv",
+            "--bounding-set",
+            "-" + capability,
+            "--inh-caps",
+            "-" + capability,
+        ) + MODULE
         done = hook(bundle.state("stopped"), argv=argv)
-        assert (done.status, done.out.splitlines()[0]) == (1, "container t1: %s: failed (uplink eth0)" % pod.path)
+        assert (done.status, done.out.splitlines()[0]) == (
+            1,
+            "container t1: %s: failed (uplink eth0)" % pod.path,
+        )
         assert done.err.startswith("nlraw: container t1: ") and step in done.err
         assert "CAP_" + capability.upper() in done.err
     assert pods.TAP in pod.links()
@@ -248,7 +303,11 @@ def test_what_the_kernel_refuses_is_1_and_names_the_capability(pod, bundle):
     [
         (__file__, "open namespace %s: this is no namespace" % __file__),
         ("/", "open namespace /: this is no namespace"),
-        ("/proc/self/ns/mnt", "open namespace /proc/self/ns/mnt: this is a namespace of the mount kind, not a network namespace"),
+        (
+            "/proc/self/ns/mnt",
+            "open namespace /proc/self/ns/mnt: this is a namespace of the mount kind, not a "
+            "network namespace",
+        ),
     ],
     ids=["a file", "a directory", "a mount namespace"],
 )
@@ -321,7 +380,14 @@ def test_a_state_as_large_as_a_pods_annotations_may_be_is_read(pod, bundle):
 
 def start(stdin, *arguments):
     argv = MODULE + ("hook",) + arguments
-    return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), cwd="/")
+    return subprocess.Popen(
+        argv,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        cwd="/",
+    )
 
 
 def test_a_terminal_is_1_at_once():
@@ -332,14 +398,18 @@ def test_a_terminal_is_1_at_once():
         os.close(master)
         os.close(slave)
     assert (
-        err
-        == b"nlraw: read container state from stdin: it is a terminal; a container runtime writes the container's state here\n"
+        err == b"nlraw: read container state from stdin: it is a terminal; "
+        b"a container runtime writes the container's state here\n"
     )
 
 
 @pytest.mark.slow
 def test_a_stdin_that_does_not_end_is_1_after_five_seconds(bundle):
-    silent, dripping, complete = start(subprocess.PIPE), start(subprocess.PIPE), start(subprocess.PIPE)
+    silent, dripping, complete = (
+        start(subprocess.PIPE),
+        start(subprocess.PIPE),
+        start(subprocess.PIPE),
+    )
     began = time.monotonic()
     complete.stdin.write(bundle.state("stopped"))
     complete.stdin.flush()
@@ -352,7 +422,10 @@ def test_a_stdin_that_does_not_end_is_1_after_five_seconds(bundle):
         time.sleep(0.05)
     for process in (dripping, silent, complete):
         assert process.wait(timeout=10) == 1
-        assert process.stderr.read() == b"nlraw: read container state from stdin: it did not end within 5 seconds\n"
+        assert (
+            process.stderr.read()
+            == b"nlraw: read container state from stdin: it did not end within 5 seconds\n"
+        )
         assert 4.5 < time.monotonic() - began < 8
         for stream in (process.stdout, process.stderr):
             stream.close()
@@ -373,8 +446,12 @@ def test_a_usage_error_is_2_and_nothing_is_read():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("streams", [">&-", ">/dev/full", "2>&-", ">&- 2>&-", ">/dev/full 2>/dev/full"])
-def test_whoever_does_not_listen_changes_neither_the_work_nor_the_status(make_pod, bundle, tmp_path, streams):
+@pytest.mark.parametrize(
+    "streams", [">&-", ">/dev/full", "2>&-", ">&- 2>&-", ">/dev/full 2>/dev/full"]
+)
+def test_whoever_does_not_listen_changes_neither_the_work_nor_the_status(
+    make_pod, bundle, tmp_path, streams
+):
     orphaned, used = make_pod(), make_pod()
     orphaned.add_orphan()
     used.add_tap()
@@ -416,4 +493,8 @@ def test_a_name_from_outside_never_reaches_a_log_unescaped(bundle):
     done = hook(bundle.state("stopped", id="\x1b[31m\n\udcff"))
     assert done == (0, GONE.replace("t1", "\\x1b[31m\\x0a\\xff"), "")
     done = hook(bundle.state("stopped", bundle="/\x1b[31m\n"))
-    assert done == (1, "", "nlraw: read container config /\\x1b[31m\\x0a/config.json: No such file or directory\n")
+    assert done == (
+        1,
+        "",
+        "nlraw: read container config /\\x1b[31m\\x0a/config.json: No such file or directory\n",
+    )

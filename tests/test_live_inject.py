@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Injected faults: every system call that a command line makes from its main() on fails, meets a signal, or is its last.
+"""Injected faults: every system call from main() on fails, meets a signal, or is the last.
 
-A run ends in time, with the right exit status, and never in a traceback. It leaves the namespace as it was, or finished, or so
-that the next run finishes it: in the end all is as if no orphan had been there, and nothing of anybody else was touched.
+A run ends in time, with the right exit status, and never in a traceback. It leaves the namespace as
+it was, or finished, or so that the next run finishes it: in the end all is as if no orphan had been
+there, and nothing of anybody else was touched.
 
 All of it, some 4,500 runs in ten minutes or more, with a table of what came of them:
 
@@ -28,14 +29,17 @@ from nlraw.netns import Namespace
 
 TAP = pods.TAP
 
-# Of all faults the ordinary suite tries each one that this divides; and death of a setup at each call by which it changes things.
+# Of all faults the ordinary suite tries each one that this divides; and death of a setup at each
+# call by which it changes things.
 SAMPLE = 47
 CHANGES = ("ioctl", "sendto", "close", "write", "exit_group")
 
 # What a message may begin with behind "nlraw: " and a namespace: the step that failed.
 STEPS = (
-    "open namespace |enter namespace[ :]|start thread: |look up link |list |read link |set group of link |delete |clean up |"
-    "open /dev/net/tun|create TAP |set owner |set group |set up link |create qdisc |create redirect |persist TAP |"
+    "open namespace |enter namespace[ :]|start thread: |look up link |list |read link |set group "
+    "of link |delete |clean up |"
+    "open /dev/net/tun|create TAP |set owner |set group |set up link |create qdisc |create "
+    "redirect |persist TAP |"
     "run the command: |the result could not be written: "
 )
 
@@ -49,19 +53,21 @@ def able():
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled():
-    """Bytecode caches: the first run must not meet the calls that write them, which no later one would."""
+    """Bytecode caches: the first run must not meet the calls that write them; no later one does."""
     compileall.compile_dir(os.path.dirname(nlraw.__file__), quiet=1)
 
 
 class Play:
     """A command line on pods, and what has to come of it; ``arguments`` is the command line.
 
-    ``prepare`` puts the pods into the state that the command meets, from clean or from what the last run left.
+    ``prepare`` puts the pods into the state that the command meets, from clean or from what the
+    last run left.
     """
 
     # Exit status 3 is right only where a TAP is in use.
     refusals = (1,)
-    # What the system may say of a namespace that the command then has nothing to do with, successfully.
+    # What the system may say of a namespace that the command then has nothing to do with,
+    # successfully.
     ignores = ()
 
     def __init__(self, make_pod, directory):
@@ -83,10 +89,16 @@ class Play:
         return after == self.clean
 
     def check_left(self, killed, after):
-        """Make sure that a run which ended early left nothing worse than it may; ``killed``: without time to undo anything."""
+        """Make sure that a run which ended early left nothing worse than it may.
+
+        ``killed``: without time to undo anything.
+        """
 
     def finish(self):
-        """Run the command again, undisturbed: it has to come through, and all is finished; then make it clean."""
+        """Run the command again, undisturbed: it has to come through, and all is finished.
+
+        Then make it clean.
+        """
         assert command.nlraw(*self.arguments).status == 0
         assert self.is_finished(self.states())
         self.reset()
@@ -96,11 +108,17 @@ class Play:
 
 
 def furnished(make_pod, filter=True):
-    """A pod with what must survive: a filter of somebody else on the uplink, a TAP in use that is none of ours, an idle one."""
+    """A pod with what must survive.
+
+    A filter of somebody else on the uplink, a TAP in use that is none of ours, an idle one.
+    """
     pod = make_pod()
     if filter:
         pod.tc("qdisc", "add", "dev", "eth0", "ingress")
-        pod.tc(*"filter add dev eth0 ingress pref 7 protocol ip u32 match ip dport 22 0xffff flowid 1:7".split())
+        pod.tc(
+            *"filter add dev eth0 ingress pref 7 protocol ip u32 match ip dport 22 0xffff flowid "
+            "1:7".split()
+        )
     pod.add_tap("vm0", redirect=False)
     pod.hold("vm0")
     pod.add_tap("tap0_other", redirect=False)
@@ -185,12 +203,19 @@ class Setup(Play):
     def is_finished(self, after):
         pod = self.pods[0]
         links = pod.links()
-        whole = TAP in links and "UP" in links[TAP]["flags"] and links[TAP]["linkinfo"]["info_data"]["persist"]
-        return whole and setups.redirects(pod, "eth0", TAP) == setups.redirects(pod, TAP, "eth0") == 1
+        whole = (
+            TAP in links
+            and "UP" in links[TAP]["flags"]
+            and links[TAP]["linkinfo"]["info_data"]["persist"]
+        )
+        return (
+            whole and setups.redirects(pod, "eth0", TAP) == setups.redirects(pod, TAP, "eth0") == 1
+        )
 
     def check_left(self, killed, after):
         if not self.is_finished(after):
-            # the kernel takes away what is not persistent yet, and that comes last; with time to undo all else goes too
+            # the kernel takes away what is not persistent yet, and that comes last; with time to
+            # undo all else goes too
             assert self.pods[0].links().get(TAP, {}).get("ifindex") in (None, self.old)
             assert killed or after == self.clean
 
@@ -237,13 +262,20 @@ PLAYS = [Scan, CleanupOfOne, CleanupOfMany, CleanupBesideUse, Setup, SetupOverOr
 
 
 def kind_of(fault):
-    return "signal" if fault.kind in ("INT", "TERM") else "KILL" if fault.kind == "KILL" else "error"
+    return (
+        "signal" if fault.kind in ("INT", "TERM") else "KILL" if fault.kind == "KILL" else "error"
+    )
 
 
 def check_end(play, fault, ended, usual):
     """Make sure of the exit status and the words; ``fault`` is None where it was not met."""
     # a thread that gets no memory is told of by the interpreter, in words of its own
-    err = re.sub("^Exception ignored in thread started by.*\n(MemoryError.*\n)?", "", ended.err, flags=re.MULTILINE)
+    err = re.sub(
+        "^Exception ignored in thread started by.*\n(MemoryError.*\n)?",
+        "",
+        ended.err,
+        flags=re.MULTILINE,
+    )
     assert not re.search("Traceback|Exception ignored|Fatal Python error", err), ended
     if fault is None:
         assert ended.status == usual.status, ended
@@ -279,7 +311,13 @@ def run(play, log, chosen):
         ended, struck = inject.strike(log, fault, *play.arguments)
         after = play.states()
         fresh = after == before
-        came = "untouched" if fresh else "finished" if play.is_finished(after) else "finished by the next run"
+        came = (
+            "untouched"
+            if fresh
+            else "finished"
+            if play.is_finished(after)
+            else "finished by the next run"
+        )
         if not struck:
             came = "not met"
         counts[fault.call.name, kind_of(fault), came] += 1
@@ -294,7 +332,9 @@ def run(play, log, chosen):
             elif not fresh:
                 play.finish()
         except AssertionError as error:
-            wrong.append("%s %d %s: %s" % (fault.call.name, fault.call.number, fault.kind, str(error)[:600]))
+            wrong.append(
+                "%s %d %s: %s" % (fault.call.name, fault.call.number, fault.kind, str(error)[:600])
+            )
             if not fresh:
                 play.finish()
     return counts, wrong
@@ -323,14 +363,21 @@ def test_at_every_system_call(make_pod, tmp_path, play):
     print("\n" + table(play.__doc__, counts))
     print("\n".join(wrong))
     assert wrong == []
-    assert sum(number for key, number in counts.items() if key[2] == "not met") < sum(counts.values()) / 50
+    assert (
+        sum(number for key, number in counts.items() if key[2] == "not met")
+        < sum(counts.values()) / 50
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.__doc__.split(":")[0].rstrip("."))
 def test_at_some_system_calls(make_pod, tmp_path, play):
     def sample(every):
-        dying = [fault for fault in every if fault.kind == "KILL" and fault.call.name in CHANGES and issubclass(play, Setup)]
+        dying = [
+            fault
+            for fault in every
+            if fault.kind == "KILL" and fault.call.name in CHANGES and issubclass(play, Setup)
+        ]
         # another place in each play, so that together they meet most calls
         return dying + every[PLAYS.index(play) :: SAMPLE]
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw on Pythons that lack much, or are another: each in a root of its own, made for the test, and entered by chroot.
+"""nlraw on Pythons that lack much, or are another, each in a root of its own (chroot).
 
     NLRAW_TEST_ROOTS=/var/tmp/roots python -m pytest -m long tests/test_live_minimal.py -s
 
-Debian's python3-minimal as debootstrap installs it (12 has neither ctypes nor json nor os.setns, 13 has no ctypes), pypy3, and a
-CPython built on musl. It needs Debian's archive. What takes minutes to make is kept in the directory NLRAW_TEST_ROOTS, if
-it is given, and used again.
+Debian's python3-minimal as debootstrap installs it (12 has neither ctypes nor json nor os.setns, 13
+has no ctypes), pypy3, and a CPython built on musl. It needs Debian's archive. What takes minutes to
+make is kept in the directory NLRAW_TEST_ROOTS, if it is given, and used again.
 """
 
 import json
@@ -42,8 +42,8 @@ for name in ("ctypes", "json"):
 print(*sorted(missing))
 """
 
-# In a mount namespace of its own, which ends with it: nlraw as a folder and as one file, a pod's namespace, /proc and the TUN
-# device, and nothing else of the machine's.
+# In a mount namespace of its own, which ends with it: nlraw as a folder and as one file, a pod's
+# namespace, /proc and the TUN device, and nothing else of the machine's.
 ENTER = """
 root=$1 package=$2 bundle=$3 pod=$4
 shift 4
@@ -62,13 +62,19 @@ for device in null net/tun; do : >"dev/$device"; mount --bind "/dev/$device" "de
 exec chroot . env -i PATH=/usr/bin "$@"
 """
 
-FOLDER = ("-I", "-c", "import sys; sys.path.insert(0, '/opt/nlraw'); from nlraw.cli import program; program()")
+FOLDER = (
+    "-I",
+    "-c",
+    "import sys; sys.path.insert(0, '/opt/nlraw'); from nlraw.cli import program; program()",
+)
 ONE_FILE = ("-I", "/opt/nlraw.pyz")
 
 
 def run(*argv, **options):
     """Run a program to its end; show what it said if it fails."""
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, **options)
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, **options
+    )
     assert done.returncode == 0, "%s:\n%s" % (" ".join(argv), done.stdout)
     return done.stdout
 
@@ -89,7 +95,7 @@ def need(*programs):
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
-    """Make a directory once: ``kept(name, make)`` calls ``make`` with its path, unless it is there already."""
+    """Make a directory once: ``kept(name, make)`` calls ``make`` with its path if it is absent."""
     place = os.environ.get("NLRAW_TEST_ROOTS") or str(tmp_path_factory.mktemp("roots"))
 
     def get(name, make):
@@ -119,7 +125,10 @@ def suite(request, kept):
     def make(path):
         # in a mount namespace of its own, for what it mounts, and may leave mounted
         run(
-            *("unshare --mount --propagation private debootstrap --variant=minbase --include=python3-minimal".split()),
+            *(
+                "unshare --mount --propagation private debootstrap --variant=minbase "
+                "--include=python3-minimal".split()
+            ),
             request.param,
             path,
             mirror(),
@@ -130,15 +139,30 @@ def suite(request, kept):
 
 @pytest.fixture
 def minimal(suite, bundle, make_pod):
-    """Run nlraw in a root, its current network namespace that of a pod: ``minimal(pod, arguments, where=other)``.
+    """Run nlraw in a root and a pod's network namespace: ``minimal(pod, arguments, where=other)``.
 
     ``where`` is the pod that is pinned as /opt/netns/pod, by default the same.
     """
     return lambda pod, *arguments, **options: inside(suite[1], bundle, pod, *arguments, **options)
 
 
-def inside(root, bundle, pod, *arguments, where=None, program=("/usr/bin/python3",) + FOLDER, **streams):
-    argv = ["ip", "netns", "exec", pod.name, "unshare", "--mount", "--propagation", "private", "sh", "-euc", ENTER, "sh"]
+def inside(
+    root, bundle, pod, *arguments, where=None, program=("/usr/bin/python3",) + FOLDER, **streams
+):
+    argv = [
+        "ip",
+        "netns",
+        "exec",
+        pod.name,
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-euc",
+        ENTER,
+        "sh",
+    ]
     argv += [root, command.PACKAGE, bundle, str((where or pod).child().pid)]
     return setups.Result(*command.nlraw(*arguments, argv=argv + list(program), **streams))
 
@@ -148,12 +172,26 @@ def inside(root, bundle, pod, *arguments, where=None, program=("/usr/bin/python3
 
 def test_there_is_nothing_but_python3_minimal(suite):
     name, root = suite
-    listed = run("chroot", root, "dpkg-query", "--show", "--showformat=${db:Status-Abbrev} ${Package}\n", "*python3*")
+    listed = run(
+        "chroot",
+        root,
+        "dpkg-query",
+        "--show",
+        "--showformat=${db:Status-Abbrev} ${Package}\n",
+        "*python3*",
+    )
     installed = [line.split()[1] for line in listed.splitlines() if line.startswith("ii")]
     assert "python3-minimal" in installed
-    assert [each for each in installed if not re.match(r"(lib)?python3(\.\d+)?-minimal\Z", each)] == []
-    assert run("chroot", root, "/usr/bin/python3", "-I", "-c", WHAT_IS_MISSING).split() == LACKS[name]
-    print("\n%s: %s; missing: %s" % (name, run("chroot", root, "/usr/bin/python3", "--version").strip(), LACKS[name]))
+    assert [
+        each for each in installed if not re.match(r"(lib)?python3(\.\d+)?-minimal\Z", each)
+    ] == []
+    assert (
+        run("chroot", root, "/usr/bin/python3", "-I", "-c", WHAT_IS_MISSING).split() == LACKS[name]
+    )
+    print(
+        "\n%s: %s; missing: %s"
+        % (name, run("chroot", root, "/usr/bin/python3", "--version").strip(), LACKS[name])
+    )
 
 
 @pytest.mark.parametrize("form", [FOLDER, ONE_FILE], ids=["folder", "one file"])
@@ -202,7 +240,11 @@ def can_enter(suite):
 def check_refusal(done):
     """One line that says what is missing."""
     assert done.status == 1
-    assert re.match(r"nlraw: [^\n]*os\.setns \(3\.12 and newer\) nor ctypes \(Debian: libpython3-stdlib\)[^\n]*\n\Z", done.err)
+    assert re.match(
+        r"nlraw: [^\n]*os\.setns \(3\.12 and newer\) nor ctypes "
+        r"\(Debian: libpython3-stdlib\)[^\n]*\n\Z",
+        done.err,
+    )
 
 
 def test_another_namespace_is_entered_where_this_python_can(suite, minimal, make_pod):
@@ -242,7 +284,13 @@ def test_the_selftest_says_what_this_python_lacks(suite, minimal, pod):
 def test_the_hook_works_or_says_what_is_missing(suite, minimal, make_pod, tmp_path):
     here, there = make_pod(), make_pod()
     there.add_orphan()
-    state = {"ociVersion": "1.0.2", "id": "vm", "status": "creating", "pid": there.child().pid, "bundle": "/opt"}
+    state = {
+        "ociVersion": "1.0.2",
+        "id": "vm",
+        "status": "creating",
+        "pid": there.child().pid,
+        "bundle": "/opt",
+    }
     (tmp_path / "state").write_text(json.dumps(state))
     done = minimal(here, "hook", streams="<%s" % (tmp_path / "state"))
     if can_enter(suite):
@@ -261,7 +309,8 @@ def test_it_tells_of_itself(minimal, pod, arguments):
 # ---------------------------------------------------------------- other Pythons
 
 
-# What is there of the suite for a Python that has just been unpacked: the last Hypothesis that is Python alone.
+# What is there of the suite for a Python that has just been unpacked: the last Hypothesis that is
+# Python alone.
 TOOLS = ["pytest <9", "hypothesis <6.142"]
 
 
@@ -277,20 +326,24 @@ def pypy(kept):
     return [os.path.join(kept("pypy", make), "bin", "python")]
 
 
-# Debian has its sources; musl's gcc must be told where the kernel's headers are, and that this is no glibc.
+# Debian has its sources; musl's gcc must be told where the kernel's headers are, and that this is
+# no glibc.
 BUILD = r"""
 mkdir -p apt/state/lists/partial apt/cache/archives/partial apt/etc headers zlib source
 : >apt/status
-echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $1 trixie main" >apt/etc/sources.list
-options="-qq -o Dir::State=$PWD/apt/state -o Dir::State::status=$PWD/apt/status -o Dir::Cache=$PWD/apt/cache
- -o Dir::Etc=$PWD/apt/etc -o Dir::Etc::parts=- -o APT::Sandbox::User=root"
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+echo "deb-src [signed-by=$keyring] $1 trixie main" >apt/etc/sources.list
+options="-qq -o Dir::State=$PWD/apt/state -o Dir::State::status=$PWD/apt/status
+ -o Dir::Cache=$PWD/apt/cache -o Dir::Etc=$PWD/apt/etc -o Dir::Etc::parts=-
+ -o APT::Sandbox::User=root"
 apt-get $options update
 apt-get $options --download-only source zlib python3.13
 tar -x -f zlib_*.orig.tar.?z -C zlib --strip-components=1
 tar -x -f python3.13_*.orig.tar.?z -C source --strip-components=1
 ln -s /usr/include/linux /usr/include/asm-generic headers
 ln -s "/usr/include/$(gcc --print-multiarch)/asm" headers
-printf '#!/bin/sh\n[ "$1" = --print-multiarch ] || exec musl-gcc -idirafter "%s/headers" "$@"\n' "$PWD" >cc
+printf '#!/bin/sh\n[ "$1" = --print-multiarch ] || exec musl-gcc -idirafter "%s/headers" "$@"\n' \
+    "$PWD" >cc
 chmod +x cc
 cd zlib # which Hypothesis takes
 CC="$PWD/../cc" CFLAGS="-O1 -fPIC" ./configure --static
@@ -313,9 +366,18 @@ def musl(kept):
     def make(path):
         os.mkdir(path)
         with open(path + ".log", "w") as log:
-            done = subprocess.run(["sh", "-euc", BUILD, "sh", mirror()], cwd=path, stdout=log, stderr=log)
+            done = subprocess.run(
+                ["sh", "-euc", BUILD, "sh", mirror()], cwd=path, stdout=log, stderr=log
+            )
         assert done.returncode == 0, path + ".log tells why"
-        tools = ["--no-compile", "--target", os.path.join(path, "tools"), "--python-version", "3.13", "--only-binary=:all:"]
+        tools = [
+            "--no-compile",
+            "--target",
+            os.path.join(path, "tools"),
+            "--python-version",
+            "3.13",
+            "--only-binary=:all:",
+        ]
         run(sys.executable, "-m", "pip", "install", "--quiet", *(tools + TOOLS))
 
     home = kept("musl", make)
@@ -332,7 +394,17 @@ def other(request):
 def test_another_python_passes_what_needs_no_kernel(other):
     python, places = other[0], [command.ROOT] + other[1:]
     # --noconftest: what makes pods takes ctypes
-    argv = [python, "-m", "pytest", "-q", "--noconftest", "-p", "no:cacheprovider", "-m", "not slow and not long"]
+    argv = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "--noconftest",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow and not long",
+    ]
     argv += test_vendored.files(test_vendored.PURE)
     done = subprocess.run(
         argv,
@@ -342,7 +414,11 @@ def test_another_python_passes_what_needs_no_kernel(other):
         stderr=subprocess.STDOUT,
         universal_newlines=True,
     )
-    version = run(python, "-c", "import platform as p; print(p.python_implementation(), p.python_version(), *p.libc_ver())")
+    version = run(
+        python,
+        "-c",
+        "import platform as p; print(p.python_implementation(), p.python_version(), *p.libc_ver())",
+    )
     print("\n%s: %s" % (version.strip(), done.stdout.splitlines()[-1]))
     assert done.returncode == 0, done.stdout
 
@@ -354,8 +430,14 @@ def test_another_python_plays_the_whole_story(other, bundle, make_pod, form):
     before = pod.state()
     pod.add_orphan()
     where = ["--netns", pod.path]
-    assert setups.Result(*command.nlraw("scan", "--json", *where, argv=program)).document["outcome"] == "would-clean"
-    assert setups.Result(*command.nlraw("setup", "--json", *where, argv=program)).document["outcome"] == "created"
+    assert (
+        setups.Result(*command.nlraw("scan", "--json", *where, argv=program)).document["outcome"]
+        == "would-clean"
+    )
+    assert (
+        setups.Result(*command.nlraw("setup", "--json", *where, argv=program)).document["outcome"]
+        == "created"
+    )
     setups.check_pair(pod)
     holder = pod.hold()
     assert command.nlraw("cleanup", *where, argv=program).status == 3

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Namespaces by every name they can be given, what is not one, and that the caller never moves and nothing is left open."""
+"""Namespaces by every name they can be given, and what is none.
+
+The caller never moves, and nothing is left open.
+"""
 
 import _thread
 import concurrent.futures
@@ -103,7 +106,8 @@ def test_a_namespace_without_a_name_any_more_is_found_by_its_descriptor(pod, tmp
         try:
             assert names(file) == [pods.TAP]
         finally:
-            pods.run("ip", "netns", "attach", pod.name, str(os.getpid()))  # for the fixture to delete
+            # for the fixture to delete
+            pods.run("ip", "netns", "attach", pod.name, str(os.getpid()))
 
 
 def test_the_current_namespace_needs_no_name(pod):
@@ -116,7 +120,9 @@ def test_the_current_namespace_needs_no_name(pod):
 
 def test_paths_to_one_namespace_have_one_identity(pod, make_pod):
     other = make_pod(uplink=None)
-    with Namespace(pod.path) as by_path, Namespace(pod.child().pid) as by_pid, Namespace(other.path) as another:
+    with Namespace(pod.path) as by_path, Namespace(pod.child().pid) as by_pid, Namespace(
+        other.path
+    ) as another:
         assert by_path.identity() == by_pid.identity() != another.identity()
 
 
@@ -161,7 +167,9 @@ def test_a_device_is_no_namespace():
     assert "this is no namespace" in str(refusal("/dev/null", nlraw.BadNamespace))
 
 
-@pytest.mark.parametrize("file, kind", [("mnt", "mount"), ("uts", "uts"), ("user", "user"), ("pid", "pid")])
+@pytest.mark.parametrize(
+    "file, kind", [("mnt", "mount"), ("uts", "uts"), ("user", "user"), ("pid", "pid")]
+)
 def test_a_namespace_of_another_kind_is_named(file, kind):
     error = refusal("/proc/self/ns/" + file, nlraw.BadNamespace)
     assert "of the %s kind, not a network namespace" % kind in str(error)
@@ -218,7 +226,14 @@ def test_an_impossible_pid_is_a_clear_error(pid):
 @pytest.mark.parametrize(
     "name",
     ["a\0b", "/run/netns/a\0b", pathlib.PurePosixPath("a\0b"), "\ud800", "/\ud800", "9" * 5000],
-    ids=["NUL in a name", "NUL in a path", "NUL in a path object", "surrogate", "surrogate in a path", "5000 digits"],
+    ids=[
+        "NUL in a name",
+        "NUL in a path",
+        "NUL in a path object",
+        "surrogate",
+        "surrogate in a path",
+        "5000 digits",
+    ],
 )
 def test_a_string_that_can_name_no_file_is_a_clear_error(name):
     with pytest.raises(nlraw.Error) as caught:
@@ -404,7 +419,9 @@ def test_a_refusal_of_the_c_library_has_its_errno(old_python):
     assert caught.value.errno == errno.EBADF
 
 
-@pytest.mark.skipif(not hasattr(posix, "setns"), reason="this Python has no os.setns (3.12 and newer)")
+@pytest.mark.skipif(
+    not hasattr(posix, "setns"), reason="this Python has no os.setns (3.12 and newer)"
+)
 def test_namespaces_are_entered_without_ctypes_where_python_has_setns(pod, monkeypatch):
     pod.add_tap(redirect=False)
     monkeypatch.setitem(sys.modules, "_ctypes", None)
@@ -424,7 +441,10 @@ def test_a_ctypes_that_could_not_be_read_is_as_good_as_none(pod, old_python, mon
 
 @pytest.fixture
 def stillborn(monkeypatch):
-    """Threads that end before they have called anything, as where there is no memory: CPython lets go of the arguments."""
+    """Threads that end before they have called anything, as where there is no memory.
+
+    CPython lets go of the arguments.
+    """
     if platform.python_implementation() != "CPython":
         pytest.skip("needs reference counts")
 
@@ -460,11 +480,14 @@ def test_whatever_a_close_answers_the_descriptor_is_gone_and_the_work_is_done(po
     assert pods.TAP in pod.links()
 
 
-def test_without_setns_and_ctypes_the_current_namespace_alone_can_be_used(pod, old_python, monkeypatch):
+def test_without_setns_and_ctypes_the_current_namespace_alone_can_be_used(
+    pod, old_python, monkeypatch
+):
     pod.add_tap(redirect=False)
 
     def here():
-        monkeypatch.setitem(sys.modules, "_ctypes", None)  # not before: the test itself enters by them
+        # not before: the test itself enters by them
+        monkeypatch.setitem(sys.modules, "_ctypes", None)
         monkeypatch.setitem(sys.modules, "ctypes", None)
         return names(None)
 

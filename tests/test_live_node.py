@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README puts on a node, a systemd unit and a Kubernetes DaemonSet: validated, and run with the rights that they give.
+"""The README's systemd unit and Kubernetes DaemonSet: validated, and run with their rights.
 
-No systemd and no cluster are here. The unit's command line is run with the unit's capabilities, and its system calls are held
-against the unit's filters; the DaemonSet's container is run by runc. In mount namespaces of their own: the node's /run/netns is
-never the machine's.
+No systemd and no cluster are here. The unit's command line is run with the unit's capabilities, and
+its system calls are held against the unit's filters; the DaemonSet's container is run by runc. In
+mount namespaces of their own: the node's /run/netns is never the machine's.
 """
 
 import contextlib
@@ -35,7 +35,9 @@ def needs(*programs):
 
 
 def output(*argv):
-    done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+    )
     return done.returncode, done.stdout
 
 
@@ -58,16 +60,22 @@ def metrics(tmp_path):
 
 def unit():
     """The settings of the service, by name."""
-    return dict(line.split("=", 1) for line in readme.file(UNIT).splitlines() if re.match(r"\w+=", line))
+    return dict(
+        line.split("=", 1) for line in readme.file(UNIT).splitlines() if re.match(r"\w+=", line)
+    )
 
 
 @needs("systemd-analyze")
-@pytest.mark.parametrize("change, expected", [(None, 0), (("ExecStart=", "ExecStrat="), 1)], ids=["as it is", "misspelt"])
+@pytest.mark.parametrize(
+    "change, expected", [(None, 0), (("ExecStart=", "ExecStrat="), 1)], ids=["as it is", "misspelt"]
+)
 def test_systemd_finds_the_units_right(tmp_path, change, expected):
     for name in (UNIT, TIMER):
         text = readme.file(name)
         (tmp_path / name).write_text(text.replace(*change) if change else text)
-    argv = ["systemd-analyze", "verify", "--recursive-errors=yes", "--man=no"] + [str(tmp_path / name) for name in (UNIT, TIMER)]
+    argv = ["systemd-analyze", "verify", "--recursive-errors=yes", "--man=no"] + [
+        str(tmp_path / name) for name in (UNIT, TIMER)
+    ]
     status, told = output(*argv)
     assert (status != 0) == bool(expected), told
     assert bool(told) == bool(expected), told
@@ -76,12 +84,19 @@ def test_systemd_finds_the_units_right(tmp_path, change, expected):
 @needs("systemd-analyze")
 def test_systemd_finds_the_service_well_locked_up(tmp_path):
     (tmp_path / UNIT).write_text(readme.file(UNIT))
-    status, told = output("systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", str(tmp_path / UNIT))
+    status, told = output(
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--threshold=25",
+        "--no-pager",
+        str(tmp_path / UNIT),
+    )
     assert status == 0, told
 
 
-# As a mount namespace of its own has it: a /run with pods of ours alone, the one file where the unit looks for it, the
-# collector's directory, and all else read-only.
+# As a mount namespace of its own has it: a /run with pods of ours alone, the one file where the
+# unit looks for it, the collector's directory, and all else read-only.
 SERVICE = """
 pod=$1 bundle=$2 metrics=$3
 shift 3
@@ -103,8 +118,15 @@ exec "$@"
 
 
 def service(pod, bundle, metrics, wrapper=(), less=()):
-    """Run the service's command line with its capabilities, less some; ``wrapper`` is the argv of what runs it."""
-    kept = ["+" + name[len("CAP_") :].lower() for name in unit()["CapabilityBoundingSet"].split() if name not in less]
+    """Run the service's command line with its capabilities, less some.
+
+    ``wrapper`` is the argv of what runs it.
+    """
+    kept = [
+        "+" + name[len("CAP_") :].lower()
+        for name in unit()["CapabilityBoundingSet"].split()
+        if name not in less
+    ]
     privileges = ["setpriv", "--inh-caps=-all", "--bounding-set=" + ",".join(["-all"] + kept)]
     assert unit()["NoNewPrivileges"] == "yes"
     privileges.append("--no-new-privs")
@@ -120,7 +142,11 @@ def test_the_services_command_line_sweeps_with_the_services_capabilities(pod, bu
     done = service(pod, bundle, metrics)
     assert (done.status, done.err) == (0, "")
     assert pod.state() == before
-    assert counted(read(metrics / "nlraw.prom")) == {"namespaces": 1, "orphans": 1, "orphans_removed": 1}
+    assert counted(read(metrics / "nlraw.prom")) == {
+        "namespaces": 1,
+        "orphans": 1,
+        "orphans_removed": 1,
+    }
 
 
 @needs("setpriv", "unshare")
@@ -139,7 +165,13 @@ def allowed(name):
     calls = set()
     for line in output("systemd-analyze", "syscall-filter", name)[1].splitlines()[1:]:
         word = line.strip()
-        calls |= allowed(word) if word.startswith("@") else {word} if word and not word.startswith("#") else set()
+        calls |= (
+            allowed(word)
+            if word.startswith("@")
+            else {word}
+            if word and not word.startswith("#")
+            else set()
+        )
     return calls
 
 
@@ -156,21 +188,35 @@ def test_the_service_makes_no_system_call_that_its_filters_forbid(pod, bundle, m
     assert not made - allowed(unit()["SystemCallFilter"])
     assert unit()["RestrictNamespaces"] == "net" and "unshare" not in made
     assert {"CLONE_NEWNET" in rest for name, rest in calls if name == "setns"} == {True}
-    assert {rest.split(",")[0] for name, rest in calls if name == "socket"} == {unit()["RestrictAddressFamilies"]}
+    assert {rest.split(",")[0] for name, rest in calls if name == "socket"} == {
+        unit()["RestrictAddressFamilies"]
+    }
     # MemoryDenyWriteExecute: systemd.exec(5)
-    assert not [rest for name, rest in calls if name == "mmap" and "PROT_WRITE" in rest and "PROT_EXEC" in rest]
-    assert not [rest for name, rest in calls if name in ("mprotect", "pkey_mprotect", "shmat") and "EXEC" in rest]
+    assert not [
+        rest
+        for name, rest in calls
+        if name == "mmap" and "PROT_WRITE" in rest and "PROT_EXEC" in rest
+    ]
+    assert not [
+        rest
+        for name, rest in calls
+        if name in ("mprotect", "pkey_mprotect", "shmat") and "EXEC" in rest
+    ]
 
 
 # ---------------------------------------------------------------- Kubernetes
 
 
 def daemon_set():
-    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed; kubernetes-validate brings it")
+    yaml = pytest.importorskip(
+        "yaml", reason="PyYAML is not installed; kubernetes-validate brings it"
+    )
     return yaml.safe_load(readme.file(DAEMON_SET))["spec"]["template"]["spec"]
 
 
-@pytest.mark.parametrize("change, expected", [(None, 0), (("hostPath:", "hostPaht:"), 1)], ids=["as it is", "misspelt"])
+@pytest.mark.parametrize(
+    "change, expected", [(None, 0), (("hostPath:", "hostPaht:"), 1)], ids=["as it is", "misspelt"]
+)
 def test_kubernetes_finds_the_daemon_set_right(tmp_path, change, expected):
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     validate = shutil.which("kubernetes-validate", path=path)
@@ -187,7 +233,7 @@ def test_the_one_file_fits_into_a_config_map(bundle):
 
 
 class Host:
-    """The container of the DaemonSet, run by runc on a made-up host: a mount namespace with a /run of its own."""
+    """The container of the DaemonSet, run by runc on a made-up host with a /run of its own."""
 
     def __init__(self, directory, bundle, metrics):
         self.name = "nlraw-test-" + uuid.uuid4().hex[:12]
@@ -195,7 +241,11 @@ class Host:
         spec = daemon_set()
         (container,) = spec["containers"]
         sources = {"nlraw": os.path.dirname(bundle), "netns": "/run/netns", "metrics": str(metrics)}
-        assert {volume["name"]: volume["hostPath"]["path"] for volume in spec["volumes"] if "hostPath" in volume} == {
+        assert {
+            volume["name"]: volume["hostPath"]["path"]
+            for volume in spec["volumes"]
+            if "hostPath" in volume
+        } == {
             "netns": sources["netns"],
             "metrics": os.path.dirname(unit()["ExecStart"].split()[-1]),
         }
@@ -205,19 +255,33 @@ class Host:
             {"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]},
         ]
         for volume in container["volumeMounts"]:
-            options = ["rbind", {"HostToContainer": "rslave"}.get(volume.get("mountPropagation"), "rprivate")]
+            options = [
+                "rbind",
+                {"HostToContainer": "rslave"}.get(volume.get("mountPropagation"), "rprivate"),
+            ]
             options += ["ro"] if volume.get("readOnly") else []
             mounts.append(
-                {"destination": volume["mountPath"], "type": "bind", "source": sources[volume["name"]], "options": options}
+                {
+                    "destination": volume["mountPath"],
+                    "type": "bind",
+                    "source": sources[volume["name"]],
+                    "options": options,
+                }
             )
-        capabilities = ["CAP_" + name for name in container["securityContext"]["capabilities"]["add"]]
+        capabilities = [
+            "CAP_" + name for name in container["securityContext"]["capabilities"]["add"]
+        ]
         assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
-        assert sorted(capabilities) == sorted(unit()["CapabilityBoundingSet"].split())  # each of which is needed, see above
+        # each of which is needed, see above
+        assert sorted(capabilities) == sorted(unit()["CapabilityBoundingSet"].split())
         (script,) = container["args"]
         assert "sleep 60 " in script
         config = {
             "ociVersion": "1.0.2",
-            "root": {"path": "root", "readonly": container["securityContext"]["readOnlyRootFilesystem"]},
+            "root": {
+                "path": "root",
+                "readonly": container["securityContext"]["readOnlyRootFilesystem"],
+            },
             "mounts": mounts,
             "process": {
                 "user": {"uid": 0, "gid": 0},
@@ -226,7 +290,9 @@ class Host:
                 "args": container["command"] + [script.replace("sleep 60 ", "sleep 1 ")],
                 "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             },
-            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "mount", "network", "ipc", "uts")]},
+            "linux": {
+                "namespaces": [{"type": kind} for kind in ("pid", "mount", "network", "ipc", "uts")]
+            },
         }
         root = os.path.join(self.directory, "root")
         for link in ("bin", "sbin", "lib", "lib64"):
@@ -236,10 +302,22 @@ class Host:
             json.dump(config, file)
         host = 'mount -t tmpfs tmpfs /run; mount --make-shared /run; mkdir /run/netns; exec "$@"'
         self.runc = ["runc", "--root", os.path.join(self.directory, "state")]
-        argv = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", host, "sh"] + self.runc
+        argv = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-euc",
+            host,
+            "sh",
+        ] + self.runc
         with open(os.path.join(self.directory, "log"), "w") as log:
             self.process = subprocess.Popen(
-                argv + ["run", "--bundle", self.directory, self.name], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                argv + ["run", "--bundle", self.directory, self.name],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def log(self):
@@ -254,7 +332,12 @@ class Host:
         """Make a pod's namespace one of the host's."""
         target = "/run/netns/" + name
         status, told = self.inside(
-            "sh", "-euc", ': >"$1"; mount --bind "$2" "$1"', "sh", target, "/proc/%d/ns/net" % pod.child().pid
+            "sh",
+            "-euc",
+            ': >"$1"; mount --bind "$2" "$1"',
+            "sh",
+            target,
+            "/proc/%d/ns/net" % pod.child().pid,
         )
         assert status == 0, told
 
@@ -280,7 +363,9 @@ class Host:
 
 
 @needs("runc", "unshare", "nsenter")
-def test_the_daemon_sets_container_sweeps_what_is_pinned_after_its_start_and_ends_when_told(make_pod, bundle, metrics, tmp_path):
+def test_the_daemon_sets_container_sweeps_what_is_pinned_after_its_start_and_ends_when_told(
+    make_pod, bundle, metrics, tmp_path
+):
     (tmp_path / "host").mkdir()
     pod = make_pod()
     before = pod.state()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happens underfoot: TAPs that are attached, deleted or renamed between two looks, rivals, and lost answers.
+"""Races: TAPs attached, deleted or renamed between two looks, rivals, and lost answers.
 
 The moment is picked by wrapping the exchange with the kernel; what happens in it is real.
 """
@@ -44,7 +44,9 @@ def _happen_before(monkeypatch, method, asked, event):
     real = getattr(Route, method)
 
     def wrapped(self, *requests):
-        if events and any(("%s %s" % (request.step, request.object)).startswith(asked) for request in requests):
+        if events and any(
+            ("%s %s" % (request.step, request.object)).startswith(asked) for request in requests
+        ):
             events.pop()()
         return real(self, *requests)
 
@@ -60,11 +62,13 @@ def removed(report):
     return ["%s %s %s" % (gone.dev, gone.object, gone.kind) for gone in report.tc_removed]
 
 
-# ---------------------------------------------------------------- between the first look and the second
+# ---------------------------------------------------------------- between first and second look
 
 
 @pytest.mark.parametrize(
-    "number, look", [(1, SECOND_LOOK), (2, SECOND_LOOK), (MANY, SECOND_LOOK_AT_MANY)], ids=["one", "two", "many"]
+    "number, look",
+    [(1, SECOND_LOOK), (2, SECOND_LOOK), (MANY, SECOND_LOOK_AT_MANY)],
+    ids=["one", "two", "many"],
 )
 def test_one_tap_attached_before_the_second_look_saves_all(pod, before_query, number, look):
     add_orphans(pod, number)
@@ -82,7 +86,9 @@ def test_one_tap_attached_before_the_second_look_saves_all(pod, before_query, nu
     assert sorted(tap.verdict for tap in report.taps) == ["in-use"] + ["orphan"] * (number - 1)
     assert report.tc_removed == ()
     assert [without_groups(pod.state())] == [without_groups(state) for state in states]
-    assert {name: link["group"] for name, link in pod.links().items() if link["group"] != "default"} == {"tap0_urunc": "5"}
+    assert {
+        name: link["group"] for name, link in pod.links().items() if link["group"] != "default"
+    } == {"tap0_urunc": "5"}
 
 
 def without_groups(state):
@@ -124,13 +130,14 @@ def test_a_tap_made_anew_before_the_second_look_is_judged_anew(pod, before_query
 
 @contextlib.contextmanager
 def attached(pod, name, mode=pods.IFF_TAP, ifindex=0):
-    """A TAP or TUN device that somebody has made by holding it, of a certain index if one is given."""
+    """A TAP or TUN device that somebody has made by holding it, of a certain index if given."""
 
     def attach():
         fd = os.open("/dev/net/tun", os.O_RDWR)
         if ifindex:
             fcntl.ioctl(fd, 0x400454DA, struct.pack("=I", ifindex))  # TUNSETIFINDEX
-        fcntl.ioctl(fd, 0x400454CA, struct.pack("=16sH22x", name.encode(), mode | pods.IFF_NO_PI))  # TUNSETIFF
+        # TUNSETIFF
+        fcntl.ioctl(fd, 0x400454CA, struct.pack("=16sH22x", name.encode(), mode | pods.IFF_NO_PI))
         return fd
 
     fd = pod.run(attach)
@@ -145,7 +152,9 @@ def attached(pod, name, mode=pods.IFF_TAP, ifindex=0):
     [(pods.TAP, pods.IFF_TAP), ("vm0", pods.IFF_TAP), (pods.TAP, pods.IFF_TUN)],
     ids=["a held TAP of its name", "a held TAP of another name", "a TUN-mode device of its name"],
 )
-def test_an_index_that_is_used_again_before_the_second_look_is_noticed(pod, before_query, name, mode):
+def test_an_index_that_is_used_again_before_the_second_look_is_noticed(
+    pod, before_query, name, mode
+):
     ifindex = pod.add_orphan(redirect=False)
     with contextlib.ExitStack() as stack:
 
@@ -162,7 +171,9 @@ def test_an_index_that_is_used_again_before_the_second_look_is_noticed(pod, befo
         assert pod.links()[name]["ifindex"] == ifindex
 
 
-def test_an_index_that_a_device_of_another_kind_has_before_the_second_look_is_noticed(pod, before_query):
+def test_an_index_that_a_device_of_another_kind_has_before_the_second_look_is_noticed(
+    pod, before_query
+):
     ifindex = pod.add_orphan(redirect=False)
 
     def replace():
@@ -193,7 +204,8 @@ def test_a_stranger_in_the_group_of_the_orphans_survives(pod, before_query):
 
     def join():
         links = pod.links()
-        group = int(links["tap0_urunc"]["group"]) & 0xFFFFFFFF  # `ip` prints it with a sign, and takes none that needs it
+        # `ip` prints it with a sign, and takes none that needs it
+        group = int(links["tap0_urunc"]["group"]) & 0xFFFFFFFF
         with nlraw.netns.Namespace(pod.path) as namespace, Route(namespace) as route:
             (reply,) = route.change(nlraw.link.set_group(links["peer0"]["ifindex"], "peer0", group))
             reply.answer()
@@ -211,14 +223,19 @@ def test_one_of_many_taps_renamed_before_the_second_look_is_spared(pod, before_q
         pod.add_tap("tap%d_urunc" % number, up=False)
     before_query(SECOND_LOOK_AT_MANY, lambda: pod.ip("link", "set", "tap1_urunc", "name", "other"))
     report = nlraw.cleanup(netns=pod.path)
-    assert sorted(tap.ifname for tap in report.taps) == ["tap%d_urunc" % number for number in (0, 2, 3, 4)]
+    assert sorted(tap.ifname for tap in report.taps) == [
+        "tap%d_urunc" % number for number in (0, 2, 3, 4)
+    ]
     assert pod.links()["other"]["group"] == "default" and len(pod.filters("eth0")) == 1
 
 
 def test_many_taps_deleted_before_the_second_look_are_nobodys_failure(pod, before_query):
     before = pod.state()
     add_orphans(pod, MANY)
-    before_query(SECOND_LOOK_AT_MANY, lambda: pod.batch(*["link del tap%d_urunc" % number for number in range(MANY)]))
+    before_query(
+        SECOND_LOOK_AT_MANY,
+        lambda: pod.batch(*["link del tap%d_urunc" % number for number in range(MANY)]),
+    )
     assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
     assert pod.state() == before
 
@@ -255,7 +272,7 @@ def test_a_namespace_that_never_holds_still_is_given_up(pod, monkeypatch):
     assert len(pod.filters("eth0")) == 1
 
 
-# ---------------------------------------------------------------- between the second look and the datagram
+# ---------------------------------------------------------------- between second look and datagram
 
 
 def test_a_tap_deleted_before_the_datagram_is_success(pod, before_change):
@@ -276,7 +293,11 @@ def test_a_qdisc_deleted_before_the_datagram_is_success(pod, before_change, dev)
     report = nlraw.cleanup(netns=pod.path)
     assert report.outcome == "cleaned"
     assert [tap.deleted for tap in report.taps] == [True]
-    assert sorted(removed(report)) == ["eth0 filter u32", "eth0 qdisc ingress", "tap0_urunc qdisc ingress"]
+    assert sorted(removed(report)) == [
+        "eth0 filter u32",
+        "eth0 qdisc ingress",
+        "tap0_urunc qdisc ingress",
+    ]
     assert pod.state() == before
 
 
@@ -319,9 +340,13 @@ def test_a_lost_answer_is_made_good_by_another_look(pod, monkeypatch, step, numb
     monkeypatch.setattr(Route, "change", lose)
     report = nlraw.cleanup(netns=pod.path)
     assert report.outcome == "cleaned"
-    assert sorted((tap.ifname, tap.deleted) for tap in report.taps) == [("tap%d_urunc" % each, True) for each in range(number)]
+    assert sorted((tap.ifname, tap.deleted) for tap in report.taps) == [
+        ("tap%d_urunc" % each, True) for each in range(number)
+    ]
     assert sorted(removed(report)) == sorted(
-        ["eth0 filter u32"] * number + ["eth0 qdisc ingress"] + ["tap%d_urunc qdisc ingress" % each for each in range(number)]
+        ["eth0 filter u32"] * number
+        + ["eth0 qdisc ingress"]
+        + ["tap%d_urunc qdisc ingress" % each for each in range(number)]
     )
     assert pod.state() == before
 
@@ -369,7 +394,9 @@ print("ready", flush=True)
 """
 
 
-@pytest.mark.parametrize("number, steps", [(1, range(4)), (MANY, (0, 3, 5, 7, 10, 13, 16))], ids=["one", "many"])
+@pytest.mark.parametrize(
+    "number, steps", [(1, range(4)), (MANY, (0, 3, 5, 7, 10, 13, 16))], ids=["one", "many"]
+)
 def test_a_cleanup_killed_after_any_step_is_finished_by_the_next(pod, number, steps):
     before = pod.state()
     for step in steps:
@@ -428,10 +455,14 @@ def test_cleanups_at_once_in_processes_all_succeed(pod, rivals, number):
     assert pod.state() == before
 
 
-def test_a_stranger_on_the_port_that_cleanups_take_turns_by_delays_and_does_not_stop_them(pod, monkeypatch):
+def test_a_stranger_on_the_port_that_cleanups_take_turns_by_delays_and_does_not_stop_them(
+    pod, monkeypatch
+):
     pod.add_orphan()
     monkeypatch.setattr(nlraw.route, "PATIENCE", 0.2)
-    with pod.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)) as stranger:
+    with pod.run(
+        lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    ) as stranger:
         stranger.bind((nlraw.route.PORT, 0))
         assert nlraw.scan(netns=pod.path)[0].verdict == "orphan"
         assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
@@ -449,7 +480,12 @@ def crowded(pod, tmp_path):
     lines += ["tuntap add dev other%d mode tap" % number for number in range(20)]
     lines += ["link set other%d group 77" % number for number in range(20)]
     batch.write_text("\n".join(lines) + "\n")
-    loop = "while [ ! -e %s ]; do ip -n %s -batch %s && ip -n %s link del group 77; done" % (stop, pod.name, batch, pod.name)
+    loop = "while [ ! -e %s ]; do ip -n %s -batch %s && ip -n %s link del group 77; done" % (
+        stop,
+        pod.name,
+        batch,
+        pod.name,
+    )
     crowd = subprocess.Popen(["sh", "-c", loop])
     yield pod
     stop.write_text("")

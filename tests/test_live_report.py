@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a report says, next to what iproute2 says; dry runs, second runs, refusals; and that a look wakes nobody."""
+"""What a report says, next to what iproute2 says; dry runs, second runs, refusals.
+
+And that a look wakes nobody.
+"""
 
 import errno
 import json
@@ -30,8 +33,15 @@ EVERYTHING_OF_ONE_ORPHAN = ["eth0 filter u32", "eth0 qdisc ingress", "tap0_urunc
 def test_a_report_says_what_was_removed_in_the_order_in_which_it_went(pod):
     pod.add_orphan()
     report = nlraw.cleanup(netns=pod.path)
-    assert (report.netns, report.uplink, report.outcome, report.error) == (pod.path, "eth0", "cleaned", None)
-    assert [(tap.ifname, tap.verdict, tap.deleted) for tap in report.taps] == [(pods.TAP, "orphan", True)]
+    assert (report.netns, report.uplink, report.outcome, report.error) == (
+        pod.path,
+        "eth0",
+        "cleaned",
+        None,
+    )
+    assert [(tap.ifname, tap.verdict, tap.deleted) for tap in report.taps] == [
+        (pods.TAP, "orphan", True)
+    ]
     assert removed(report) == EVERYTHING_OF_ONE_ORPHAN
 
 
@@ -63,7 +73,11 @@ def test_a_dry_run_on_a_dead_redirect_alone_would_clean(pod):
     pod.ip("link", "del", pods.TAP)
     before = pod.state()
     dry = nlraw.cleanup(netns=pod.path, dry_run=True)
-    assert (dry.outcome, dry.taps, removed(dry)) == ("would-clean", (), EVERYTHING_OF_ONE_ORPHAN[:2])
+    assert (dry.outcome, dry.taps, removed(dry)) == (
+        "would-clean",
+        (),
+        EVERYTHING_OF_ONE_ORPHAN[:2],
+    )
     assert pod.state() == before
 
 
@@ -101,9 +115,15 @@ def test_a_tap_is_described_as_iproute2_describes_it(pod, up, held):
         pod.hold()
     told = settled(pod, "UP" if up and held else "DOWN")
     (tap,) = nlraw.scan(netns=pod.path)
-    assert (tap.ifname, tap.ifindex, tap.operstate) == (told["ifname"], told["ifindex"], told["operstate"])
+    assert (tap.ifname, tap.ifindex, tap.operstate) == (
+        told["ifname"],
+        told["ifindex"],
+        told["operstate"],
+    )
     # iproute2 leaves RUNNING out, and says NO-CARRIER of what is up without it
-    assert [flag for flag in tap.flags if flag != "RUNNING"] == [flag for flag in told["flags"] if flag != "NO-CARRIER"]
+    assert [flag for flag in tap.flags if flag != "RUNNING"] == [
+        flag for flag in told["flags"] if flag != "NO-CARRIER"
+    ]
     assert ("NO-CARRIER" in told["flags"]) == ("UP" in tap.flags and "RUNNING" not in tap.flags)
     assert (tap.carrier, tap.deleted) == (held, False)
 
@@ -111,7 +131,9 @@ def test_a_tap_is_described_as_iproute2_describes_it(pod, up, held):
 def test_scan_and_cleanup_describe_the_same_taps(pod):
     pod.add_orphan("tap0_urunc")
     pod.add_tap("tap1_urunc", up=False)
-    assert lasting(nlraw.scan(netns=pod.path)) == lasting(nlraw.cleanup(netns=pod.path, dry_run=True).taps)
+    assert lasting(nlraw.scan(netns=pod.path)) == lasting(
+        nlraw.cleanup(netns=pod.path, dry_run=True).taps
+    )
 
 
 def test_what_is_said_to_be_removed_is_what_tc_had_listed(pod):
@@ -120,7 +142,9 @@ def test_what_is_said_to_be_removed_is_what_tc_had_listed(pod):
     listed = [("qdisc", qdisc["dev"], qdisc["kind"]) for qdisc in pod.qdiscs()]
     listed += [("filter", "eth0", found["kind"]) for found in pod.filters("eth0")]
     report = nlraw.cleanup(netns=pod.path)
-    assert sorted((gone.object, gone.dev, gone.kind) for gone in report.tc_removed) == sorted(listed)
+    assert sorted((gone.object, gone.dev, gone.kind) for gone in report.tc_removed) == sorted(
+        listed
+    )
     assert pod.qdiscs() == []
 
 
@@ -164,7 +188,10 @@ def heard(listener, seconds):
 
 @pytest.fixture
 def listener(pod):
-    """A socket that hears of every change of a link or of TC in the pod; the setup of the pod is over and heard."""
+    """A socket that hears of every change of a link or of TC in the pod.
+
+    The setup of the pod is over and heard.
+    """
     pod.add_orphan("tap0_urunc")
     pod.tc("qdisc", "add", "dev", "peer0", "clsact")
     listener = pod.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
@@ -193,6 +220,8 @@ def test_a_cleanup_with_nothing_to_do_wakes_nobody(pod, listener):
 def test_reports_hold_nothing_but_what_json_can_hold(pod):
     pod.add_orphan()
     report = nlraw.cleanup(netns=pod.path)
-    taps, tc_removed = ([record.fields() for record in records] for records in (report.taps, report.tc_removed))
+    taps, tc_removed = (
+        [record.fields() for record in records] for records in (report.taps, report.tc_removed)
+    )
     told = dict(report.fields(), taps=taps, tc_removed=tc_removed)
     assert json.loads(json.dumps(told))["taps"][0]["flags"] == list(report.taps[0].flags)

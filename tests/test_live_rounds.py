@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""10,000 rounds of somebody who attaches, releases, recreates, renames or reuses, around a running cleanup and a running sweep.
+"""10,000 rounds of attach, release, recreate and rename around a running cleanup or sweep.
 
-A TAP that was in use, or another's, when it was last looked at is never deleted. What can be lost is what changes between that
-look's answer and the delete: the README names that window; here is how long it is, and how often it was hit by who aims at it.
-Minutes:
+A TAP that was in use, or another's, when it was last looked at is never deleted. What can be lost
+is what changes between that look's answer and the delete: the README names that window; here is how
+long it is, and how often it was hit by who aims at it. Minutes:
 
     pytest -m long -s tests/test_live_rounds.py
 """
@@ -32,8 +32,9 @@ SEED = 20
 
 KINDS = ("attach", "release", "recreate", "reuse", "rename")
 
-# What a rival in the pod's namespace does, once a round: it takes its place, says so, waits, acts, and after the cleanup says how
-# it went: when the act began, when it was done (0 if it came to nothing), and whether the device that it acted on is there.
+# What a rival in the pod's namespace does, once a round: it takes its place, says so, waits, acts,
+# and after the cleanup says how it went: when the act began, when it was done (0 if it came to
+# nothing), and whether the device that it acted on is there.
 RIVAL = """
 import fcntl, os, socket, struct, sys, time
 sys.path.insert(0, sys.argv[1])
@@ -56,15 +57,17 @@ def is_held(fd):
         return False
 
 def rename(name, other):
-    fcntl.ioctl(control, 0x8923, struct.pack("=16s16s8x", name.encode(), other.encode()))  # SIOCSIFNAME
+    # SIOCSIFNAME
+    fcntl.ioctl(control, 0x8923, struct.pack("=16s16s8x", name.encode(), other.encode()))
 
 def recreate(name, ifindex, again):
-    # as another user's, and with the same index again if that is wanted; whoever deletes the former one
+    # as another user's, with the same index if that is wanted; whoever deletes the former one
     route.change(link.delete(ifindex, name))
     fd = os.open("/dev/net/tun", os.O_RDWR)
     if again:
         fcntl.ioctl(fd, 0x400454DA, struct.pack("=I", ifindex))  # TUNSETIFINDEX
-    fcntl.ioctl(fd, 0x400454CA, struct.pack("=16sH22x", name.encode(), 0x9002))  # TUNSETIFF, exclusive
+    # TUNSETIFF, exclusive
+    fcntl.ioctl(fd, 0x400454CA, struct.pack("=16sH22x", name.encode(), 0x9002))
     fcntl.ioctl(fd, 0x400454CC, 1000)  # TUNSETOWNER
     return fd
 
@@ -127,7 +130,7 @@ Delete = collections.namedtuple("Delete", "asked answered sent ended")
 
 
 class Times:
-    """Of each delete in a namespace, when its last look was asked for and answered, and when it was sent and had ended."""
+    """For each delete in a namespace: when its last look and when the delete began and ended."""
 
     def __init__(self, monkeypatch):
         self.looked, self.deletes = {}, collections.defaultdict(list)
@@ -137,7 +140,9 @@ class Times:
             begin = time.monotonic()
             replies = real(route, *requests)
             if any(request.step in ("delete link", "delete links") for request in requests):
-                self.deletes[route.path].append(Delete(*self.looked[route.path], sent=begin, ended=time.monotonic()))
+                self.deletes[route.path].append(
+                    Delete(*self.looked[route.path], sent=begin, ended=time.monotonic())
+                )
             elif requests[0].step == "read link" or requests[0].object == "of every kind":
                 self.looked[route.path] = (begin, time.monotonic())
             return replies
@@ -146,12 +151,14 @@ class Times:
 
 
 class Listener:
-    """When the kernel last told that a qdisc is gone: of what goes with a TAP, its qdisc goes right before the link."""
+    """When the kernel last announced that a qdisc is gone: a TAP's goes right before its link."""
 
     def __init__(self, namespace):
         self.last = 0.0
         self._over = False
-        self._socket = namespace.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
+        self._socket = namespace.run(
+            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        )
         self._socket.bind((0, 8))  # RTNLGRP_TC
         self._socket.settimeout(0.2)
         self._thread = threading.Thread(target=self._listen)
@@ -180,7 +187,10 @@ class Ground:
         self.route = Route(self.namespace)
         self.listener = Listener(self.namespace)
         self.counts = collections.Counter()
-        self.wrong, self.sent, self.carried, self.lost = [], *[collections.defaultdict(list) for _ in range(3)]
+        self.wrong, self.sent, self.carried, self.lost = (
+            [],
+            *[collections.defaultdict(list) for _ in range(3)],
+        )
 
     def prepare(self, number, redirected):
         """Have so many orphans, the first with redirects or without."""
@@ -196,7 +206,11 @@ class Ground:
 
     def begin(self, kind, delay):
         size, redirected = self.chance.choice(((1, False), (1, False), (1, True), (4, True)))
-        self.case = "%d orphan%s, %s redirects" % (size, "s" * (size > 1), "with" if redirected else "without")
+        self.case = "%d orphan%s, %s redirects" % (
+            size,
+            "s" * (size > 1),
+            "with" if redirected else "without",
+        )
         self.prepare(size, redirected)
         self.times.deletes.pop(self.path, None)
         self.rival.begin(kind, "tap%d_urunc" % self.chance.randrange(size), delay)
@@ -207,14 +221,20 @@ class Ground:
         self.counts[act.kind, self.judge(act, deletes)] += 1
         self.sent[self.case] += [delete.sent - delete.answered for delete in deletes]
         last = self.listener.last
-        self.carried[self.case] += [last - delete.answered for delete in deletes if delete.sent < last < delete.ended]
+        self.carried[self.case] += [
+            last - delete.answered for delete in deletes if delete.sent < last < delete.ended
+        ]
 
     def judge(self, act, deletes):
-        """What became of an act: nothing was lost, or it was in the window; else it is noted as wrong."""
+        """What became of an act: nothing was lost, or it was in the window.
+
+        Else it is noted as wrong.
+        """
         if act.kind == "release":
             if act.there:
                 return "kept"
-            if not any(delete.answered >= act.began for delete in deletes):  # when it was looked at it was held
+            # when it was looked at it was held
+            if not any(delete.answered >= act.began for delete in deletes):
                 self.wrong.append((act, deletes))
             return "gone after it"
         if not act.done:
@@ -225,7 +245,9 @@ class Ground:
         if not excuses or act.kind == "recreate":  # which has another index, and so cannot be meant
             self.wrong.append((act, deletes))
             return "LOST"
-        self.lost[self.case].append((act.began - excuses[-1].answered, act.done - excuses[-1].answered))
+        self.lost[self.case].append(
+            (act.began - excuses[-1].answered, act.done - excuses[-1].answered)
+        )
         return "lost in the window"
 
     def close(self):
@@ -240,13 +262,21 @@ def spread(seconds):
         return "none"
     ordered = sorted(seconds)
     marks = [("median", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("99.9 %", 0.999)]
-    told = ["%s %.3f" % (mark, ordered[int(part * (len(ordered) - 1))] * 1000) for mark, part in marks]
-    return "%d times, %s" % (len(ordered), ", ".join(told + ["most %.3f ms" % (ordered[-1] * 1000)]))
+    told = [
+        "%s %.3f" % (mark, ordered[int(part * (len(ordered) - 1))] * 1000) for mark, part in marks
+    ]
+    return "%d times, %s" % (
+        len(ordered),
+        ", ".join(told + ["most %.3f ms" % (ordered[-1] * 1000)]),
+    )
 
 
 SPANS = (
     ("sent", "the sending of the delete"),
-    ("carried", "the kernel's word that the TAP's qdisc is gone, which comes right before the link"),
+    (
+        "carried",
+        "the kernel's word that the TAP's qdisc is gone, which comes right before the link",
+    ),
     ("lost", "its end"),
 )
 
@@ -258,13 +288,19 @@ def tell(what, grounds, seconds):
     print("  %-9s %6s  %s" % ("act", "rounds", "  ".join(ends)))
     for kind in KINDS:
         numbers = [counts[kind, end] for end in ends]
-        print("  %-9s %6d  %s" % (kind, sum(numbers), "  ".join("%*d" % pair for pair in zip(map(len, ends), numbers))))
+        print(
+            "  %-9s %6d  %s"
+            % (kind, sum(numbers), "  ".join("%*d" % pair for pair in zip(map(len, ends), numbers)))
+        )
     for case in sorted({case for ground in grounds for case in ground.sent}):
         print("  %s: from the answer to the last look" % case)
         for name, until in SPANS:
             spans = [each for ground in grounds for each in getattr(ground, name)[case]]
             if spans and isinstance(spans[0], tuple):
-                print("    to the beginning of an act that was lost: %s" % spread([began for began, _ in spans]))
+                print(
+                    "    to the beginning of an act that was lost: %s"
+                    % spread([began for began, _ in spans])
+                )
                 spans = [ended for _, ended in spans]
             if spans:
                 print("    to %s: %s" % (until, spread(spans)))
@@ -292,7 +328,7 @@ def make_ground(make_pod, monkeypatch):
 
 
 def delays(kind, chance, before):
-    """How long the rival waits, and how long the cleanup, so that one meets the other: the latter is ``before`` its delete then.
+    """How long the rival and the cleanup wait so that they meet, ``before`` the delete.
 
     What takes a delete of the rival's own begins well ahead.
     """
@@ -353,7 +389,7 @@ def test_around_a_running_sweep(make_ground, tmp_path):
     check("sweep", grounds, time.monotonic() - started)
 
 
-# ---------------------------------------------------------------- many at once, and namespaces that go
+# ---------------------------------------------------------------- many at once, namespaces that go
 
 
 @pytest.mark.long
@@ -375,14 +411,18 @@ def test_300_rounds_of_12_cleanups_at_once(make_ground):
 
 
 def pinned(path):
-    """Make a namespace with an uplink and an orphan that lives as long as the descriptor returned; the path leads to it."""
+    """Make a namespace with an uplink and an orphan that lives as long as the descriptor returned.
+
+    The path leads to it.
+    """
     with nlraw.netns.create() as namespace:
         with Route(namespace) as route:
             route.change(link.create_veth("eth0", "peer0"))[0].answer()
         fd = tap.create(namespace, "tap0_urunc")
         tap.persist(fd, "tap0_urunc")
         os.close(fd)
-        fd = fcntl.fcntl(namespace.fileno(), fcntl.F_DUPFD_CLOEXEC, 800)  # whose number nobody gets when it is closed
+        # whose number nobody gets when it is closed
+        fd = fcntl.fcntl(namespace.fileno(), fcntl.F_DUPFD_CLOEXEC, 800)
     path.symlink_to("/proc/%d/fd/%d" % (os.getpid(), fd))
     return fd
 

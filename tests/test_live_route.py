@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The socket against the kernel and against intruders: spoofed, missing, truncated and overrun answers, and signals."""
+"""The socket against the kernel and intruders: spoofed, missing, cut answers, and signals."""
 
 import errno
 import signal
@@ -44,8 +44,12 @@ def intruder(pod):
 
 def refusal(route):
     """A message that refuses the next request of a route, as the kernel would word it."""
-    header = uapi.nlmsghdr.pack(uapi.nlmsghdr.size, uapi.RTM_GETLINK, 0, route._sequence, route._port)
-    return wire.message(uapi.NLMSG_ERROR, 0, route._sequence, struct.pack("=i", -errno.EPERM) + header, route._port)
+    header = uapi.nlmsghdr.pack(
+        uapi.nlmsghdr.size, uapi.RTM_GETLINK, 0, route._sequence, route._port
+    )
+    return wire.message(
+        uapi.NLMSG_ERROR, 0, route._sequence, struct.pack("=i", -errno.EPERM) + header, route._port
+    )
 
 
 # ---------------------------------------------------------------- intruders
@@ -134,7 +138,9 @@ class Mute:
 
 
 def test_chatter_of_others_does_not_put_the_deadline_off(route, pod, monkeypatch):
-    with open_socket(pod, socket.NETLINK_USERSOCK) as ours, open_socket(pod, socket.NETLINK_USERSOCK) as theirs:
+    with open_socket(pod, socket.NETLINK_USERSOCK) as ours, open_socket(
+        pod, socket.NETLINK_USERSOCK
+    ) as theirs:
         ours.bind((0, 0))
         listen_to(monkeypatch, Mute(ours))
 
@@ -169,7 +175,7 @@ def test_a_route_works_again_after_silence(route, monkeypatch):
 
 @pytest.fixture
 def tiny_receive_buffer(monkeypatch):
-    """Sockets whose receive buffer is the smallest that the kernel grants: most answers overrun it."""
+    """Sockets with the smallest receive buffer that the kernel grants: most answers overrun it."""
     opened = []
     real = nlraw.route._open
 
@@ -205,7 +211,10 @@ def test_setup_and_sweep_are_right_with_a_tiny_receive_buffer(pod, tmp_path, tin
             made = nlraw.setup(netns=pod.path)
         except nlraw.Lost:  # a change is not asked for again
             assert pod.state() == before
-            pytest.skip("the smallest buffer here has no room for the answers to a setup, which has left nothing")
+            pytest.skip(
+                "the smallest buffer here has no room for the answers to a setup, which has left "
+                "nothing"
+            )
         assert made.outcome == "created"
         setups.check_pair(pod)
     swept = nlraw.sweep(dirs=[str(tmp_path)], include_fresh=True)
@@ -216,7 +225,8 @@ def test_setup_and_sweep_are_right_with_a_tiny_receive_buffer(pod, tmp_path, tin
 
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.ENOBUFS])
 def test_a_list_that_is_refused_for_the_moment_is_asked_for_again(route, monkeypatch, number):
-    # ENOBUFS: the buffer is full already, of what others send (netlink_dump(), net/netlink/af_netlink.c)
+    # ENOBUFS: the buffer is full already, of what others send (netlink_dump(),
+    # net/netlink/af_netlink.c)
     real, refusals, sockets = Route.change, [number, number], []
 
     def refuse(self, *requests):
@@ -229,7 +239,8 @@ def test_a_list_that_is_refused_for_the_moment_is_asked_for_again(route, monkeyp
     monkeypatch.setattr(Route, "change", refuse)
     (reply,) = route.query(link.dump())
     assert "eth0" in [found.ifname for found in link.links(reply.answer())]
-    # with no other dump under way an older one is stuck, and would be for as long as others fill the buffer
+    # with no other dump under way an older one is stuck, and would be for as long as others fill
+    # the buffer
     assert len(set(sockets)) == len(sockets) == 3
 
 
@@ -287,8 +298,15 @@ def listener(pod):
 
 def groups_of(pod):
     """The multicast groups that the socket with the port is in."""
-    rows = [line.split() for line in pod.run(lambda: open("/proc/thread-self/net/netlink").read()).splitlines()]
-    return [int(row[3], 16) for row in rows if row[1:3] == [str(socket.NETLINK_ROUTE), str(nlraw.route.PORT)]]
+    rows = [
+        line.split()
+        for line in pod.run(lambda: open("/proc/thread-self/net/netlink").read()).splitlines()
+    ]
+    return [
+        int(row[3], 16)
+        for row in rows
+        if row[1:3] == [str(socket.NETLINK_ROUTE), str(nlraw.route.PORT)]
+    ]
 
 
 def test_who_listens_is_quiet_until_somebody_changes_something(listener, pod):
@@ -301,7 +319,12 @@ def test_who_listens_is_quiet_until_somebody_changes_something(listener, pod):
 
 
 @pytest.mark.parametrize(
-    "change", ["link set eth0 down", "link property add dev peer0 altname other0", "link add veth0 type veth peer name veth1"]
+    "change",
+    [
+        "link set eth0 down",
+        "link property add dev peer0 altname other0",
+        "link add veth0 type veth peer name veth1",
+    ],
 )
 def test_who_listens_is_told_of_links(listener, pod, change):
     pod.ip(*change.split())
@@ -317,7 +340,9 @@ def test_who_lost_the_socket_may_have_missed_something(listener):
 
 
 def test_who_could_not_be_alone_does_not_listen(pod, listener):
-    with Namespace(pod.path) as namespace, Route(namespace, alone=True, patience=0, listen=uapi.RTMGRP_TC) as second:
+    with Namespace(pod.path) as namespace, Route(
+        namespace, alone=True, patience=0, listen=uapi.RTMGRP_TC
+    ) as second:
         second.query(link.find("eth0"))
         assert not second.is_alone and not second.is_quiet
 
@@ -341,7 +366,11 @@ def test_a_refusal_leads_with_the_kernels_words(route):
 def test_one_refusal_does_not_stop_the_others(route, pod):
     first, second = add_orphans(pod, 2)
     indexes = {name: found["ifindex"] for name, found in pod.links().items()}
-    replies = route.change(link.delete(indexes[first], first), link.delete(9999, "missing"), link.delete(indexes[second], second))
+    replies = route.change(
+        link.delete(indexes[first], first),
+        link.delete(9999, "missing"),
+        link.delete(indexes[second], second),
+    )
     assert [reply.error and reply.error.errno for reply in replies] == [None, errno.ENODEV, None]
     assert first not in pod.links() and second not in pod.links()
 

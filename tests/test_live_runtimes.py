@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook where it is used: real runc, crun and podman start, refuse and stop containers, by the files that the README shows.
+"""The hook in use: real runc, crun and podman run containers by the README's files.
 
-Each test has a machine of its own: a mount namespace in which nlraw lies where the README puts it, and a network namespace with
-an orphan, which is the node's and must never be touched.
+Each test has a machine of its own: a mount namespace in which nlraw lies where the README puts it,
+and a network namespace with an orphan, which is the node's and must never be touched.
 """
 
 import glob
@@ -32,8 +32,8 @@ ANNOTATION = "com.urunc.unikernel.unikernelType=linux"
 # How each is started, and with which status it ends when a hook refuses the start.
 RUNTIMES = {"runc": (["runc"], 1), "crun": (["crun", "--cgroup-manager=disabled"], 255)}
 
-# What furnishes a mount namespace that sees what is mounted later, and whose own mounts nobody sees. crun runs only where one
-# version of cgroups is mounted.
+# What furnishes a mount namespace that sees what is mounted later, and whose own mounts nobody
+# sees. crun runs only where one version of cgroups is mounted.
 FURNISH = """
 set -e
 if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi
@@ -129,7 +129,8 @@ def machine(make_pod):
     node = make_pod()
     node.add_orphan()
     before = node.state()
-    with tempfile.TemporaryDirectory(prefix="nlraw-") as directory:  # whose name is short, as podman wants it
+    # whose name is short, as podman wants it
+    with tempfile.TemporaryDirectory(prefix="nlraw-") as directory:
         made = Machine(node, directory)
         yield made
         assert made.hooks() == []
@@ -151,11 +152,13 @@ class Runtime:
         self._started = []
 
     def argv(self, namespace, command, hooks, *mounts):
-        """What runs a container with a network namespace (None for the host's), a command and the hooks of a config."""
+        """Run a container with a network namespace (None: the host's), a command and hooks."""
         bundle = os.path.join(self.machine.directory, "bundle%d" % len(self._started))
         os.mkdir(bundle)
         capabilities = ["CAP_NET_ADMIN"]
-        namespaces = [{"type": kind} for kind in ("pid", "mount", "uts", "ipc")] + [namespace] * (namespace is not None)
+        namespaces = [{"type": kind} for kind in ("pid", "mount", "uts", "ipc")] + [namespace] * (
+            namespace is not None
+        )
         config = {
             "ociVersion": "1.0.2",
             "process": {
@@ -170,8 +173,14 @@ class Runtime:
                 {"destination": "/proc", "type": "proc", "source": "proc"},
                 {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
             ]
-            + [{"destination": path, "type": "bind", "source": source, "options": ["bind"]} for path, source in mounts],
-            "linux": {"namespaces": namespaces, "resources": {"devices": [{"allow": True, "access": "rwm"}]}},
+            + [
+                {"destination": path, "type": "bind", "source": source, "options": ["bind"]}
+                for path, source in mounts
+            ],
+            "linux": {
+                "namespaces": namespaces,
+                "resources": {"devices": [{"allow": True, "access": "rwm"}]},
+            },
             "hooks": hooks,
         }
         if namespace is not None:
@@ -202,13 +211,20 @@ class Container:
 
     def __init__(self, runtime, argv, name):
         self._process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            universal_newlines=True,
         )
         self.said = self._process.stdout.readline()
         self._runtime, self._name = runtime, name
 
     def kill(self):
-        """End its process as a crash does, and wait until the runtime has seen it; returns what the runtime ended with."""
+        """End its process as a crash does, and wait until the runtime has seen it.
+
+        Returns what the runtime ended with.
+        """
         os.kill(self._runtime.state(self._name)["pid"], 9)
         return self.wait()
 
@@ -244,7 +260,11 @@ def network(pod):
 def test_an_orphan_is_gone_before_the_container_starts(runtime, pod, stage):
     before = pod.state()
     pod.add_orphan()
-    assert runtime.run(network(pod), LIST_LINKS, {stage: HOOKS["createRuntime"]}) == (0, "eth0\nlo\npeer0\n", "")
+    assert runtime.run(network(pod), LIST_LINKS, {stage: HOOKS["createRuntime"]}) == (
+        0,
+        "eth0\nlo\npeer0\n",
+        "",
+    )
     assert pod.state() == before
 
 
@@ -260,7 +280,10 @@ def test_a_start_is_refused_while_a_tap_is_in_use(runtime, pod):
     status, out, err = runtime.run(network(pod), LIST_LINKS, HOOKS)
     assert (status, out) == (runtime.refused, "")
     if runtime.name == "runc":  # crun keeps what its hooks say to itself
-        assert "exit status 3" in err and "clean up tap0_urunc: in use (carrier on), nothing was changed" in err
+        assert (
+            "exit status 3" in err
+            and "clean up tap0_urunc: in use (carrier on), nothing was changed" in err
+        )
     assert pod.state() == before
 
 
@@ -292,7 +315,9 @@ def test_a_hook_that_runs_inside_the_containers_namespaces_changes_nothing(runti
     """What the README warns of."""
     pod.add_orphan()
     before = pod.state()
-    status, out, err = runtime.run(network(pod), LIST_LINKS, {"createContainer": HOOKS["createRuntime"]})
+    status, out, err = runtime.run(
+        network(pod), LIST_LINKS, {"createContainer": HOOKS["createRuntime"]}
+    )
     if runtime.name == "runc":  # which puts it into the container's PID namespace, too
         assert (status, out) == (1, "") and "/proc shows another PID namespace" in err
     else:
@@ -325,12 +350,20 @@ class Podman:
         os.mkdir(self.hooks)
         with open(os.path.join(self.hooks, "nlraw.json"), "w") as file:
             file.write(readme("json", '"when"'))
-        self._argv = ["podman", "--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime", shutil.which(runtime)]
+        self._argv = [
+            "podman",
+            "--storage-driver=vfs",
+            "--cgroup-manager=cgroupfs",
+            "--runtime",
+            shutil.which(runtime),
+        ]
         for option in ("root", "runroot", "tmpdir"):
             self._argv += ["--" + option, os.path.join(machine.directory, option)]
         self._cgroup = "nlraw-test-%d" % os.getpid()
         self._limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
-        self._limits += ["--cgroups=disabled"] if runtime == "crun" else ["--cgroup-parent", "/" + self._cgroup]
+        self._limits += (
+            ["--cgroups=disabled"] if runtime == "crun" else ["--cgroup-parent", "/" + self._cgroup]
+        )
 
     def argv(self, pod, command, *arguments):
         named = [] if self.hooks is None else ["--hooks-dir", self.hooks]
@@ -339,10 +372,14 @@ class Podman:
         return argv + ["/busybox", "sh", "-c", command]
 
     def run(self, pod, *arguments):
-        """Run a container that lists the links of its network namespace; its exit status, the links, None where it did not start,
-        and what podman complained of."""
+        """Run a container that lists the links of its network namespace.
+
+        Its exit status, the links, None where it did not start, and what podman complained of.
+        """
         # into a file: what a container prints on a busy machine is lost now and then
-        status, _, err = self.machine.run(*self.argv(pod, "exec /busybox ls /sys/class/net >/links", *arguments))
+        status, _, err = self.machine.run(
+            *self.argv(pod, "exec /busybox ls /sys/class/net >/links", *arguments)
+        )
         path = os.path.join(self.machine.rootfs, "links")
         if not os.path.exists(path):
             return status, None, err
@@ -352,8 +389,10 @@ class Podman:
         return status, links, err
 
     def close(self):
-        """Take away what podman leaves: the parent of its cgroups, under each controller or under all."""
-        for path in glob.glob("/sys/fs/cgroup/*/" + self._cgroup) + glob.glob("/sys/fs/cgroup/" + self._cgroup):
+        """Remove what podman leaves: the parent of its cgroups, under each controller or all."""
+        for path in glob.glob("/sys/fs/cgroup/*/" + self._cgroup) + glob.glob(
+            "/sys/fs/cgroup/" + self._cgroup
+        ):
             for directory, _, _ in os.walk(path, topdown=False):
                 _remove(directory)
 
@@ -395,7 +434,10 @@ def test_podman_finds_the_hook_where_the_readme_puts_it(podman, pod):
     pod.add_orphan()
     (path,) = re.findall(r"`(/\S+/nlraw\.json)`", section())
     place = 'mkdir -p "$(dirname "$1")" && cp "$0" "$1"'
-    assert podman.machine.run("sh", "-c", place, os.path.join(podman.hooks, "nlraw.json"), path)[0] == 0
+    assert (
+        podman.machine.run("sh", "-c", place, os.path.join(podman.hooks, "nlraw.json"), path)[0]
+        == 0
+    )
     podman.hooks = None
     assert podman.run(pod, "--annotation", ANNOTATION)[:2] == (0, ["eth0", "lo", "peer0"])
 
@@ -403,7 +445,9 @@ def test_podman_finds_the_hook_where_the_readme_puts_it(podman, pod):
 def test_podman_runs_the_hook_once_the_container_has_stopped(podman, pod):
     before = pod.state()
     waiting = "echo >/begun; until [ -e /end ]; do /busybox sleep 0.05; done"
-    process = subprocess.Popen(podman.machine.argv(*podman.argv(pod, waiting, "--annotation", ANNOTATION)))
+    process = subprocess.Popen(
+        podman.machine.argv(*podman.argv(pod, waiting, "--annotation", ANNOTATION))
+    )
     rootfs = podman.machine.rootfs
     deadline = time.monotonic() + PATIENCE
     while not os.path.exists(os.path.join(rootfs, "begun")):
@@ -415,7 +459,9 @@ def test_podman_runs_the_hook_once_the_container_has_stopped(podman, pod):
     assert pod.state() == before
 
 
-def test_podman_refuses_a_start_while_a_tap_is_in_use_but_not_to_a_sidecar_without_the_annotation(podman, pod):
+def test_podman_refuses_a_start_while_a_tap_is_in_use_but_not_to_a_sidecar_without_the_annotation(
+    podman, pod
+):
     pod.add_tap()
     pod.hold()
     before = pod.state()
@@ -435,9 +481,10 @@ def test_podman_starts_the_container_in_silence_where_the_hook_is_missing(podman
     assert podman.run(pod, "--annotation", ANNOTATION) == (0, ["eth0", "lo", "peer0", TAP], "")
 
 
-# ---------------------------------------------------------------- a VMM crashes, and its container is started again (pytest -rP)
+# ------------------------------- a VMM crashes, and its container is started again (pytest -rP)
 
-# What a runtime and its VMM do in a container: make the TAP and the redirects, attach, answer as a guest.
+# What a runtime and its VMM do in a container: make the TAP and the redirects, attach, answer as a
+# guest.
 VMM = """
 import fcntl, os, struct, subprocess, sys
 sys.path.insert(0, "/tests")
@@ -446,7 +493,8 @@ tap, uplink = sys.argv[1], "eth0"
 fd = os.open("/dev/net/tun", os.O_RDWR)
 flags = standin.IFF_TAP | standin.IFF_NO_PI | standin.IFF_VNET_HDR
 try:
-    fcntl.ioctl(fd, standin.TUNSETIFF, struct.pack("=16sH22x", tap.encode(), flags | 0x8000))  # IFF_TUN_EXCL
+    # IFF_TUN_EXCL
+    fcntl.ioctl(fd, standin.TUNSETIFF, struct.pack("=16sH22x", tap.encode(), flags | 0x8000))
 except OSError as error:
     sys.exit("create %s: %s" % (tap, error.strerror))
 fcntl.ioctl(fd, 0x400454CB, 1)  # TUNSETPERSIST
@@ -454,7 +502,8 @@ os.close(fd)
 subprocess.check_call(["ip", "link", "set", tap, "up"])
 for dev, target in ((uplink, tap), (tap, uplink)):
     subprocess.check_call(["tc", "qdisc", "add", "dev", dev, "ingress"])
-    subprocess.check_call(["tc", "filter", "add", "dev", dev, "ingress", "protocol", "all", "u32", "match", "u32", "0", "0",
+    place = ["tc", "filter", "add", "dev", dev, "ingress", "protocol", "all"]
+    subprocess.check_call(place + ["u32", "match", "u32", "0", "0",
                            "action", "mirred", "egress", "redirect", "dev", target])
 standin.main(tap, *sys.argv[2:])
 """
@@ -492,28 +541,41 @@ def test_a_pod_whose_vmm_was_killed_comes_back_because_of_the_hook(runtime, make
         assert vm.kill() == 128 + 9
         again = story.start(72, {})
         assert (again.said, again.wait()) == ("create %s: Device or resource busy\n" % TAP, 1)
-        print("%s, 1 killed, started again without the hook: %s" % (runtime.name, again.said.strip()))
+        print(
+            "%s, 1 killed, started again without the hook: %s" % (runtime.name, again.said.strip())
+        )
         # 2 with the hook it does
         vm = story.start(73, BEFORE)
         assert vm.said == "ready\n"
         first = pinger.wait_for(73, 10)
         print("%s, 2 started again with the hook: the VM answers with its TTL" % runtime.name)
-        # 3 a sidecar that is started again beside it is refused if it has the hook, and starts if it has not
+        # 3 a sidecar that is started again beside it is refused if it has the hook, and starts if
+        # it has not
         assert runtime.run(network(story.pod), LIST_LINKS, BEFORE)[0] == runtime.refused
         assert TAP in runtime.run(network(story.pod), LIST_LINKS, {})[1].split()
-        print("%s, 3 a sidecar with the hook: exit status %d; without it: starts" % (runtime.name, runtime.refused))
+        print(
+            "%s, 3 a sidecar with the hook: exit status %d; without it: starts"
+            % (runtime.name, runtime.refused)
+        )
         time.sleep(0.2)  # for the answers to the last ones
-        assert {ping.ttl for ping in pinger.pings() if first.sent <= ping.sent < time.monotonic() - 0.1} == {73}
+        assert {
+            ping.ttl for ping in pinger.pings() if first.sent <= ping.sent < time.monotonic() - 0.1
+        } == {73}
         # 4 the next one starts with a clean namespace, and poststop leaves one
         assert vm.kill() == 128 + 9
         vm = story.start(74, HOOKS)
         pinger.wait_for(74, 10)
         assert vm.kill() == 128 + 9
     assert story.pod.state() == empty
-    print("%s, 4 killed, started and killed again: poststop has left the namespace as it was at first" % runtime.name)
+    print(
+        "%s, 4 killed, started and killed again: poststop has left the namespace as it was at first"
+        % runtime.name
+    )
 
 
-def test_a_pod_of_podmans_whose_vmm_was_killed_comes_back_because_of_the_hook(podman, make_pod, tmp_path):
+def test_a_pod_of_podmans_whose_vmm_was_killed_comes_back_because_of_the_hook(
+    podman, make_pod, tmp_path
+):
     story = Story(podman, make_pod)
     empty = story.pod.state()
     with open(os.path.join(podman.machine.rootfs, "vmm.py"), "w") as file:
@@ -521,10 +583,31 @@ def test_a_pod_of_podmans_whose_vmm_was_killed_comes_back_because_of_the_hook(po
 
     def start(ttl, *arguments):
         """Start a VM in a container; the process of podman."""
-        command = "exec %s -I -S /vmm.py %s %s %s %d" % (PYTHON, TAP, story.address, pods.POD_ADDRESS, ttl)
-        arguments += ("-i", "--cap-add", "NET_ADMIN", "--device", "/dev/net/tun", "-v", "/usr:/usr", "-v", HERE + ":/tests")
+        command = "exec %s -I -S /vmm.py %s %s %s %d" % (
+            PYTHON,
+            TAP,
+            story.address,
+            pods.POD_ADDRESS,
+            ttl,
+        )
+        arguments += (
+            "-i",
+            "--cap-add",
+            "NET_ADMIN",
+            "--device",
+            "/dev/net/tun",
+            "-v",
+            "/usr:/usr",
+            "-v",
+            HERE + ":/tests",
+        )
         argv = podman.machine.argv(*podman.argv(story.pod, command, *arguments))
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "universal_newlines": True}
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.DEVNULL,
+            "stderr": subprocess.PIPE,
+            "universal_newlines": True,
+        }
         return subprocess.Popen(argv, **pipes)
 
     def kill(process, ttl):
@@ -552,11 +635,14 @@ def test_a_pod_of_podmans_whose_vmm_was_killed_comes_back_because_of_the_hook(po
         pinger.wait_for(73, 20)
         assert kill(vm, 73) == 128 + 9
     assert story.pod.state() == empty
-    print("podman, 2 started again with the hook: the VM answers with its TTL; killed: the namespace is as it was at first")
+    print(
+        "podman, 2 started again with the hook: the VM answers with its TTL; killed: the namespace "
+        "is as it was at first"
+    )
 
 
 def _runs(pid, words):
-    """Whether a process is a Python of ours with these words in its command line, and no podman or shell that was given them."""
+    """True if a process is a Python of ours with these words, and no podman or shell with them."""
     try:
         with open("/proc/%s/cmdline" % pid, "rb") as file:
             argv = file.read().decode().split("\0")

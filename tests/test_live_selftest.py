@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The self-test: what it says where all is well and where something is missing, to root and to others; it leaves nothing."""
+"""The self-test: what it says if all is well and if something is missing.
+
+It is run by root and by others; it leaves nothing.
+"""
 
 import json
 import os
@@ -39,7 +42,9 @@ def told(done):
 
 
 def skip_without(*programs):
-    reasons = [pods.missing()] + ["no %s of util-linux" % program for program in programs if shutil.which(program) is None]
+    reasons = [pods.missing()] + [
+        "no %s of util-linux" % program for program in programs if shutil.which(program) is None
+    ]
     if any(reasons):
         pytest.skip("; ".join(filter(None, reasons)))
 
@@ -110,7 +115,10 @@ def test_no_process_is_left(inside, streams, status):
     assert mark.alive() == []
 
 
-IN_USER_NAMESPACE = "import sys; from nlraw.cli import selftest_in_user_namespace; sys.exit(selftest_in_user_namespace([]))"
+IN_USER_NAMESPACE = (
+    "import sys; from nlraw.cli import selftest_in_user_namespace; "
+    "sys.exit(selftest_in_user_namespace([]))"
+)
 
 
 def test_in_a_user_namespace_too_a_story_that_cannot_be_told_is_1():
@@ -123,9 +131,12 @@ def test_the_holder_ends_with_a_story_that_is_broken_off(pod, monkeypatch):
     for name, value in mark.env.items():
         monkeypatch.setenv(name, value)
     story = selftest.play()
-    assert pod.run(lambda: next(step for step in story if step.step == "hold the TAP, as a VMM does")).ok
+    assert pod.run(
+        lambda: next(step for step in story if step.step == "hold the TAP, as a VMM does")
+    ).ok
     deadline = time.monotonic() + 5
-    while not mark.alive():  # Popen returns before the new program's environment can be read in /proc
+    # Popen returns before the new program's environment can be read in /proc
+    while not mark.alive():
         assert time.monotonic() < deadline
     assert len(mark.alive()) == 1
     story.close()
@@ -134,7 +145,8 @@ def test_the_holder_ends_with_a_story_that_is_broken_off(pod, monkeypatch):
 
 # ---------------------------------------------------------------- as an ordinary user
 
-# In a mount namespace of its own: the interpreter, nlraw and a TUN node, all where any user gets at them.
+# In a mount namespace of its own: the interpreter, nlraw and a TUN node, all where any user gets at
+# them.
 ROOM = """set -e
 mount -t tmpfs -o mode=755 tmpfs /mnt
 mkdir /mnt/python
@@ -164,7 +176,10 @@ def test_an_ordinary_user_is_told_that_all_is_well():
     status, out, err = nlraw("selftest", argv=ordinary_user("666"), env=mark.env)
     assert (status, err) == (0, "")
     assert "uid 1000 and gid 1000 mapped to themselves" in out
-    assert re.findall(r"^ok .* ms  (.*)$", out, re.MULTILINE) == ["enter a user namespace"] + STEPS[:-1]
+    assert (
+        re.findall(r"^ok .* ms  (.*)$", out, re.MULTILINE)
+        == ["enter a user namespace"] + STEPS[:-1]
+    )
     assert out.splitlines()[-1] == "This host has what nlraw needs."
     assert mark.alive() == []
 
@@ -181,7 +196,9 @@ def test_a_tun_node_that_is_closed_to_the_user_is_named_with_the_remedy():
     assert (done.status, ok) == (1, False)
     assert_stopped_at(steps, "create a persistent TAP (tun)")
     failed = steps["create a persistent TAP (tun)"]
-    assert failed["seen"] == ["open /dev/net/tun: Permission denied; this user must be allowed to open it"]
+    assert failed["seen"] == [
+        "open /dev/net/tun: Permission denied; this user must be allowed to open it"
+    ]
     assert "/dev/net/tun" in failed["remedy"] and "CONFIG_TUN" in failed["remedy"]
 
 
@@ -202,7 +219,7 @@ LIMIT = 'echo 0 >"$1" || exit 77; shift; exec "$@"'
 
 
 def forbidden(kind, *privileges):
-    """The command, run by the root of a user namespace in which there can be no more namespaces of that kind."""
+    """Run the command as root of a user namespace that allows no more user namespaces."""
     skip_without("unshare", "setpriv")
     limit = "/proc/sys/user/max_%s_namespaces" % kind
     return ("unshare", "-Urn", "sh", "-c", LIMIT, "sh", limit) + privileges + MODULE
@@ -241,22 +258,53 @@ def asking_for(name, other, function):
     def ask(*arguments):
         asked = function(*arguments)
         assert name in asked.payload
-        return Request(asked.type, asked.flags, asked.payload.replace(name, other), asked.fixed, asked.step, asked.object)
+        return Request(
+            asked.type,
+            asked.flags,
+            asked.payload.replace(name, other),
+            asked.fixed,
+            asked.step,
+            asked.object,
+        )
 
     return ask
 
 
 LACKS = [
     (link, "create_veth", b"veth", "create an uplink (veth)", "CONFIG_VETH"),
-    (tc, "create_ingress", b"ingress", "put an ingress qdisc on both (ingress)", "CONFIG_NET_SCH_INGRESS"),
-    (tc, "create_redirect", b"u32", "redirect each to the other (u32, mirred)", "CONFIG_NET_CLS_U32"),
-    (tc, "create_redirect", b"mirred", "redirect each to the other (u32, mirred)", "CONFIG_NET_ACT_MIRRED"),
+    (
+        tc,
+        "create_ingress",
+        b"ingress",
+        "put an ingress qdisc on both (ingress)",
+        "CONFIG_NET_SCH_INGRESS",
+    ),
+    (
+        tc,
+        "create_redirect",
+        b"u32",
+        "redirect each to the other (u32, mirred)",
+        "CONFIG_NET_CLS_U32",
+    ),
+    (
+        tc,
+        "create_redirect",
+        b"mirred",
+        "redirect each to the other (u32, mirred)",
+        "CONFIG_NET_ACT_MIRRED",
+    ),
 ]
 
 
-@pytest.mark.parametrize("module, function, kind, step, remedy", LACKS, ids=["veth", "ingress", "u32", "mirred"])
-def test_a_kind_that_the_kernel_lacks_is_named_with_the_remedy(pod, monkeypatch, module, function, kind, step, remedy):
-    monkeypatch.setattr(module, function, asking_for(kind, b"x" * len(kind), getattr(module, function)))
+@pytest.mark.parametrize(
+    "module, function, kind, step, remedy", LACKS, ids=["veth", "ingress", "u32", "mirred"]
+)
+def test_a_kind_that_the_kernel_lacks_is_named_with_the_remedy(
+    pod, monkeypatch, module, function, kind, step, remedy
+):
+    monkeypatch.setattr(
+        module, function, asking_for(kind, b"x" * len(kind), getattr(module, function))
+    )
     steps = play(pod)
     assert list(steps) == STEPS
     assert_stopped_at(steps, step)

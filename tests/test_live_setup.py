@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `nlraw setup` makes, what it says about it, what it replaces, and what of others it leaves alone."""
+"""What `nlraw setup` makes, says and replaces, and what of others it leaves alone."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ except PermissionError:
 
 
 def attach_as(pod, uid, gid):
-    """What comes of it when a process of that user and group, without any capability, attaches to the TAP."""
+    """What happens if a process of that user and group, without capabilities, attaches."""
     flags = uapi.IFF_TAP | uapi.IFF_NO_PI | uapi.IFF_VNET_HDR
     argv = ["ip", "netns", "exec", pod.name, sys.executable, "-S", "-c", ATTACH]
     return pods.run(*argv + [str(number) for number in (uid, gid, flags)]).strip()
@@ -83,7 +83,11 @@ def test_each_side_redirects_everything_to_the_other(pod):
         (action,) = found["options"]["actions"]
         assert (found["kind"], found["protocol"], found["chain"]) == ("u32", "all", 0)
         assert found["options"]["match"] == {"value": "0", "mask": "0", "offmask": "", "off": 0}
-        assert (action["kind"], action["mirred_action"], action["direction"]) == ("mirred", "redirect", "egress")
+        assert (action["kind"], action["mirred_action"], action["direction"]) == (
+            "mirred",
+            "redirect",
+            "egress",
+        )
         assert (action["to_dev"], action["control_action"]) == (target, {"type": "stolen"})
 
 
@@ -112,7 +116,9 @@ def test_an_ipv6_address_is_put_on_the_tap(pod):
         pytest.skip("this kernel has no IPv6")
     pod.sysctl("net/ipv6/conf/default/disable_ipv6", 0)
     create(pod, address="fd00::1/64")
-    found = [address for address in pod.state()["addresses"][TAP] if address.get("scope") == "global"]
+    found = [
+        address for address in pod.state()["addresses"][TAP] if address.get("scope") == "global"
+    ]
     assert [(address["local"], address["prefixlen"]) for address in found] == [("fd00::1", 64)]
 
 
@@ -147,7 +153,9 @@ def test_a_name_that_is_no_utf8_works(pod):
         pytest.param(
             {"owner": 0xFFFFFFFE},
             "user 4294967294",
-            marks=pytest.mark.skipif(sys.maxsize < 1 << 32, reason="ip of 32 bit cannot read such a number"),
+            marks=pytest.mark.skipif(
+                sys.maxsize < 1 << 32, reason="ip of 32 bit cannot read such a number"
+            ),
         ),
     ],
     ids=["neither", "owner", "group", "both", "the highest"],
@@ -180,8 +188,15 @@ def test_the_result_is_what_ip_tells(pod):
     made = create(pod)
     links = pod.links()
     for device, link in ((made.tap, links[TAP]), (made.uplink, links["eth0"])):
-        assert device.fields().items() >= {key: link[key] for key in ("ifname", "ifindex", "address", "mtu")}.items()
-    assert (made.uplink.local, made.uplink.prefixlen, made.uplink.gateway) == ("10.9.8.2", 24, "10.9.8.1")
+        assert (
+            device.fields().items()
+            >= {key: link[key] for key in ("ifname", "ifindex", "address", "mtu")}.items()
+        )
+    assert (made.uplink.local, made.uplink.prefixlen, made.uplink.gateway) == (
+        "10.9.8.2",
+        24,
+        "10.9.8.1",
+    )
     assert (made.netns, made.cleanup.outcome, made.ahead) == (pod.path, "clean", ())
 
 
@@ -213,10 +228,17 @@ def test_the_gateway_is_that_of_the_uplink_with_the_lowest_metric(pod):
 
 
 def test_of_several_addresses_the_first_primary_one_counts(pod):
-    pod.batch("address add 10.9.8.3/24 dev eth0", "address add 10.7.7.7/16 dev eth0", "address del 10.9.8.2/24 dev eth0")
+    pod.batch(
+        "address add 10.9.8.3/24 dev eth0",
+        "address add 10.7.7.7/16 dev eth0",
+        "address del 10.9.8.2/24 dev eth0",
+    )
     made = create(pod)
     listed = [found for found in pod.state()["addresses"]["eth0"] if not found.get("secondary")]
-    assert (made.uplink.local, made.uplink.prefixlen) == (listed[0]["local"], listed[0]["prefixlen"])
+    assert (made.uplink.local, made.uplink.prefixlen) == (
+        listed[0]["local"],
+        listed[0]["prefixlen"],
+    )
 
 
 def test_of_a_point_to_point_address_the_near_end_counts(pod):
@@ -228,8 +250,18 @@ def test_of_a_point_to_point_address_the_near_end_counts(pod):
 def test_json_is_that_of_the_design(pod):
     told = setups.setup("-n", pod.path, "-j")
     assert (told.status, told.err) == (0, "")
-    links = {dev: {key: pod.links()[dev][key] for key in ("ifname", "ifindex", "address", "mtu")} for dev in (TAP, "eth0")}
-    cleanup = {"netns": pod.path, "uplink": "eth0", "outcome": "clean", "taps": [], "tc_removed": [], "error": None}
+    links = {
+        dev: {key: pod.links()[dev][key] for key in ("ifname", "ifindex", "address", "mtu")}
+        for dev in (TAP, "eth0")
+    }
+    cleanup = {
+        "netns": pod.path,
+        "uplink": "eth0",
+        "outcome": "clean",
+        "taps": [],
+        "tc_removed": [],
+        "error": None,
+    }
     assert told.document == {
         "netns": pod.path,
         "outcome": "created",
@@ -246,9 +278,10 @@ def test_text_tells_the_same(pod):
     assert (told.status, told.err) == (0, "")
     assert told.out.splitlines() == [
         pod.path + ": created",
-        "  TAP     ifname tap0_urunc, ifindex %d, address %s, mtu 1500" % (links[TAP]["ifindex"], links[TAP]["address"]),
-        "  uplink  ifname eth0, ifindex %d, address %s, mtu 1500, local 10.9.8.2, prefixlen 24, gateway 10.9.8.1"
-        % (links["eth0"]["ifindex"], links["eth0"]["address"]),
+        "  TAP     ifname tap0_urunc, ifindex %d, address %s, mtu 1500"
+        % (links[TAP]["ifindex"], links[TAP]["address"]),
+        "  uplink  ifname eth0, ifindex %d, address %s, mtu 1500, local 10.9.8.2, prefixlen 24, "
+        "gateway 10.9.8.1" % (links["eth0"]["ifindex"], links["eth0"]["address"]),
     ]
 
 
@@ -258,10 +291,15 @@ def test_text_tells_the_same(pod):
 def test_every_option_of_the_command_line_does_what_it_says(make_pod):
     pod = make_pod(uplink="net1")
     pod.add_orphan("old7")
-    options = "--netns %s --tap %s --owner 1000 --group 1001 --address 172.16.1.1/30 --match old* --uplink net1 --json"
+    options = (
+        "--netns %s --tap %s --owner 1000 --group 1001 --address 172.16.1.1/30 --match old* "
+        "--uplink net1 --json"
+    )
     told = setups.setup(*(options % (pod.name, TAP)).split())
     assert told.status == 0, told.err
-    assert [(tap["ifname"], tap["deleted"]) for tap in told.document["cleanup"]["taps"]] == [("old7", True)]
+    assert [(tap["ifname"], tap["deleted"]) for tap in told.document["cleanup"]["taps"]] == [
+        ("old7", True)
+    ]
     assert told.document["uplink"]["ifname"] == "net1"
     assert tuntap(pod).endswith("user 1000 group 1001")
     assert pod.state()["addresses"][TAP][0]["local"] == "172.16.1.1"
@@ -270,7 +308,11 @@ def test_every_option_of_the_command_line_does_what_it_says(make_pod):
 
 def test_the_current_namespace_is_the_default(pod):
     told = setups.setup("-j", before=["ip", "netns", "exec", pod.name])
-    assert (told.status, told.document["netns"], told.document["uplink"]["ifname"]) == (0, "current", "eth0")
+    assert (told.status, told.document["netns"], told.document["uplink"]["ifname"]) == (
+        0,
+        "current",
+        "eth0",
+    )
     setups.check_pair(pod)
 
 
@@ -288,7 +330,11 @@ def test_a_namespace_can_be_a_descriptor(pod):
 
 def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(pod):
     def mine():
-        return os.stat("/proc/self/ns/net").st_ino, sorted(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+        return (
+            os.stat("/proc/self/ns/net").st_ino,
+            sorted(os.listdir("/proc/self/fd")),
+            len(os.listdir("/proc/self/task")),
+        )
 
     create(pod)  # what is imported late is there now
     before = mine()
@@ -300,15 +346,35 @@ def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(
     "arguments, complaint",
     [
         (["--uplink", "none"], "check uplink none: a setup needs an uplink"),
-        (["--tap", "x" * 16], "check name xxxxxxxxxxxxxxxx: an interface name has at most 15 bytes, this one has 16"),
-        (["--uplink", "x" * 16], "check name xxxxxxxxxxxxxxxx: an interface name has at most 15 bytes, this one has 16"),
+        (
+            ["--tap", "x" * 16],
+            "check name xxxxxxxxxxxxxxxx: an interface name has at most 15 bytes, this one has 16",
+        ),
+        (
+            ["--uplink", "x" * 16],
+            "check name xxxxxxxxxxxxxxxx: an interface name has at most 15 bytes, this one has 16",
+        ),
         (["--tap", "a/b"], "check name a/b: this cannot be the name of an interface"),
         (["--tap", ""], "check name: this cannot be the name of an interface"),
         (["--match", ""], "check pattern: an empty pattern matches nothing"),
-        (["--address", "10.9.8.1"], "check address 10.9.8.1: this is no address with a prefix length, such as 10.9.8.1/24"),
-        (["--address", "10.9.8.1/33"], "check address 10.9.8.1/33: this is no address with a prefix length, such as 10.9.8.1/24"),
-        (["--address", "fd00::1/129"], "check address fd00::1/129: this is no address with a prefix length, such as 10.9.8.1/24"),
-        (["--address", "10.9.8/24"], "check address 10.9.8/24: this is no address with a prefix length, such as 10.9.8.1/24"),
+        (
+            ["--address", "10.9.8.1"],
+            "check address 10.9.8.1: this is no address with a prefix length, such as 10.9.8.1/24",
+        ),
+        (
+            ["--address", "10.9.8.1/33"],
+            "check address 10.9.8.1/33: this is no address with a prefix length, such as "
+            "10.9.8.1/24",
+        ),
+        (
+            ["--address", "fd00::1/129"],
+            "check address fd00::1/129: this is no address with a prefix length, such as "
+            "10.9.8.1/24",
+        ),
+        (
+            ["--address", "10.9.8/24"],
+            "check address 10.9.8/24: this is no address with a prefix length, such as 10.9.8.1/24",
+        ),
         (["--owner", "root"], "check --owner root: a number is needed"),
         (["--group", "-1"], "check --group -1: a number is needed"),
         (["--owner", "4294967295"], "check ID 4294967295: this can be no user or group"),
@@ -333,7 +399,9 @@ def test_an_orphan_is_replaced(pod):
     old = pod.add_orphan()
     made = create(pod)
     assert made.tap.ifindex == setups.check_pair(pod) != old
-    assert [(tap.ifname, tap.ifindex, tap.deleted) for tap in made.cleanup.taps] == [(TAP, old, True)]
+    assert [(tap.ifname, tap.ifindex, tap.deleted) for tap in made.cleanup.taps] == [
+        (TAP, old, True)
+    ]
     removed = ["%s %s" % (gone.dev, gone.object) for gone in made.cleanup.tc_removed]
     assert removed == ["eth0 filter", "eth0 qdisc", TAP + " qdisc"]
 
@@ -370,7 +438,9 @@ def test_a_tap_in_use_is_exit_3_and_nothing_is_changed(pod):
     assert told.err == "nlraw: %s: clean up tap0_urunc: %s\n" % (pod.path, words)
     document = told.document
     assert (document["outcome"], document["tap"], document["uplink"]) == ("in-use", None, None)
-    assert [(tap["ifindex"], tap["verdict"]) for tap in document["cleanup"]["taps"]] == [(ifindex, "in-use")]
+    assert [(tap["ifindex"], tap["verdict"]) for tap in document["cleanup"]["taps"]] == [
+        (ifindex, "in-use")
+    ]
     assert document["error"] == {"step": "clean up", "object": TAP, "errno": None, "message": words}
     assert pod.state() == before
 
@@ -381,7 +451,11 @@ def test_the_library_raises_tap_in_use_with_the_report(pod):
     with pytest.raises(nlraw.TapInUse) as caught:
         nlraw.setup(netns=pod.path)
     report = caught.value.report
-    assert (report.outcome, report.cleanup.outcome, report.error) == ("in-use", "in-use", caught.value)
+    assert (report.outcome, report.cleanup.outcome, report.error) == (
+        "in-use",
+        "in-use",
+        caught.value,
+    )
 
 
 @pytest.mark.parametrize("names", [0, 260], ids=["listed", "left out of a quick list"])
@@ -438,7 +512,11 @@ def test_an_uplink_of_a_default_route_of_ipv6_alone_is_found(make_pod):
         pytest.skip("this kernel has no IPv6")
     pod = make_pod(uplink="net1")
     pod.sysctl("net/ipv6/conf/net1/disable_ipv6", 0)
-    pod.batch("address flush dev net1", "address add fd00::2/64 dev net1 nodad", "route add ::/0 via fd00::1 dev net1")
+    pod.batch(
+        "address flush dev net1",
+        "address add fd00::2/64 dev net1 nodad",
+        "route add ::/0 via fd00::1 dev net1",
+    )
     made = create(pod, uplink="auto")
     assert (made.uplink.ifname, made.uplink.local, made.uplink.gateway) == ("net1", None, None)
 
@@ -456,7 +534,10 @@ def foreign(pod, *commands):
 
 
 def create_and_clean(pod):
-    """Set up, see that the uplink's one redirect is there, clean up; return what setup said and removed."""
+    """Set up, see that the uplink's one redirect is there, clean up.
+
+    Return what setup said and removed.
+    """
     made = create(pod)
     assert setups.redirects(pod, "eth0", TAP) == setups.redirects(pod, TAP, "eth0") == 1
     removed = nlraw.cleanup(netns=pod.path).tc_removed
@@ -466,15 +547,24 @@ def create_and_clean(pod):
 @pytest.mark.parametrize("place", ["ingress", "parent ffff:"])
 @pytest.mark.parametrize("pref", ["7", "49152", "65535"])
 def test_a_foreign_ingress_that_holds_another_filter_is_used_and_kept(pod, place, pref):
-    # the kernel lists every filter there under the parent that the latest one was made with (tc_new_tfilter(), cls_api.c)
-    before = foreign(pod, "qdisc add dev eth0 ingress", "filter add dev eth0 %s pref %s protocol ip %s" % (place, pref, SSH))
+    # the kernel lists every filter there under the parent that the latest one was made with
+    # (tc_new_tfilter(), cls_api.c)
+    before = foreign(
+        pod,
+        "qdisc add dev eth0 ingress",
+        "filter add dev eth0 %s pref %s protocol ip %s" % (place, pref, SSH),
+    )
     assert create_and_clean(pod)[1] == ["eth0 filter u32", TAP + " qdisc ingress"]
     assert pod.state() == before
 
 
 @pytest.mark.parametrize("qdisc", ["ingress", "clsact"])
 def test_where_the_kernel_has_no_priority_left_to_pick_the_redirect_goes_ahead_of_that(pod, qdisc):
-    before = foreign(pod, "qdisc add dev eth0 " + qdisc, "filter add dev eth0 ingress pref 32768 protocol ip " + SSH)
+    before = foreign(
+        pod,
+        "qdisc add dev eth0 " + qdisc,
+        "filter add dev eth0 ingress pref 32768 protocol ip " + SSH,
+    )
     create(pod)
     assert min(found["pref"] for found in pod.filters("eth0")) == 32767
     nlraw.cleanup(netns=pod.path)
@@ -482,7 +572,8 @@ def test_where_the_kernel_has_no_priority_left_to_pick_the_redirect_goes_ahead_o
 
 
 def test_a_redirect_shares_no_priority_with_another_chain_of_an_ingress(pod):
-    # where it did, their u32 tables would be one, and whose a dead redirect there is could not be told
+    # where it did, their u32 tables would be one, and whose a dead redirect there is could not be
+    # told
     place = "filter add dev eth0 ingress chain 5 pref 49152 protocol ip "
     before = foreign(pod, "qdisc add dev eth0 ingress", place + SSH)
     create(pod)
@@ -521,7 +612,10 @@ def test_an_empty_foreign_ingress_is_used_and_goes_with_the_redirect(pod):
 
 
 def test_a_qdisc_at_the_root_of_the_uplink_is_kept(pod):
-    htb = ["qdisc add dev eth0 root handle 1: htb default 1", "class add dev eth0 parent 1: classid 1:1 htb rate 1gbit"]
+    htb = [
+        "qdisc add dev eth0 root handle 1: htb default 1",
+        "class add dev eth0 parent 1: classid 1:1 htb rate 1gbit",
+    ]
     before = foreign(pod, *htb)
     create_and_clean(pod)
     assert pod.state() == before
@@ -529,32 +623,51 @@ def test_a_qdisc_at_the_root_of_the_uplink_is_kept(pod):
 
 @pytest.mark.parametrize("qdisc", ["ingress", "clsact"])
 def test_a_foreign_filter_ahead_of_the_redirect_is_told(pod, qdisc):
-    foreign(pod, "qdisc add dev eth0 " + qdisc, "filter add dev eth0 ingress pref 7 protocol ip " + SSH)
+    foreign(
+        pod, "qdisc add dev eth0 " + qdisc, "filter add dev eth0 ingress pref 7 protocol ip " + SSH
+    )
     told = setups.setup("-n", pod.path, "-j")
     assert told.status == 0
-    assert told.err == "nlraw: %s: a foreign u32 filter on eth0 sees packets before the redirect does\n" % pod.path
+    assert (
+        told.err
+        == "nlraw: %s: a foreign u32 filter on eth0 sees packets before the redirect does\n"
+        % pod.path
+    )
     assert "ahead" not in told.document
     made = create(pod)
-    assert [(found.dev, found.object, found.kind) for found in made.ahead] == [("eth0", "filter", "u32")]
+    assert [(found.dev, found.object, found.kind) for found in made.ahead] == [
+        ("eth0", "filter", "u32")
+    ]
 
 
 def test_each_foreign_filter_ahead_is_told_by_its_kind(pod):
-    foreign(pod, "qdisc add dev eth0 clsact", "filter add dev eth0 ingress pref 7 protocol ip " + SSH)
-    pod.tc(*"filter add dev eth0 ingress pref 3 protocol all bpf da bytecode".split(), "1,6 0 0 4294967295")
+    foreign(
+        pod, "qdisc add dev eth0 clsact", "filter add dev eth0 ingress pref 7 protocol ip " + SSH
+    )
+    pod.tc(
+        *"filter add dev eth0 ingress pref 3 protocol all bpf da bytecode".split(),
+        "1,6 0 0 4294967295",
+    )
     assert [found.kind for found in create(pod).ahead] == ["bpf", "u32"]
 
 
 @pytest.mark.parametrize(
-    "place", ["egress pref 7", "ingress pref 50000", "ingress chain 5 pref 7"], ids=["other side", "behind", "other chain"]
+    "place",
+    ["egress pref 7", "ingress pref 50000", "ingress chain 5 pref 7"],
+    ids=["other side", "behind", "other chain"],
 )
 def test_a_foreign_filter_that_is_not_ahead_is_not_told(pod, place):
-    foreign(pod, "qdisc add dev eth0 clsact", "filter add dev eth0 %s protocol ip %s" % (place, SSH))
+    foreign(
+        pod, "qdisc add dev eth0 clsact", "filter add dev eth0 %s protocol ip %s" % (place, SSH)
+    )
     told = setups.setup("-n", pod.path)
     assert (told.status, told.err) == (0, "")
 
 
 def test_a_foreign_filter_stays_ahead_when_an_orphans_redirect_is_replaced(pod):
-    foreign(pod, "qdisc add dev eth0 ingress", "filter add dev eth0 ingress pref 7 protocol ip " + SSH)
+    foreign(
+        pod, "qdisc add dev eth0 ingress", "filter add dev eth0 ingress pref 7 protocol ip " + SSH
+    )
     pod.add_orphan()
     made = create(pod)
     assert (made.cleanup.outcome, [found.kind for found in made.ahead]) == ("cleaned", ["u32"])

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A setup that fails, at every step there is: what it says, and that the namespace is as it was before.
+"""A setup that fails, at every step: what it says, and the namespace is as it was before.
 
-First what the kernel itself refuses, then requests and answers that go wrong between the kernel and us, one after the other.
+First what the kernel itself refuses, then requests and answers that go wrong between the kernel and
+us, one after the other.
 """
 
 import errno
@@ -32,7 +33,12 @@ def refused(pod, complaint, number, **options):
     assert str(caught.value) == complaint
     assert caught.value.errno == number
     report = caught.value.report
-    assert (report.outcome, report.tap, report.uplink, report.error) == ("failed", None, None, caught.value)
+    assert (report.outcome, report.tap, report.uplink, report.error) == (
+        "failed",
+        None,
+        None,
+        caught.value,
+    )
     assert pod.state() == before
 
 
@@ -71,11 +77,21 @@ def test_a_foreign_device_of_the_name_is_told_and_left_alone(pod, add, kind):
 
 def test_the_uplink_cannot_be_the_tap(pod):
     ifindex = pod.links()["eth0"]["ifindex"]
-    refused(pod, "create TAP eth0: the name is taken by a veth, ifindex %d" % ifindex, errno.EBUSY, tap="eth0")
+    refused(
+        pod,
+        "create TAP eth0: the name is taken by a veth, ifindex %d" % ifindex,
+        errno.EBUSY,
+        tap="eth0",
+    )
 
 
 def test_the_loopback_device_has_no_kind(pod):
-    refused(pod, "create TAP lo: the name is taken by a device of no kind, ifindex 1", errno.EBUSY, tap="lo")
+    refused(
+        pod,
+        "create TAP lo: the name is taken by a device of no kind, ifindex 1",
+        errno.EBUSY,
+        tap="lo",
+    )
 
 
 @pytest.fixture
@@ -107,7 +123,10 @@ def test_a_tap_that_somebody_made_since_the_cleanup_has_the_name(pod, before_cre
     with pytest.raises(nlraw.Refused) as caught:
         nlraw.setup(netns=pod.path)
     ifindex = pod.links()[TAP]["ifindex"]
-    assert str(caught.value) == "create TAP tap0_urunc: the name is taken by a TUN device, ifindex %d" % ifindex
+    assert (
+        str(caught.value)
+        == "create TAP tap0_urunc: the name is taken by a TUN device, ifindex %d" % ifindex
+    )
     assert pod.qdiscs() == []
 
 
@@ -171,7 +190,9 @@ def test_too_few_descriptors_after_the_orphan_is_gone(pod):
     with pytest.raises(nlraw.Refused) as caught, descriptors(2):
         nlraw.setup(netns=pod.path)
     assert str(caught.value) == "open /dev/net/tun: Too many open files"
-    assert [(found.ifname, found.deleted) for found in caught.value.report.cleanup.taps] == [(TAP, True)]
+    assert [(found.ifname, found.deleted) for found in caught.value.report.cleanup.taps] == [
+        (TAP, True)
+    ]
     assert pod.state() == before
 
 
@@ -201,20 +222,32 @@ REDIRECT = "enable CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIR
     "kind, complaint",
     [
         ("u32", "create redirect (u32, mirred) tap0_urunc: TC classifier not found; " + REDIRECT),
-        ("mirred", "create redirect (u32, mirred) tap0_urunc: Failed to load TC action module; " + REDIRECT),
-        ("ingress", "create qdisc (ingress) eth0: Specified qdisc kind is unknown; enable CONFIG_NET_SCH_INGRESS"),
+        (
+            "mirred",
+            "create redirect (u32, mirred) tap0_urunc: Failed to load TC action module; "
+            + REDIRECT,
+        ),
+        (
+            "ingress",
+            "create qdisc (ingress) eth0: Specified qdisc kind is unknown; enable "
+            "CONFIG_NET_SCH_INGRESS",
+        ),
     ],
 )
 def test_a_missing_feature_is_told_with_its_remedy(pod, monkeypatch, kind, complaint):
     real = wire.attribute_string
     absent = "nlraw"[: len(kind)]  # a kind that no kernel has
-    monkeypatch.setattr(wire, "attribute_string", lambda type, text: real(type, absent if text == kind else text))
+    monkeypatch.setattr(
+        wire, "attribute_string", lambda type, text: real(type, absent if text == kind else text)
+    )
     refused(pod, complaint, errno.ENOENT)
 
 
 def test_the_command_line_tells_it_too(pod, monkeypatch, capsys):
     real = wire.attribute_string
-    monkeypatch.setattr(wire, "attribute_string", lambda type, text: real(type, "nlraw" if text == "u32" else text))
+    monkeypatch.setattr(
+        wire, "attribute_string", lambda type, text: real(type, "nlraw" if text == "u32" else text)
+    )
     assert cli.main(["setup", "-n", pod.path, "-j"]) == 1
     told = capsys.readouterr()
     words = "create redirect (u32, mirred) tap0_urunc: TC classifier not found; " + REDIRECT
@@ -228,7 +261,12 @@ def test_the_command_line_tells_it_too(pod, monkeypatch, capsys):
 def test_an_address_that_the_tap_cannot_have(pod):
     if not os.path.exists("/proc/sys/net/ipv6"):
         pytest.skip("this kernel has no IPv6")
-    refused(pod, "put address on tap0_urunc: ipv6: IPv6 is disabled on this device", errno.EACCES, address="fd00::1/64")
+    refused(
+        pod,
+        "put address on tap0_urunc: ipv6: IPv6 is disabled on this device",
+        errno.EACCES,
+        address="fd00::1/64",
+    )
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0/0", "0.0.0.0/24", "::/64"])
@@ -250,10 +288,14 @@ NO_TUN = 'mount -t tmpfs none /dev/net && %s && exec "$@"'
     [
         (
             "true",
-            "open /dev/net/tun: No such file or directory; load the module tun; where the node is missing, "
+            "open /dev/net/tun: No such file or directory; load the module tun; where the node is "
+            "missing, "
             "mknod /dev/net/tun c 10 200",
         ),
-        ("mknod /dev/net/tun c 10 250", "open /dev/net/tun: No such device; load the module tun, or enable CONFIG_TUN"),
+        (
+            "mknod /dev/net/tun c 10 250",
+            "open /dev/net/tun: No such device; load the module tun, or enable CONFIG_TUN",
+        ),
         (
             "mknod /dev/net/tun c 10 200 && mount -o remount,nodev /dev/net",
             "open /dev/net/tun: Permission denied; this user must be allowed to open it",
@@ -266,7 +308,9 @@ NO_TUN = 'mount -t tmpfs none /dev/net && %s && exec "$@"'
 def test_tun_device_out_of_reach(pod, command, complaint):
     before = pod.state()
     pod.add_orphan()
-    told = setups.setup("-n", pod.path, before=["unshare", "-m", "sh", "-c", NO_TUN % command, "sh"])
+    told = setups.setup(
+        "-n", pod.path, before=["unshare", "-m", "sh", "-c", NO_TUN % command, "sh"]
+    )
     assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, complaint))
     assert pod.state() == before  # the cleanup came first, and needs no such device
 
@@ -294,7 +338,8 @@ def test_without_cap_net_admin_no_orphan_is_removed(pod):
     told = setups.setup("-n", pod.path, before=without("net_admin"))
     assert told.status == 1
     assert told.err.startswith(
-        "nlraw: %s: delete u32 filters of priority 49152 eth0: Operation not permitted; %s" % (pod.path, NET_ADMIN)
+        "nlraw: %s: delete u32 filters of priority 49152 eth0: Operation not permitted; %s"
+        % (pod.path, NET_ADMIN)
     )
     assert pod.state() == before
 
@@ -302,13 +347,19 @@ def test_without_cap_net_admin_no_orphan_is_removed(pod):
 def test_without_cap_sys_admin_no_namespace_is_entered(pod):
     before = pod.state()
     told = setups.setup("-n", pod.path, before=without("sys_admin"))
-    words = "Operation not permitted; it takes CAP_SYS_ADMIN, here and in the user namespace that owns it"
+    words = (
+        "Operation not permitted; it takes CAP_SYS_ADMIN, here and in the user namespace "
+        "that owns it"
+    )
     assert (told.status, told.err) == (1, "nlraw: enter namespace %s: %s\n" % (pod.path, words))
     assert pod.state() == before
 
 
 # Build an uplink, set up, list the links that are left, and end as the setup did.
-IN_OWN_NAMESPACES = 'ip link add eth0 type veth peer name peer0; "$@"; status=$?; ip -o link; tc qdisc; exit $status'
+IN_OWN_NAMESPACES = (
+    'ip link add eth0 type veth peer name peer0; "$@"; status=$?; ip -o link; tc qdisc; '
+    "exit $status"
+)
 
 
 @pytest.mark.parametrize("option", ["owner", "group"])
@@ -317,12 +368,15 @@ def test_an_id_that_the_user_namespace_does_not_have(option):
     if pods.missing() or subprocess.call(enter + ["true"], stderr=subprocess.DEVNULL):
         pytest.skip("needs user namespaces")
     told = setups.setup("--" + option, "1000", before=enter + ["sh", "-c", IN_OWN_NAMESPACES, "sh"])
-    words = "set %s 1000 of TAP tap0_urunc: Invalid argument; there is no such ID in this user namespace" % option
+    words = (
+        "set %s 1000 of TAP tap0_urunc: Invalid argument; there is no such ID in this user "
+        "namespace" % option
+    )
     assert (told.status, told.err) == (1, "nlraw: current: %s\n" % words)
     assert "eth0" in told.out and TAP not in told.out and "ingress" not in told.out
 
 
-# ---------------------------------------------------------------- there is no uplink, or no namespace
+# ---------------------------------------------------------------- no uplink, or no namespace
 
 NO_UPLINK = "there is no such uplink: this is no pod's namespace, or it is not ready"
 
@@ -336,7 +390,10 @@ def test_without_an_uplink_nothing_is_touched(make_pod, uplink, words):
     pod.add_orphan(redirect=False)
     refused(pod, "look up link %s: %s" % (uplink, words), errno.ENODEV, uplink=uplink)
     told = setups.setup("-n", pod.path, "-u", uplink, "-j")
-    assert (told.status, told.err) == (1, "nlraw: %s: look up link %s: %s\n" % (pod.path, uplink, words))
+    assert (told.status, told.err) == (
+        1,
+        "nlraw: %s: look up link %s: %s\n" % (pod.path, uplink, words),
+    )
     assert told.document["cleanup"]["outcome"] == "skipped"
 
 
@@ -368,7 +425,10 @@ def test_a_namespace_that_is_not_there():
 
 
 class fail_ioctl:
-    """One ioctl raises an error, once or ``always``; ``done``: after the kernel has carried it out."""
+    """One ioctl raises an error, once or ``always``.
+
+    ``done``: after the kernel has carried it out.
+    """
 
     def __init__(self, patch, number, error, done=False, always=False):
         self.real = fcntl.ioctl
@@ -425,14 +485,15 @@ def test_an_interruption_around_an_ioctl_is_undone(pod, monkeypatch, number, ste
     assert pod.state() == before
 
 
-# ---------------------------------------------------------------- every request, one after the other
+# ---------------------------------------------------------------- every request in turn
 
 
 class Fault:
-    """One request of a setup that goes wrong, the nth of those sent since the datagrams that start with these steps, or of all.
+    """Let one request of a setup fail: the nth of all, or the nth since given steps.
 
-    "refused": the kernel refuses that request alone, and carries the others out. "lost": the answers to its whole datagram
-    are lost. "interrupted": a signal's exception comes instead of them. ``done``: the kernel had carried it out.
+    "refused": the kernel refuses that request alone, and carries the others out. "lost": the
+    answers to its whole datagram are lost. "interrupted": a signal's exception comes instead of
+    them. ``done``: the kernel had carried it out.
     """
 
     def __init__(self, monkeypatch, number, kind, done, since=()):
@@ -442,7 +503,9 @@ class Fault:
         self.since = list(since)
         self.struck = None
         real = Route.change
-        monkeypatch.setattr(Route, "change", lambda route, *requests: self.change(real, route, requests))
+        monkeypatch.setattr(
+            Route, "change", lambda route, *requests: self.change(real, route, requests)
+        )
 
     def change(self, real, route, requests):
         if self.since and self.since[0] == requests[0].step:
@@ -453,14 +516,20 @@ class Fault:
         if self.struck is not None or not 0 <= place < len(requests):
             return real(route, *requests)
         self.struck = requests[place]
-        sent = [request for request in requests if self.done or (request is not self.struck and self.kind == "refused")]
+        sent = [
+            request
+            for request in requests
+            if self.done or (request is not self.struck and self.kind == "refused")
+        ]
         replies = real(route, *sent) if sent else []
         if self.kind == "lost":
             raise nlraw.Lost(errno.ENOBUFS, "lost on purpose", requests[0].step, requests[0].object)
         if self.kind == "interrupted":
             raise KeyboardInterrupt
         refusal = Reply(self.struck)
-        refusal.error = nlraw.Refused(errno.EIO, "refused on purpose", self.struck.step, self.struck.object)
+        refusal.error = nlraw.Refused(
+            errno.EIO, "refused on purpose", self.struck.step, self.struck.object
+        )
         replies[place : place + (1 if self.done else 0)] = [refusal]
         return replies
 
@@ -519,7 +588,9 @@ def test_whichever_request_fails_the_namespace_is_as_before(pod, start, kind, do
             fault = Fault(patch, number, kind, done)
             error = attempt(pod, fault, address="172.16.1.1/30")
         if error is None:  # a query whose answer is lost is asked again
-            assert fault.struck is None or (kind == "lost" and fault.struck.step.split()[0] in ("look", "list"))
+            assert fault.struck is None or (
+                kind == "lost" and fault.struck.step.split()[0] in ("look", "list")
+            )
             nlraw.cleanup(netns=pod.path)
         else:
             check_first_error(error, fault)
@@ -558,12 +629,15 @@ def test_whichever_request_fails_the_orphan_is_gone_or_there(pod, kind, done):
 
 @KINDS
 @DONE
-def test_an_undo_that_fails_is_told_beside_the_first_error_and_made_good_by_the_next_setup(pod, monkeypatch, kind, done):
+def test_an_undo_that_fails_is_told_beside_the_first_error_and_made_good_by_the_next_setup(
+    pod, monkeypatch, kind, done
+):
     clean = pod.state()
     told = []
     for number in range(100):
         with pytest.MonkeyPatch.context() as patch:
-            fault = Fault(patch, number, kind, done, since=["list qdiscs", "list qdiscs"])  # the cleanup's, the undo's
+            # the cleanup's, the undo's
+            fault = Fault(patch, number, kind, done, since=["list qdiscs", "list qdiscs"])
             fail_ioctl(patch, uapi.TUNSETPERSIST, OSError(errno.EIO, "on purpose"))
             try:
                 nlraw.setup(netns=pod.path)

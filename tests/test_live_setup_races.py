@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Setups at once. What becomes of one that fails or is killed is in test_live_setup_faults.py and test_live_inject.py."""
+"""Setups at once.
+
+What becomes of one that fails or is killed is in test_live_setup_faults.py and test_live_inject.py.
+"""
 
 import collections
 import socket
@@ -67,7 +70,7 @@ class Rivals:
 
 
 def check_one_whole_or_nothing(pod, outcomes):
-    """Make sure that one of the TAPs that were reported is left with its one pair of redirects, or none if all failed."""
+    """Check that one reported TAP is left with its pair of redirects, or none if all failed."""
     created = [ifindex for outcome, ifindex in outcomes if outcome == "created"]
     if created:
         assert setups.check_pair(pod) in created, outcomes
@@ -104,7 +107,10 @@ def test_of_command_lines_at_once_one_is_left_whole(pod):
         processes = [setups.start("-n", pod.path, "-j") for _ in range(2)]
         told = [setups.finish(process) for process in processes]
         assert {result.status for result in told} <= {0, 3}, [result.err for result in told]
-        outcomes = [(result.document["outcome"], (result.document["tap"] or {}).get("ifindex", 0)) for result in told]
+        outcomes = [
+            (result.document["outcome"], (result.document["tap"] or {}).get("ifindex", 0))
+            for result in told
+        ]
         check_one_whole_or_nothing(pod, outcomes)
         seen += outcomes
     nlraw.cleanup(netns=pod.path)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The restart story with a real VM: it is killed, `nlraw setup` makes the pod ready, and the next one answers.
+"""The restart story with a real VM: killed, made ready by `nlraw setup`, and back again.
 
-Each guest has a TTL of its own, since the pod's kernel answers at the same address wherever the redirect is missing. What was
-measured is printed (pytest -rP).
+Each guest has a TTL of its own, since the pod's kernel answers at the same address wherever the
+redirect is missing. What was measured is printed (pytest -rP).
 """
 
 import errno
@@ -46,7 +46,8 @@ class Story:
         self.consoles = 0
         self.pod.ip("link", "set", "eth0", "mtu", "1450")
         self.node.ip("link", "set", "peer0", "mtu", "1450")
-        self.node.ip("neighbour", "flush", "dev", "peer0", "nud", "permanent")  # the node asks by ARP
+        # the node asks by ARP
+        self.node.ip("neighbour", "flush", "dev", "peer0", "nud", "permanent")
         self.pod.ip("link", "add", "other0", "type", "veth", "peer", "name", "other1")
         self.pod.batch("link set other0 up", "link set other1 up")
 
@@ -63,7 +64,16 @@ class Story:
         self.consoles += 1
         console = self.directory / ("console%d" % self.consoles)
         address = "%s/%d" % (uplink["local"], uplink["prefixlen"])
-        return guest.Guest(enter(self.pod), self.image, console, TAP, uplink["address"], address, ttl, mtu=uplink["mtu"])
+        return guest.Guest(
+            enter(self.pod),
+            self.image,
+            console,
+            TAP,
+            uplink["address"],
+            address,
+            ttl,
+            mtu=uplink["mtu"],
+        )
 
     def pinger(self):
         return guest.Pinger(enter(self.node), pods.POD_ADDRESS, self.directory / "pings")
@@ -99,21 +109,34 @@ class Restart(Story):
         self.vm = self.boot(self.made["uplink"], 71)
         self.first = first_answer(self.pings, self.vm, 71)
         assert self.is_up(TAP)
-        print("1 setup %.0f ms; the first VM answers with its TTL, its TAP is LOWER_UP" % (took * 1e3))
+        print(
+            "1 setup %.0f ms; the first VM answers with its TTL, its TAP is LOWER_UP" % (took * 1e3)
+        )
 
     def a_second_setup_and_a_cleanup_are_refused(self):
         before = self.pod.state()
         for refused in (setups.setup, setups.cleanup):
             told = refused("-n", self.pod.path)
-            assert (told.status, "in use (carrier on), nothing was changed" in told.err) == (3, True)
+            assert (told.status, "in use (carrier on), nothing was changed" in told.err) == (
+                3,
+                True,
+            )
         assert self.pod.state() == before
         time.sleep(0.2)  # for the answers to the last ones
-        sent = [ping for ping in self.pings.pings() if self.first.sent <= ping.sent < time.monotonic() - 0.1]
+        sent = [
+            ping
+            for ping in self.pings.pings()
+            if self.first.sent <= ping.sent < time.monotonic() - 0.1
+        ]
         assert {ping.ttl for ping in sent} == {71}
-        print("2 a second setup and a cleanup: exit 3 each, nothing changed, 0 of %d pings lost" % len(sent))
+        print(
+            "2 a second setup and a cleanup: exit 3 each, nothing changed, 0 of %d pings lost"
+            % len(sent)
+        )
 
     def it_is_killed_and_a_start_without_cleanup_fails(self):
-        # after news of one link the kernel puts off those of any other for up to a second (net/core/link_watch.c)
+        # after news of one link the kernel puts off those of any other for up to a second
+        # (net/core/link_watch.c)
         self.pod.batch("link set other1 down", "link set other1 up")
         self.killed = time.monotonic()
         self.vm.kill()
@@ -126,7 +149,10 @@ class Restart(Story):
             self.pod.ip("tuntap", "add", "dev", TAP, "mode", "tap")
         assert busy.value.errno == errno.EBUSY
         facts = (reaped * 1e3, left.operstate, ",".join(left.flags), busy.value)
-        print("3 kill -9, reaped after %.0f ms: carrier off at once, yet operstate %s, %s; a start fails: %s" % facts)
+        print(
+            "3 kill -9, reaped after %.0f ms: carrier off at once, yet operstate %s, %s; a start "
+            "fails: %s" % facts
+        )
 
     def setup_makes_the_pod_ready(self):
         started = time.monotonic() - self.killed
@@ -135,7 +161,8 @@ class Restart(Story):
         new = self.made["tap"]["ifindex"]
         assert new == setups.check_pair(self.pod) != old
         print(
-            "4 setup, started %.0f ms after the kill, took %.0f ms: ifindex %d after %d" % (started * 1e3, took * 1e3, new, old)
+            "4 setup, started %.0f ms after the kill, took %.0f ms: ifindex %d after %d"
+            % (started * 1e3, took * 1e3, new, old)
         )
 
     def the_second_vm_answers(self):
@@ -143,14 +170,22 @@ class Restart(Story):
             back = first_answer(self.pings, vm, 72)
             assert self.is_up(TAP) and self.is_up("eth0")
         took = back.received - self.killed
-        print("5 the second VM answers at the same address %.1f s after the kill; eth0 and TAP are LOWER_UP" % took)
+        print(
+            "5 the second VM answers at the same address %.1f s after the kill; eth0 and TAP are "
+            "LOWER_UP" % took
+        )
 
     def a_start_that_dies_before_its_vmm_attaches_is_replaced(self):
         once, twice = self.setup()[0], self.setup()[0]
-        assert [(found["ifname"], found["fresh"]) for found in twice["cleanup"]["taps"]] == [(TAP, True)]
+        assert [(found["ifname"], found["fresh"]) for found in twice["cleanup"]["taps"]] == [
+            (TAP, True)
+        ]
         old, new = once["tap"]["ifindex"], twice["tap"]["ifindex"]
         assert new == setups.check_pair(self.pod) != old
-        print("6 a start that died between setup and attach: the next setup replaces its TAP, ifindex %d after %d" % (new, old))
+        print(
+            "6 a start that died between setup and attach: the next setup replaces its TAP, "
+            "ifindex %d after %d" % (new, old)
+        )
 
 
 def test_a_vm_that_is_killed_comes_back_at_the_same_address(make_pod, image, tmp_path):
@@ -173,12 +208,17 @@ def test_a_vm_that_is_killed_comes_back_at_the_same_address(make_pod, image, tmp
 def counts(pod):
     """How many links, qdiscs and filters there are in a namespace."""
     qdiscs = pod.qdiscs()
-    filters = [found for dev in sorted({qdisc["dev"] for qdisc in qdiscs}) for found in pod.filters(dev)]
+    filters = [
+        found for dev in sorted({qdisc["dev"] for qdisc in qdiscs}) for found in pod.filters(dev)
+    ]
     return len(pod.links()), len(qdiscs), len(filters)
 
 
 def crash(story):
-    """Set up in this process, let a VM attach, kill it; return the seconds that the setup took, and how many things there are."""
+    """Set up in this process, let a VM attach, kill it.
+
+    Return the seconds that the setup took, and how many things there are.
+    """
     began = time.monotonic()
     made = nlraw.setup(netns=story.pod.path)
     took = time.monotonic() - began
@@ -204,7 +244,8 @@ def test_ten_crashes_in_a_row_leave_nothing_that_adds_up(story):
     nlraw.cleanup(netns=pod.path)
     assert (pod.state(), node.state()) == before
     print(
-        "7 ten crashes, %.0f-%.0f ms a setup; each time pod %d links, %d qdiscs, %d filters; node %d, %d, %d; "
+        "7 ten crashes, %.0f-%.0f ms a setup; each time pod %d links, %d qdiscs, %d filters; node "
+        "%d, %d, %d; "
         "this process %d descriptors, %d threads" % ((1e3 * min(took), 1e3 * max(took)) + there[-1])
     )
     print("  then a VM answers, and after a cleanup both namespaces are as they were at first")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sweeps of a made-up node: directories with namespaces in them, by the library and by the command line."""
+"""Sweeps of a made-up node, directories with namespaces, by library and command line."""
 
 import contextlib
 import errno
@@ -57,7 +57,9 @@ def test_every_namespace_with_orphans_is_cleaned_up(node):
     paths = node.add_many(5)
     node.add("empty", orphans=0)
     swept = sweep(node)
-    assert outcomes(swept) == dict({"pod%d" % number: "cleaned" for number in range(5)}, empty="clean")
+    assert outcomes(swept) == dict(
+        {"pod%d" % number: "cleaned" for number in range(5)}, empty="clean"
+    )
     assert swept.totals == totals(namespaces=6, orphans=5, deleted=5)
     assert [taps(path) for path in paths] == [[]] * 5
 
@@ -162,10 +164,16 @@ def sweep_while(node, change, **options):
 
 
 def match(address, place="pref 7 protocol ip"):
-    return ("filter add dev eth0 ingress %s u32 match ip dst %s flowid 1:7" % (place, address)).split()
+    return (
+        "filter add dev eth0 ingress %s u32 match ip dst %s flowid 1:7" % (place, address)
+    ).split()
 
 
-PLACES = {"pref 7 protocol ip": "", "pref 49152 protocol all": "our priority", "pref 49152 protocol ip chain 3": "another chain"}
+PLACES = {
+    "pref 7 protocol ip": "",
+    "pref 49152 protocol all": "our priority",
+    "pref 49152 protocol ip chain 3": "another chain",
+}
 
 
 @pytest.mark.parametrize("orphans", [1, 4])
@@ -204,27 +212,39 @@ def test_an_uplink_that_is_replaced_after_the_look_is_looked_at_anew(node, pod, 
 
     def replace():
         pod.ip("link", "del", "eth0")
-        pod.ip("link", "add", name, "index", str(ifindex), "type", "veth", "peer", "name", "foreign1")
+        pod.ip(
+            "link", "add", name, "index", str(ifindex), "type", "veth", "peer", "name", "foreign1"
+        )
         pod.tc("qdisc", "add", "dev", name, "ingress")
-        pod.tc(*[name if word == "eth0" else word for word in match("10.9.9.9", "pref 49152 protocol all")])
+        pod.tc(
+            *[
+                name if word == "eth0" else word
+                for word in match("10.9.9.9", "pref 49152 protocol all")
+            ]
+        )
         left.extend(pod.filters(name))
 
     report = sweep_while(node, replace)
-    assert (report.outcome, pods.TAP in pod.links()) == (("cleaned", False) if name == "eth0" else ("skipped", True))
+    assert (report.outcome, pods.TAP in pod.links()) == (
+        ("cleaned", False) if name == "eth0" else ("skipped", True)
+    )
     assert left == pod.filters(name) != []
 
 
 def test_an_uplink_that_is_renamed_after_the_look_is_none(node, pod):
     pod.add_orphan()
     os.symlink(pod.path, node.path("pod"))
-    report = sweep_while(node, lambda: pod.batch("link set eth0 down", "link set eth0 name eth9", "link set eth9 up"))
+    report = sweep_while(
+        node, lambda: pod.batch("link set eth0 down", "link set eth0 name eth9", "link set eth9 up")
+    )
     assert (report.outcome, pods.TAP in pod.links()) == ("skipped", True)
 
 
 @pytest.mark.parametrize("by_us", [False, True], ids=["a runtime", "setup"])
 def test_a_start_after_the_look_keeps_its_redirect(node, pod, monkeypatch, by_us):
     pod.add_orphan()
-    pod.ip("link", "del", pods.TAP)  # a dead redirect is left, with the priority and handle that the next gets
+    # a dead redirect is left, with the priority and handle that the next gets
+    pod.ip("link", "del", pods.TAP)
     os.symlink(pod.path, node.path("pod"))
 
     def start():
@@ -236,15 +256,23 @@ def test_a_start_after_the_look_keeps_its_redirect(node, pod, monkeypatch, by_us
             pod.add_tap()
 
     report = sweep_while(node, start, include_fresh=False)
-    assert (report.outcome, report.tc_removed, [each.deleted for each in report.taps]) == ("clean", (), [False])
+    assert (report.outcome, report.tc_removed, [each.deleted for each in report.taps]) == (
+        "clean",
+        (),
+        [False],
+    )
     assert setups.redirects(pod, "eth0", pods.TAP) == 1
 
 
-def test_what_is_planned_is_carried_out_without_another_look_where_nothing_was_changed(node, monkeypatch):
+def test_what_is_planned_is_carried_out_without_another_look_where_nothing_was_changed(
+    node, monkeypatch
+):
     node.add("pod")
     time.sleep(1.5)  # until the kernel has told of all that was done to make it
     real, looks = nlraw.orphans.Cleanup.look, []
-    monkeypatch.setattr(nlraw.orphans.Cleanup, "look", lambda cleanup: (looks.append(cleanup), real(cleanup))[1])
+    monkeypatch.setattr(
+        nlraw.orphans.Cleanup, "look", lambda cleanup: (looks.append(cleanup), real(cleanup))[1]
+    )
     assert sweep(node).totals.deleted == 1
     assert len(looks) == 1
 
@@ -279,7 +307,9 @@ def test_fresh_ones_go_too_where_that_is_asked_for(node):
 
 def test_many_fresh_orphans_are_never_marked(node, monkeypatch):
     node.add("pod", orphans=4, fresh=True)
-    monkeypatch.setattr(nlraw.orphans.Cleanup, "set_groups", lambda *_: pytest.fail("something was marked"))
+    monkeypatch.setattr(
+        nlraw.orphans.Cleanup, "set_groups", lambda *_: pytest.fail("something was marked")
+    )
     assert sweep(node).totals.spared == 4
 
 
@@ -355,8 +385,10 @@ sys.stdin.read()
 
 @pytest.fixture
 def unnamed(make_pod):
-    """A process in a namespace that has no name, with an orphan of a name that is nowhere else: its PID and that name."""
-    process = subprocess.Popen([sys.executable, "-c", ALONE], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    """The PID of a process in a nameless namespace, and the name of its orphan, unique here."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", ALONE], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdout.readline() == b"ready\n"
     name = "tap" + uuid.uuid4().hex[:8]
     with nlraw.netns.Namespace(process.pid) as namespace:
@@ -366,7 +398,7 @@ def unnamed(make_pod):
 
 
 def look_at_processes(name, **options):
-    """Sweep all namespaces of this machine so that nothing can come of it: dry, for one name alone, and no TC state."""
+    """Sweep all namespaces of this machine without any effect: dry, one name, no TC state."""
     return nlraw.sweep(proc=True, match=name, uplink="none", dry_run=True, **options)
 
 
@@ -445,7 +477,11 @@ def test_a_refusal_of_the_kernel_keeps_what_was_seen_in_the_report(node, monkeyp
 
     monkeypatch.setattr(Route, "change", refuse)
     (report,) = sweep(node).namespaces
-    assert (report.outcome, report.error.errno, report.error.step) == ("failed", errno.EPERM, "delete link")
+    assert (report.outcome, report.error.errno, report.error.step) == (
+        "failed",
+        errno.EPERM,
+        "delete link",
+    )
     assert [(each.ifname, each.deleted) for each in report.taps] == [("tap0_urunc", False)]
     assert len(taps(path)) == 1
 
@@ -458,9 +494,17 @@ def test_a_namespace_that_may_not_be_entered_is_reported_and_the_others_go_on(no
     if done.err.startswith("unshare"):
         pytest.skip("no user namespace can be made here: " + done.err)
     assert done.status == 1
-    reports = {os.path.basename(report["netns"]): report for report in json.loads(done.out)["namespaces"]}
-    assert {name: report["outcome"] for name, report in reports.items()} == {"foreign": "failed", "own": "clean"}
-    assert (reports["foreign"]["error"]["step"], reports["foreign"]["error"]["errno"]) == ("enter namespace", "EPERM")
+    reports = {
+        os.path.basename(report["netns"]): report for report in json.loads(done.out)["namespaces"]
+    }
+    assert {name: report["outcome"] for name, report in reports.items()} == {
+        "foreign": "failed",
+        "own": "clean",
+    }
+    assert (reports["foreign"]["error"]["step"], reports["foreign"]["error"]["errno"]) == (
+        "enter namespace",
+        "EPERM",
+    )
     assert done.err.count("\n") == 1 and node.path("foreign") in done.err
 
 
@@ -478,7 +522,9 @@ def test_a_namespace_of_which_the_file_is_left_vanishes_without_an_error(node, m
     assert outcomes(sweep(node)) == {"left": "cleaned"}
 
 
-def test_a_namespace_that_loses_its_name_between_the_look_and_the_removing_is_cleaned_up(node, monkeypatch):
+def test_a_namespace_that_loses_its_name_between_the_look_and_the_removing_is_cleaned_up(
+    node, monkeypatch
+):
     node.add("left")
     gone = node.add("gone")
     just_before(monkeypatch, "_clean_up", lambda: (node.unpin(gone), os.unlink(gone)))
@@ -487,7 +533,9 @@ def test_a_namespace_that_loses_its_name_between_the_look_and_the_removing_is_cl
     assert swept.totals == totals(namespaces=2, orphans=2, deleted=2)
 
 
-def test_a_socket_that_is_opened_anew_for_the_removing_is_opened_in_its_own_namespace(node, monkeypatch):
+def test_a_socket_that_is_opened_anew_for_the_removing_is_opened_in_its_own_namespace(
+    node, monkeypatch
+):
     node.add_many(4)
     real = sweeping._clean_up
 
@@ -503,7 +551,9 @@ def test_a_socket_that_is_opened_anew_for_the_removing_is_opened_in_its_own_name
 def test_a_namespace_in_which_another_cleans_up_keeps_none_of_the_others_waiting(node, monkeypatch):
     paths = node.add_many(3)
     with nlraw.netns.Namespace(paths[0]) as namespace:
-        rival = namespace.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
+        rival = namespace.run(
+            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        )
     rival.bind((nlraw.route.PORT, 0))
     real, finished = sweeping._Visit.clean_up, []
 
@@ -547,7 +597,9 @@ def test_a_process_that_ends_meanwhile_is_no_error(unnamed, monkeypatch):
     assert "/proc/999999999/ns/net" not in [report.netns for report in swept.namespaces]
 
 
-@pytest.mark.parametrize("directory, number", [("/nonexistent", errno.ENOENT), ("file", errno.ENOTDIR)])
+@pytest.mark.parametrize(
+    "directory, number", [("/nonexistent", errno.ENOENT), ("file", errno.ENOTDIR)]
+)
 def test_a_directory_that_cannot_be_read_is_an_error(node, directory, number):
     open(node.path("file"), "w").close()
     with pytest.raises(nlraw.Refused) as caught:
@@ -571,14 +623,20 @@ def test_where_memory_runs_out_in_one_namespace_the_others_go_on(node, fail_in):
     assert (error.errno, error.object) == (errno.ENOMEM, paths[1])
 
 
-@pytest.mark.parametrize("error", [MemoryError(), nlraw.Refused(errno.EMFILE, "", "delete link", "tap0_urunc")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), nlraw.Refused(errno.EMFILE, "", "delete link", "tap0_urunc")]
+)
 def test_what_was_deleted_when_there_was_no_room_is_told_once_there_is(node, monkeypatch, error):
     paths = node.add_many(3)
     real, failed = Route.change, []
 
     def change(route, *requests):
         replies = real(route, *requests)
-        if route.path == paths[1] and any(request.step == "delete link" for request in requests) and not failed:
+        if (
+            route.path == paths[1]
+            and any(request.step == "delete link" for request in requests)
+            and not failed
+        ):
             failed.append(True)
             raise error
         return replies
@@ -641,7 +699,9 @@ def test_no_job_at_all_is_refused(node, jobs):
 
 
 @pytest.mark.parametrize("jobs, expected", [(1, 1), (3, 3), (500, 6)])
-def test_as_many_namespaces_are_cleaned_up_at_a_time_as_there_are_jobs(node, monkeypatch, jobs, expected):
+def test_as_many_namespaces_are_cleaned_up_at_a_time_as_there_are_jobs(
+    node, monkeypatch, jobs, expected
+):
     node.add_many(6)
     real, busy, most = nlraw.orphans.Cleanup.finish, [], []
 
@@ -727,8 +787,8 @@ def test_workers_that_die_as_they_are_born_leave_their_share_to_others(node, mon
 
 # ---------------------------------------------------------------- many
 
-# Sweeps as a process of its own, which may open no more files than it is told; says what came of it, and how many
-# descriptors and threads there were at most.
+# Sweeps as a process of its own, which may open no more files than it is told; says what came of
+# it, and how many descriptors and threads there were at most.
 MEASURE = """
 import json, os, resource, sys, threading, time
 sys.path.insert(0, sys.argv[1])
@@ -754,7 +814,8 @@ swept = nlraw.sweep(dirs=[sys.argv[2]])
 over.append(True)
 watcher.join()
 errors = sorted({str(report.error) for report in swept.namespaces if report.error})
-print(json.dumps(dict(totals=swept.totals.fields(), errors=errors[:3], files=peak[0], threads=peak[1])))
+peaks = dict(files=peak[0], threads=peak[1])
+print(json.dumps(dict(totals=swept.totals.fields(), errors=errors[:3], **peaks)))
 """
 
 
@@ -780,7 +841,8 @@ def test_a_thousand_namespaces_are_swept_with_bounded_descriptors_and_threads(no
     assert told["errors"] == []
     assert told["totals"] == totals(namespaces=1000, orphans=200, deleted=200, skipped=800).fields()
     assert told["files"] <= 2 * sweeping.JOBS + 16
-    assert told["threads"] <= sweeping.JOBS + 8  # one that has ended may be counted for a moment more
+    # one that has ended may be counted for a moment more
+    assert told["threads"] <= sweeping.JOBS + 8
 
 
 def test_no_descriptor_is_left_open(node):
@@ -799,11 +861,23 @@ def test_the_command_line_prints_the_document_of_the_design(node):
     assert (done.status, done.err) == (0, "")
     document = json.loads(done.out)
     assert list(document) == ["namespaces", "totals"]
-    assert list(document["totals"]) == ["namespaces", "orphans", "deleted", "spared", "in_use", "skipped", "failed"]
+    assert list(document["totals"]) == [
+        "namespaces",
+        "orphans",
+        "deleted",
+        "spared",
+        "in_use",
+        "skipped",
+        "failed",
+    ]
     assert document["totals"] == totals(namespaces=1, orphans=2, deleted=2).fields()
     (report,) = document["namespaces"]
     assert list(report) == ["netns", "uplink", "outcome", "taps", "tc_removed", "error"]
-    assert (report["netns"], report["uplink"], report["outcome"]) == (node.path("pod0"), "eth0", "cleaned")
+    assert (report["netns"], report["uplink"], report["outcome"]) == (
+        node.path("pod0"),
+        "eth0",
+        "cleaned",
+    )
     keys = ["ifname", "ifindex", "verdict", "fresh", "carrier", "operstate", "flags", "deleted"]
     assert [list(each) for each in report["taps"]] == [keys] * 2
 
@@ -847,7 +921,9 @@ def test_fresh_orphans_go_by_option(node, option, left):
 def test_directories_may_be_several(node, tmp_path):
     node.add("pod")
     (tmp_path / "other").mkdir()
-    done = command.nlraw("sweep", "-j", "--dir", str(tmp_path / "other"), "--dir=" + node.directory, "--jobs", "3")
+    done = command.nlraw(
+        "sweep", "-j", "--dir", str(tmp_path / "other"), "--dir=" + node.directory, "--jobs", "3"
+    )
     assert json.loads(done.out)["totals"]["deleted"] == 1
 
 
@@ -886,10 +962,15 @@ def test_the_namespaces_of_all_processes_by_option(unnamed):
 
 
 def on_terminal(*arguments):
-    """Run the command line with a terminal for its stderr; return its status and what the terminal got."""
+    """Run the command line with a terminal for its stderr.
+
+    Return its status and what the terminal got.
+    """
     master, slave = pty.openpty()
     argv = list(command.MODULE) + list(arguments)
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=slave, cwd="/", env=command.environment())
+    process = subprocess.Popen(
+        argv, stdout=subprocess.DEVNULL, stderr=slave, cwd="/", env=command.environment()
+    )
     os.close(slave)
     got = b""
     with contextlib.suppress(OSError):  # EIO when the other end has closed
@@ -903,12 +984,17 @@ def on_terminal(*arguments):
 
 
 def slow(node, seconds):
-    """Make a sweep of the node take longer: somebody has the port by which the cleanups of its first namespace take turns."""
+    """Make a sweep of the node take longer.
+
+    Somebody has the port by which the cleanups of its first namespace take turns.
+    """
     begin = time.monotonic()
     command.nlraw("sweep", "--dir", node.directory, "--dry-run")
     seconds += time.monotonic() - begin  # what a process takes to start here
     with nlraw.netns.Namespace(node.add("first")) as namespace:
-        rival = namespace.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE))
+        rival = namespace.run(
+            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        )
     rival.bind((nlraw.route.PORT, 0))
     threading.Timer(seconds, rival.close).start()
 
@@ -920,7 +1006,9 @@ def test_on_a_terminal_a_long_run_shows_its_progress_and_takes_it_away(node):
     told = shown.split("\r\x1b[K")  # more than once where the machine is slow
     assert (status, told[0], told[-1]) == (0, "", "")
     assert any(told)
-    assert all(re.match("(nlraw: (looked at|cleaned up) [0-3] of 4 namespaces)?$", each) for each in told)
+    assert all(
+        re.match("(nlraw: (looked at|cleaned up) [0-3] of 4 namespaces)?$", each) for each in told
+    )
 
 
 def test_on_a_terminal_a_short_run_is_silent(node):
@@ -946,7 +1034,13 @@ def test_a_plan_that_grows_old_is_carried_out_before_the_others_are_looked_at(no
             time.sleep(0.4)
 
     assert sweep(node, progress=progress).totals.deleted == 3
-    assert told == [("looked at", 0), ("looked at", 1), ("cleaned up", 1), ("cleaned up", 2), ("looked at", 2)] + [
+    assert told == [
+        ("looked at", 0),
+        ("looked at", 1),
+        ("cleaned up", 1),
+        ("cleaned up", 2),
+        ("looked at", 2),
+    ] + [
         ("looked at", 3),
         ("cleaned up", 3),
     ]
@@ -957,7 +1051,10 @@ def test_the_library_tells_its_progress_to_whoever_asks(node):
     told = []
     sweep(node, jobs=1, progress=lambda *progress: told.append(progress))
     looked = [("looked at", number, 3) for number in range(4)]
-    assert (told[::2], told[1::2]) == (looked, [("cleaned up", number, number) for number in (1, 2, 3)])
+    assert (told[::2], told[1::2]) == (
+        looked,
+        [("cleaned up", number, number) for number in (1, 2, 3)],
+    )
     node.close()
     node.add_many(3)
     told.clear()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Without privileges: looking is allowed, changing and entering are refused, and the refusal names the capability."""
+"""Without privileges: looking works, changes are refused, and the capability is named."""
 
 import errno
 import json
@@ -10,7 +10,8 @@ import pytest
 import nlraw
 import pods
 
-# Runs inside a pod. Everything it needs is loaded before it becomes nobody: the files of Python may be root's alone.
+# Runs inside a pod. Everything it needs is loaded before it becomes nobody: the files of Python may
+# be root's alone.
 NOBODY = """
 import _ctypes, json, os, select, sys
 sys.path.insert(0, sys.argv[1])
@@ -23,7 +24,8 @@ try:
     told["taps"] = [tap.verdict for tap in nlraw.scan(netns=netns)]
     told["outcome"] = nlraw.cleanup(netns=netns).outcome
 except nlraw.Error as error:
-    told["error"] = dict(kind=type(error).__name__, errno=error.errno, step=error.step, object=error.object, words=str(error))
+    told["error"] = dict(kind=type(error).__name__, errno=error.errno, words=str(error))
+    told["error"].update(step=error.step, object=error.object)
     told["report"] = error.report and error.report.outcome
 print("ready", flush=True)
 print(json.dumps(told), flush=True)
@@ -74,4 +76,8 @@ def test_entering_a_namespace_takes_another_capability(pod, make_pod, as_nobody)
 
 def test_the_namespace_of_a_process_of_others_is_out_of_reach(pod, as_nobody):
     error = as_nobody(pod, str(pod.child().pid))["error"]
-    assert (error["kind"], error["errno"], error["step"]) == ("Refused", errno.EACCES, "open namespace")
+    assert (error["kind"], error["errno"], error["step"]) == (
+        "Refused",
+        errno.EACCES,
+        "open namespace",
+    )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which device is the uplink: by its name, by the default route, or none; and that nothing is touched where it is missing."""
+"""Which device is the uplink: by its name, by the default route, or none.
+
+And that nothing is touched where it is missing.
+"""
 
 import pytest
 
@@ -23,7 +26,10 @@ def test_without_an_uplink_taps_are_listed_and_nothing_is_touched(make_pod):
     pod.add_tap("tap1_urunc", redirect=False)
     pod.hold("tap1_urunc")
     report = skip(pod)
-    assert [(tap.ifname, tap.verdict) for tap in report.taps] == [("tap0_urunc", "orphan"), ("tap1_urunc", "in-use")]
+    assert [(tap.ifname, tap.verdict) for tap in report.taps] == [
+        ("tap0_urunc", "orphan"),
+        ("tap1_urunc", "in-use"),
+    ]
     assert report.uplink == "eth0"
 
 
@@ -83,7 +89,9 @@ def test_auto_falls_back_to_ipv6(make_pod):
     pod = make_pod(uplink="net1")
     pod.ip("route", "del", "default")
     pod.sysctl("net/ipv6/conf/net1/disable_ipv6", 0)
-    pod.batch("address add fd00::2/64 dev net1 nodad", "route add default via fd00::1 dev net1 metric 7")
+    pod.batch(
+        "address add fd00::2/64 dev net1 nodad", "route add default via fd00::1 dev net1 metric 7"
+    )
     pod.add_orphan()
     report = nlraw.cleanup(netns=pod.path, uplink="auto")
     assert (report.outcome, report.uplink) == ("cleaned", "net1")
@@ -100,7 +108,9 @@ def test_auto_prefers_ipv4_whatever_the_metric(make_pod):
         "route add default via 10.9.8.1 dev net1 metric 1000",
     )
     pod.sysctl("net/ipv6/conf/net2/disable_ipv6", 0)
-    pod.batch("address add fd00::2/64 dev net2 nodad", "route add default via fd00::1 dev net2 metric 7")
+    pod.batch(
+        "address add fd00::2/64 dev net2 nodad", "route add default via fd00::1 dev net2 metric 7"
+    )
     assert nlraw.cleanup(netns=pod.path, uplink="auto").uplink == "net1"
 
 
@@ -113,7 +123,12 @@ def test_auto_without_a_default_route_is_skipped(pod):
 
 def test_auto_follows_a_multipath_route_to_its_first_hop(pod):
     pod.ip("route", "del", "default")
-    pod.ip("route", "add", "default", *"nexthop via 10.9.8.1 dev eth0 nexthop via 10.9.8.3 dev eth0".split())
+    pod.ip(
+        "route",
+        "add",
+        "default",
+        *"nexthop via 10.9.8.1 dev eth0 nexthop via 10.9.8.3 dev eth0".split(),
+    )
     pod.add_orphan()
     assert nlraw.cleanup(netns=pod.path, uplink="auto").uplink == "eth0"
 

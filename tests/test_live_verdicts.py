@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which TAPs are in use and which are orphans, asked of the kernel: TAPs held, released, killed, and what only looks like one."""
+"""Which TAPs are in use and which are orphans: held, released, killed, and lookalikes."""
 
 import errno
 
@@ -17,7 +17,7 @@ def verdicts(pod):
 
 
 def refuse(pod):
-    """Clean up a pod where a TAP is in use: it must be refused, and everything must be as before."""
+    """Clean up a pod where a TAP is in use: it must be refused, and nothing may change."""
     before = pod.state()
     with pytest.raises(nlraw.TapInUse) as caught:
         nlraw.cleanup(netns=pod.path)
@@ -166,7 +166,12 @@ def test_an_orphan_is_fresh_until_a_second_open(pod):
     pod.add_tap("tap3_urunc")
     pod.hold("tap3_urunc")
     fresh = {tap.ifname: tap.fresh for tap in nlraw.scan(netns=pod.path)}
-    assert fresh == {"tap0_urunc": True, "tap1_urunc": False, "tap2_urunc": False, "tap3_urunc": False}
+    assert fresh == {
+        "tap0_urunc": True,
+        "tap1_urunc": False,
+        "tap2_urunc": False,
+        "tap3_urunc": False,
+    }
 
 
 def test_a_fresh_orphan_is_removed_by_cleanup(pod):
@@ -222,7 +227,10 @@ def test_an_orphan_beside_a_tap_in_use_is_left_alone(pod):
     pod.hold("tap1_urunc")
     error = refuse(pod)
     assert error.object == "tap1_urunc"
-    assert {tap.ifname: tap.verdict for tap in error.report.taps} == {"tap0_urunc": "orphan", "tap1_urunc": "in-use"}
+    assert {tap.ifname: tap.verdict for tap in error.report.taps} == {
+        "tap0_urunc": "orphan",
+        "tap1_urunc": "in-use",
+    }
 
 
 def test_a_dead_redirect_beside_a_tap_in_use_is_left_alone(pod):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who runs it, and in what: capabilities, user namespaces, seccomp, descriptors, streams, locales, hostile names, forgers.
+"""Who runs it, and where: capabilities, seccomp, descriptors, streams, locales, forgers.
 
-What may be done is done, what may not is refused in words that name the step and the capability; nothing is half done.
+What may be done is done, what may not is refused in words that name the step and the capability;
+nothing is half done.
 """
 
 import collections
@@ -42,7 +43,9 @@ def capabilities():
     """Every capability by setpriv's name, those that it knows and this kernel has."""
     if shutil.which("setpriv") is None:
         return []
-    listed = subprocess.run(["setpriv", "--list-caps"], stdout=subprocess.PIPE, universal_newlines=True).stdout.split()
+    listed = subprocess.run(
+        ["setpriv", "--list-caps"], stdout=subprocess.PIPE, universal_newlines=True
+    ).stdout.split()
     return [name for name in listed if not name.startswith("cap_")]
 
 
@@ -54,7 +57,8 @@ def without(*names):
 # The step that fails without a capability; without any other all is done.
 MATTERS = {
     "sys_admin": "enter namespace %s: Operation not permitted; " + SYS_ADMIN,
-    "net_admin": "%s: delete u32 filters of priority 49152 eth0: Operation not permitted; " + NET_ADMIN,
+    "net_admin": "%s: delete u32 filters of priority 49152 eth0: Operation not permitted; "
+    + NET_ADMIN,
 }
 
 
@@ -103,22 +107,33 @@ def test_a_sweep_that_may_not_enter_says_so_of_each_namespace(pod, tmp_path):
     before = pod.state()
     (tmp_path / "pod").symlink_to(pod.path)
     done = command.nlraw("sweep", "--dir", str(tmp_path), argv=without("sys_admin"))
-    assert (done.status, done.err) == (1, "nlraw: %s\n" % (MATTERS["sys_admin"] % (tmp_path / "pod")))
+    assert (done.status, done.err) == (
+        1,
+        "nlraw: %s\n" % (MATTERS["sys_admin"] % (tmp_path / "pod")),
+    )
     assert pod.state() == before
 
 
 # ---------------------------------------------------------------- user namespaces
 
 # A namespace of a user namespace, with an uplink and an orphan, that says it is ready and stays.
-OWNED = "ip link add eth0 type veth peer name peer0 && ip tuntap add dev tap0_urunc mode tap && echo ready && exec cat"
+OWNED = (
+    "ip link add eth0 type veth peer name peer0 && ip tuntap add dev tap0_urunc mode tap "
+    "&& echo ready && exec cat"
+)
 ENTER = ("unshare", "--user", "--map-root-user", "--net", "sh", "-c")
 
 
 @pytest.fixture
 def owned(make_pod):
-    """The PID of a process in a network namespace that a user namespace of its own owns; ``make_pod`` skips where none can be."""
+    """The PID of a process in a network namespace that a user namespace of its own owns.
+
+    ``make_pod`` skips where none can be.
+    """
     needs("unshare", "nsenter")
-    process = subprocess.Popen(ENTER + (OWNED,), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        ENTER + (OWNED,), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     if process.stdout.readline() != b"ready\n":
         process.communicate()
         pytest.skip("no user namespace can be made here")
@@ -133,7 +148,11 @@ def test_root_cleans_up_a_namespace_that_a_user_namespace_owns(owned):
 
 
 def within(pid, *names):
-    return ("nsenter", "--target", str(pid), "--preserve-credentials") + tuple("--" + name for name in names) + command.MODULE
+    return (
+        ("nsenter", "--target", str(pid), "--preserve-credentials")
+        + tuple("--" + name for name in names)
+        + command.MODULE
+    )
 
 
 def test_the_root_of_a_user_namespace_cleans_up_what_that_owns(owned):
@@ -172,15 +191,18 @@ def test_the_root_of_a_user_namespace_may_look_at_but_not_change_where_it_is_a_g
 
 # ---------------------------------------------------------------- seccomp
 
-# Refuse one system call, by its number, with an errno, and run the rest of the arguments (linux/seccomp.h, linux/filter.h).
+# Refuse one system call, by its number, with an errno, and run the rest of the arguments
+# (linux/seccomp.h, linux/filter.h).
 REFUSING = """
 import ctypes, os, struct, sys
 number, refusal = int(sys.argv[1]), int(sys.argv[2])
 libc = ctypes.CDLL(None, use_errno=True)
-rules = [(0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x00050000 | refusal), (0x06, 0, 0, 0x7FFF0000)]
+rules = [(0x20, 0, 0, 0), (0x15, 0, 1, number)]
+rules += [(0x06, 0, 0, 0x00050000 | refusal), (0x06, 0, 0, 0x7FFF0000)]
 code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *rule) for rule in rules))
 program = struct.pack("@HP", len(rules), ctypes.addressof(code))
-if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):  # PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP
+# PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, program, 0, 0):
     sys.exit("no seccomp: %d" % ctypes.get_errno())
 os.execv(sys.executable, [sys.executable] + sys.argv[3:])
 """
@@ -202,9 +224,15 @@ def refusing_setns():
 
 
 @pytest.mark.parametrize(
-    "refusal, words", [(errno.EPERM, "Operation not permitted; " + SYS_ADMIN), (errno.ENOSYS, "Function not implemented")]
+    "refusal, words",
+    [
+        (errno.EPERM, "Operation not permitted; " + SYS_ADMIN),
+        (errno.ENOSYS, "Function not implemented"),
+    ],
 )
-def test_where_setns_is_filtered_out_the_step_and_the_reason_are_told(pod, tmp_path, refusing_setns, refusal, words):
+def test_where_setns_is_filtered_out_the_step_and_the_reason_are_told(
+    pod, tmp_path, refusing_setns, refusal, words
+):
     pod.add_orphan()
     before = pod.state()
     for name in ("scan", "cleanup", "setup"):
@@ -212,7 +240,10 @@ def test_where_setns_is_filtered_out_the_step_and_the_reason_are_told(pod, tmp_p
         assert (done.status, done.err) == (1, "nlraw: enter namespace %s: %s\n" % (pod.path, words))
     (tmp_path / "pod").symlink_to(pod.path)
     done = command.nlraw("sweep", "--dir", str(tmp_path), argv=refusing_setns(refusal))
-    assert (done.status, done.err) == (1, "nlraw: enter namespace %s: %s\n" % (tmp_path / "pod", words))
+    assert (done.status, done.err) == (
+        1,
+        "nlraw: enter namespace %s: %s\n" % (tmp_path / "pod", words),
+    )
     assert pod.state() == before
 
 
@@ -228,7 +259,8 @@ def test_where_setns_is_filtered_out_the_current_namespace_can_be_used(pod, refu
 
 # ---------------------------------------------------------------- descriptors
 
-# As `ulimit -n` does, from main() on: with fewer than a handful the interpreter itself does not start.
+# As `ulimit -n` does, from main() on: with fewer than a handful the interpreter itself does not
+# start.
 LIMITED = """
 import resource, sys
 from nlraw.cli import program
@@ -244,12 +276,18 @@ def test_at_any_limit_of_descriptors_all_is_done_or_nothing(pod, tmp_path, name)
     clean = pod.state()
     (tmp_path / "netns").mkdir()
     (tmp_path / "netns" / "pod").symlink_to(pod.path)
-    where = ("--dir", str(tmp_path / "netns"), "--include-fresh") if name == "sweep" else ("-n", pod.path)
+    where = (
+        ("--dir", str(tmp_path / "netns"), "--include-fresh")
+        if name == "sweep"
+        else ("-n", pod.path)
+    )
     told = []
     for limit in range(3, 10):
         pod.add_orphan()
         before = pod.state()
-        status, _, err = command.nlraw(name, *where, argv=(sys.executable, "-s", "-S", "-c", LIMITED, str(limit)))
+        status, _, err = command.nlraw(
+            name, *where, argv=(sys.executable, "-s", "-S", "-c", LIMITED, str(limit))
+        )
         told.append("%d: %d %s" % (limit, status, err))
         if status == 0:
             assert err == "" and (name == "scan") == (pod.state() == before), told
@@ -266,13 +304,23 @@ def test_at_any_limit_of_descriptors_all_is_done_or_nothing(pod, tmp_path, name)
 
 # ---------------------------------------------------------------- streams
 
-STREAMS = ["<&-", ">&-", "2>&-", ">/dev/full", "2>/dev/full", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"]
+STREAMS = [
+    "<&-",
+    ">&-",
+    "2>&-",
+    ">/dev/full",
+    "2>/dev/full",
+    "<&- >&- 2>&-",
+    ">/dev/full 2>/dev/full",
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize("name", ["scan", "setup", "sweep"])
-def test_whatever_the_streams_are_the_status_is_right_and_the_work_done_or_not_begun(pod, tmp_path, name, streams):
+def test_whatever_the_streams_are_the_status_is_right_and_the_work_done_or_not_begun(
+    pod, tmp_path, name, streams
+):
     (tmp_path / "pod").symlink_to(pod.path)
     where = ("--dir", str(tmp_path)) if name == "sweep" else ("-n", pod.path)
     pod.add_orphan()
@@ -281,8 +329,11 @@ def test_whatever_the_streams_are_the_status_is_right_and_the_work_done_or_not_b
     stdout_fails = ">&-" in streams.split() or ">/dev/full" in streams.split()
     assert status == (1 if stdout_fails else 0)
     assert bool(out) == (not stdout_fails)
-    assert err == "" or (stdout_fails and err.startswith("nlraw: the result could not be written: "))
-    if name == "scan" or (name == "setup" and ">&-" in streams.split()):  # what it would make has nowhere to be told
+    assert err == "" or (
+        stdout_fails and err.startswith("nlraw: the result could not be written: ")
+    )
+    # what it would make has nowhere to be told
+    if name == "scan" or (name == "setup" and ">&-" in streams.split()):
         assert pod.state() == before
     elif name == "setup":
         setups.check_pair(pod)
@@ -316,7 +367,9 @@ def is_plain(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env", LOCALES, ids=lambda env: ascii(" ".join("%s=%s" % pair for pair in sorted(env.items()))))
+@pytest.mark.parametrize(
+    "env", LOCALES, ids=lambda env: ascii(" ".join("%s=%s" % pair for pair in sorted(env.items())))
+)
 def test_in_any_locale_text_is_plain_and_json_holds_the_bytes(pod, tmp_path, env):
     assert {len(name) for name in NAMES} == {15}
     before = pod.state()
@@ -326,31 +379,48 @@ def test_in_any_locale_text_is_plain_and_json_holds_the_bytes(pod, tmp_path, env
         pod.ip("tuntap", "add", "dev", os.fsdecode(name), "mode", "tap")
         pod.tc("qdisc", "add", "dev", os.fsdecode(name), "ingress")
     for form in ([], ["-j"]):
-        for arguments in (["scan", "-n", pod.path], ["sweep", "--dir", str(tmp_path), "-N", "--include-fresh"]):
+        for arguments in (
+            ["scan", "-n", pod.path],
+            ["sweep", "--dir", str(tmp_path), "-N", "--include-fresh"],
+        ):
             done = run_raw(arguments + ["-m", "tap*_u"] + form, env)
-            out, err = (each.decode("utf-16") if utf16 and each else each.decode("ascii") for each in done[1:])
+            out, err = (
+                each.decode("utf-16") if utf16 and each else each.decode("ascii")
+                for each in done[1:]
+            )
             assert (done[0], err) == (0, "") and is_plain(out)
             if form:
                 told = json.loads(out)
                 taps = told["namespaces"][0]["taps"] if "namespaces" in told else told["taps"]
-                assert sorted(each["ifname"].encode("utf-8", "surrogateescape") for each in taps) == sorted(NAMES)
+                assert sorted(
+                    each["ifname"].encode("utf-8", "surrogateescape") for each in taps
+                ) == sorted(NAMES)
     assert nlraw.cleanup(netns=pod.path, match="tap*_u").outcome == "cleaned"
     assert pod.state() == before
 
 
 def names(pod):
-    """The names of the links as the kernel has them; `ip -j` makes no JSON of some, and no sense of forged answers."""
+    """The names of the links as the kernel has them.
+
+    `ip -j` makes no JSON of some, and no sense of forged answers.
+    """
 
     def read():
         with open("/proc/thread-self/net/dev", "rb") as file:
-            return {line.rpartition(b":")[0].lstrip(b" ") for line in file.read().split(b"\n")[2:-1]}
+            return {
+                line.rpartition(b":")[0].lstrip(b" ") for line in file.read().split(b"\n")[2:-1]
+            }
 
     return pod.run(read)
 
 
 def run_raw(arguments, env):
     done = subprocess.run(
-        command.MODULE + tuple(arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/", env=command.environment(**env)
+        command.MODULE + tuple(arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env=command.environment(**env),
     )
     return done.returncode, done.stdout, done.stderr
 
@@ -380,7 +450,8 @@ def test_a_setup_makes_and_tells_a_tap_of_any_name(make_pod, name):
 
 # ---------------------------------------------------------------- forgers
 
-# Sends what the kernel might answer to every netlink port of the namespace, for every sequence number that may be the next.
+# Sends what the kernel might answer to every netlink port of the namespace, for every sequence
+# number that may be the next.
 FORGER = """
 import socket, struct, sys, time
 
@@ -403,7 +474,8 @@ while time.monotonic() < end:
     for port in ports() - {0, forger.getsockname()[0]}:
         for sequence in range(now - 4, now + 30):
             request = struct.pack("=IHHII", 16, 18, 5, sequence, port)
-            forged = [message(2, 0, sequence, port, struct.pack("=i", code) + request) for code in (0, -1, -19)]
+            errors = [struct.pack("=i", code) + request for code in (0, -1, -19)]
+            forged = [message(2, 0, sequence, port, error) for error in errors]
             forged.append(message(3, 2, sequence, port, struct.pack("=i", 0)))
             forged.append(message(16, 2, sequence, port, bytes(16)))
             forged.append(message(4, 2, sequence, port, b""))
@@ -414,7 +486,8 @@ while time.monotonic() < end:
                     sent += 1
             except BlockingIOError:  # its buffer is full
                 pass
-            except ConnectionRefusedError:  # by the kernel, for one who is connected to it; or nobody has the port now
+            except ConnectionRefusedError:
+                # by the kernel, for one who is connected to it; or nobody has the port now
                 refused += 1
 print(sent, refused, flush=True)
 """
@@ -450,7 +523,12 @@ def test_under_a_flood_of_forged_answers_each_result_is_right(pod):
             ends[check.__name__] += 1
             slowest = max(slowest, time.monotonic() - began)
     sent, refused = map(int, forger.read().split())
-    told = "%s, the slowest took %.3f s, beside %d forged answers, and %d refused" % (dict(ends), slowest, sent, refused)
+    told = "%s, the slowest took %.3f s, beside %d forged answers, and %d refused" % (
+        dict(ends),
+        slowest,
+        sent,
+        refused,
+    )
     print(told)
     assert refused > 1000 and slowest < 1, told
     nlraw.cleanup(netns=pod.path)

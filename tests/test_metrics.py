@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nlraw sweep --metrics FILE`: what is in the file, as Prometheus' own parser reads it, and how it gets there."""
+"""`nlraw sweep --metrics FILE`: how it is written, and Prometheus' own parser reads it."""
 
 import errno
 import os
@@ -13,7 +13,9 @@ import command
 import nlraw
 from nlraw import metrics
 
-parser = pytest.importorskip("prometheus_client.parser", reason="prometheus_client is not installed")
+parser = pytest.importorskip(
+    "prometheus_client.parser", reason="prometheus_client is not installed"
+)
 
 TOTALS = {name: number for number, name in enumerate(nlraw.Totals.__slots__, 1)}
 
@@ -35,8 +37,12 @@ def parsed(text):
 
 
 def counted(told):
-    """The metrics that count something, less those that are 0, without what their names have in common."""
-    return {name[len("nlraw_sweep_") :]: value for name, value in told.items() if value and not name.endswith("_seconds")}
+    """The metrics that count something and are not 0, by the part of the name that differs."""
+    return {
+        name[len("nlraw_sweep_") :]: value
+        for name, value in told.items()
+        if value and not name.endswith("_seconds")
+    }
 
 
 def sweep(node, path, *options):
@@ -58,7 +64,10 @@ def test_each_sum_has_its_metric():
         "failed": "namespaces_failed",
     }
     assert counted(told) == {names[field]: value for field, value in TOTALS.items()}
-    assert (told["nlraw_sweep_duration_seconds"], told["nlraw_sweep_timestamp_seconds"]) == (0.25, 1700000000.5)
+    assert (told["nlraw_sweep_duration_seconds"], told["nlraw_sweep_timestamp_seconds"]) == (
+        0.25,
+        1700000000.5,
+    )
 
 
 def test_every_metric_has_its_help_and_its_type_right_before_it():
@@ -68,7 +77,9 @@ def test_every_metric_has_its_help_and_its_type_right_before_it():
         name = sample.split()[0]
         assert help.startswith("# HELP %s " % name) and help.endswith(".")
         assert type == "# TYPE %s gauge" % name
-        assert not name.endswith(("_total", "_count", "_sum", "_bucket", "_info")), "these mean something else"
+        assert not name.endswith(("_total", "_count", "_sum", "_bucket", "_info")), (
+            "these mean something else"
+        )
 
 
 def test_a_sweep_tells_what_it_saw_and_did(node, make_pod, tmp_path):
@@ -83,7 +94,10 @@ def test_a_sweep_tells_what_it_saw_and_did(node, make_pod, tmp_path):
     begin = time.time()
     done = sweep(node, path)
     assert (done.status, done.err) == (0, "")
-    assert done.out.splitlines()[-1] == "4 namespaces, 3 orphans, 2 deleted, 1 spared, 1 in use, 1 skipped, 0 failed"
+    assert (
+        done.out.splitlines()[-1]
+        == "4 namespaces, 3 orphans, 2 deleted, 1 spared, 1 in use, 1 skipped, 0 failed"
+    )
     told = read(path)
     assert counted(told) == {
         "namespaces": 4,
@@ -101,7 +115,16 @@ def test_where_a_part_fails_that_is_told_too(node, tmp_path):
     node.add("orphan")
     os.symlink("/proc/self/ns/net", node.path("own"))
     argv = ("unshare", "--user", "--map-root-user", "--net") + command.MODULE
-    done = command.nlraw("sweep", "-u", "none", "--dir", node.directory, "--metrics", str(tmp_path / "prom"), argv=argv)
+    done = command.nlraw(
+        "sweep",
+        "-u",
+        "none",
+        "--dir",
+        node.directory,
+        "--metrics",
+        str(tmp_path / "prom"),
+        argv=argv,
+    )
     if done.err.startswith("unshare"):
         pytest.skip("no user namespace can be made here: " + done.err)
     assert done.status == 1
@@ -117,7 +140,9 @@ def test_a_dry_run_writes_what_would_be_seen(node, tmp_path):
 def test_a_sweep_that_could_not_begin_leaves_the_file_with_its_old_time(node, tmp_path):
     sweep(node, tmp_path / "prom")
     before = read(tmp_path / "prom")
-    done = command.nlraw("sweep", "--dir", node.path("missing"), "--metrics", str(tmp_path / "prom"))
+    done = command.nlraw(
+        "sweep", "--dir", node.path("missing"), "--metrics", str(tmp_path / "prom")
+    )
     assert done.status == 1
     assert read(tmp_path / "prom") == before
 
@@ -189,7 +214,10 @@ def test_what_is_no_plain_file_is_not_replaced(tmp_path, make):
 
 def test_a_device_is_not_replaced(node):
     done = sweep(node, "/dev/null")
-    assert (done.status, done.err) == (1, "nlraw: write metrics to /dev/null: this is there already, and is no plain file\n")
+    assert (done.status, done.err) == (
+        1,
+        "nlraw: write metrics to /dev/null: this is there already, and is no plain file\n",
+    )
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
@@ -212,7 +240,10 @@ def test_what_cannot_be_written_is_exit_1_with_its_name_after_the_work(node, tmp
     path = node.add("pod")
     missing = tmp_path / "missing" / "nlraw.prom"
     done = sweep(node, missing)
-    assert (done.status, done.err) == (1, "nlraw: write metrics to %s: No such file or directory\n" % missing)
+    assert (done.status, done.err) == (
+        1,
+        "nlraw: write metrics to %s: No such file or directory\n" % missing,
+    )
     assert done.out.splitlines()[-1].startswith("1 namespaces, 1 orphans, 1 deleted")
     assert not nlraw.scan(netns=path)
 
@@ -225,7 +256,10 @@ def test_a_name_that_is_no_text_is_a_name(node, tmp_path):
 
 def test_two_sweeps_at_once_leave_one_whole_file(tmp_path):
     totals = nlraw.Totals(**TOTALS)
-    threads = [threading.Thread(target=lambda: [written_by_many(tmp_path, totals) for _ in range(50)]) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: [written_by_many(tmp_path, totals) for _ in range(50)])
+        for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

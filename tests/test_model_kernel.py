@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that asks the kernel, against a model of it whose answers come late, torn, twice, forged, cut, or not at all.
+"""Everything that asks the kernel, against a model whose answers are late, torn or forged.
 
-Hypothesis picks the namespace and what befalls each answer (tests/model.py). Whatever it picks: there is an answer or one of our
-errors, in time; an answer is the one that the model meant; and nothing goes that is in use or not ours. Time is the model's own.
+Hypothesis picks the namespace and what befalls each answer (tests/model.py). Whatever it picks:
+there is an answer or one of our errors, in time; an answer is the one that the model meant; and
+nothing goes that is in use or not ours. Time is the model's own.
 """
 
 import collections
@@ -27,7 +28,9 @@ PATH = model.Place.path
 SILENCE = nlraw.route.SILENCE
 
 # The same examples each time: what is new is looked for by the long tests below.
-ordinary = settings(deadline=None, derandomize=True, max_examples=250, suppress_health_check=list(HealthCheck))
+ordinary = settings(
+    deadline=None, derandomize=True, max_examples=250, suppress_health_check=list(HealthCheck)
+)
 
 Way = collections.namedtuple("Way", "run uplink changes spare_fresh")
 
@@ -48,7 +51,8 @@ def visit(dry_run, **options):
     return run
 
 
-# By name: how it is called, which uplink it wants, whether it may change anything, whether it spares fresh orphans.
+# By name: how it is called, which uplink it wants, whether it may change anything, whether it
+# spares fresh orphans.
 WAYS = {
     "scan": Way(lambda: nlraw.scan(PATH), "eth0", False, False),
     "survey": Way(lambda: orphans.survey(PATH), "eth0", False, False),
@@ -68,7 +72,10 @@ def fault(*names):
 
 
 def faults(*names):
-    """Some, one for each datagram, all being right afterwards; or now and then one that does not end."""
+    """Some, one for each datagram, all being right afterwards.
+
+    Or now and then one that does not end.
+    """
     few, endless = st.lists(fault(*names), max_size=8), fault(*names).map(lambda each: [each] * 60)
     return st.one_of(few, few, few, endless)
 
@@ -87,12 +94,16 @@ HOSTILE = ALL + ["lie"] * len(ALL)
 
 # ---------------------------------------------------------------- runs
 
-# What became of it: what was returned, or which error ended it; and how many datagrams were sent by then.
+# What became of it: what was returned, or which error ended it; and how many datagrams were sent by
+# then.
 TALLY = collections.Counter()
 
 
 def play(kernel, way, befalling, taken=0.0, window=nlraw.route.WINDOW):
-    """Run it against the model; return what it returned, and the error, and check that it ended in one of the two, in time."""
+    """Run it against the model.
+
+    Return what it returned, and the error, and check that it ended in one of the two, in time.
+    """
     kernel.faults, kernel.taken = list(befalling), taken
     kernel.uplink_known = way.uplink != "none"
     error = result = None
@@ -103,12 +114,15 @@ def play(kernel, way, befalling, taken=0.0, window=nlraw.route.WINDOW):
             error = caught
     met = sum(count for name, count in kernel.met.items() if name != "right")
     limit = met * (SILENCE + 2 * model.CHATTER) + sum(kernel.met.values()) * 0.01 + taken + 0.1
-    limit += kernel.met["slow"] * SILENCE * 600  # each message of such an answer may take as long as a silence
+    # each message of such an answer may take as long as a silence
+    limit += kernel.met["slow"] * SILENCE * 600
     assert kernel.now <= limit, "took %.1f s" % kernel.now
     assert all(socket.closed for socket in kernel.sockets)
     TALLY["runs"] += 1
     TALLY["datagrams"] += sum(kernel.met.values())
-    TALLY["ended in " + (type(error).__name__ if error else getattr(result, "outcome", "a list"))] += 1
+    TALLY[
+        "ended in " + (type(error).__name__ if error else getattr(result, "outcome", "a list"))
+    ] += 1
     for name, count in kernel.met.items():
         TALLY["answers: " + name] += count
     return result, error
@@ -127,12 +141,18 @@ def check(before, kernel, name, result, error):
     if isinstance(error, TapInUse):
         assert uplink and used
     elif error is None and name == "scan":
-        expected = [(each.name, each.ifindex, worlds.is_used(each)) for each in before.links if worlds.is_ours(each)]
+        expected = [
+            (each.name, each.ifindex, worlds.is_used(each))
+            for each in before.links
+            if worlds.is_ours(each)
+        ]
         assert [(tap.ifname, tap.ifindex, tap.verdict == "in-use") for tap in result] == expected
     elif error is None:
         work = doomed or worlds.gone(before, doomed, way.uplink != "none")
         outcome = "cleaned" if way.changes else "would-clean"
-        assert result.outcome == ("skipped" if not uplink else "in-use" if used else outcome if work else "clean")
+        assert result.outcome == (
+            "skipped" if not uplink else "in-use" if used else outcome if work else "clean"
+        )
         if may:
             worlds.check_all_gone(before, kernel, doomed, way.uplink != "none")
             assert {tap.ifindex for tap in result.taps if tap.deleted} == doomed
@@ -141,7 +161,11 @@ def check(before, kernel, name, result, error):
 def run(kernel, name, befalling, taken=0.0):
     before = copy.deepcopy(kernel)
     result, error = play(kernel, WAYS[name], befalling, taken)
-    if name == "setup" and isinstance(error, nlraw.Error) and error.report.cleanup.outcome in ("clean", "cleaned", "skipped"):
+    if (
+        name == "setup"
+        and isinstance(error, nlraw.Error)
+        and error.report.cleanup.outcome in ("clean", "cleaned", "skipped")
+    ):
         result, error = error.report.cleanup, None  # that half is done, and the model makes no TAP
     check(before, kernel, name, result, error)
     return error
@@ -149,7 +173,9 @@ def run(kernel, name, befalling, taken=0.0):
 
 def with_any_answers(kernel, name, befalling, taken):
     error = run(kernel, name, befalling, taken)
-    assert error is None or isinstance(error, (TapInUse, Lost, Interrupted, Malformed, Refused, model.Signal))
+    assert error is None or isinstance(
+        error, (TapInUse, Lost, Interrupted, Malformed, Refused, model.Signal)
+    )
 
 
 def with_right_answers(kernel, name, befalling, taken):
@@ -161,16 +187,20 @@ def with_right_answers(kernel, name, befalling, taken):
 
 
 def with_one_lie(kernel, name, befalling, taken, place):
-    """Links are read twice before they go, so one answer that is wrong is not enough for one that is in use or not ours."""
+    """Links are read twice before they go, so one wrong answer deletes nothing that is in use."""
     doomed = {each.ifindex for each in kernel.links if model.is_orphan(each)}
-    kernel.refused = True  # of filters it believes the one list: what it leaves is not held against it
+    # of filters it believes the one list: what it leaves is not held against it
+    kernel.refused = True
     befalling = befalling[:place] + [("lie", place)] + befalling[place:]
     play(kernel, WAYS[name], befalling, taken)
     assert set(kernel.deleted) <= doomed
 
 
 def with_lies(kernel, name, befalling, taken):
-    """From a kernel that says anything at all nobody can learn what is in use; but it ends, and in what it should."""
+    """From a kernel that says anything at all nobody can learn what is in use.
+
+    But it ends, and in what it should.
+    """
     kernel.rules = False
     play(kernel, WAYS[name], befalling, taken)
     if not WAYS[name].changes:
@@ -183,21 +213,27 @@ TAKEN = st.sampled_from([0.0, 0.0, 0.5, nlraw.route.PATIENCE - 1, 10.0])
 @pytest.mark.slow
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*ALL), TAKEN)
-def test_whatever_befalls_the_answers_only_what_is_doomed_goes_and_it_ends(kernel, name, befalling, taken):
+def test_whatever_befalls_the_answers_only_what_is_doomed_goes_and_it_ends(
+    kernel, name, befalling, taken
+):
     with_any_answers(kernel, name, befalling, taken)
 
 
 @pytest.mark.slow
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), TAKEN)
-def test_answers_that_are_only_late_in_pieces_or_among_strangers_are_understood(kernel, name, befalling, taken):
+def test_answers_that_are_only_late_in_pieces_or_among_strangers_are_understood(
+    kernel, name, befalling, taken
+):
     with_right_answers(kernel, name, befalling, taken)
 
 
 @pytest.mark.slow
 @ordinary
 @given(kernels(), st.sampled_from(CHANGING), faults(*FIT), TAKEN, st.integers(0, 9))
-def test_one_wrong_answer_is_not_enough_to_delete_what_is_in_use_or_not_ours(kernel, name, befalling, taken, place):
+def test_one_wrong_answer_is_not_enough_to_delete_what_is_in_use_or_not_ours(
+    kernel, name, befalling, taken, place
+):
     with_one_lie(kernel, name, befalling, taken, place)
 
 
@@ -220,7 +256,12 @@ def questions():
             st.builds(link.find, st.sampled_from(["eth0", "tap0_urunc", "nobody"])),
             st.builds(link.dump, st.sampled_from([None, "tun", "veth"])),
             st.builds(tc.dump_qdiscs),
-            st.builds(tc.dump_filters, indexes, st.sampled_from([worlds.INGRESS, worlds.CLSACT_IN, worlds.HTB]), st.just("")),
+            st.builds(
+                tc.dump_filters,
+                indexes,
+                st.sampled_from([worlds.INGRESS, worlds.CLSACT_IN, worlds.HTB]),
+                st.just(""),
+            ),
             st.builds(inet.dump_routes, st.sampled_from([inet.AF_INET, inet.AF_INET6])),
         ),
         min_size=1,
@@ -262,19 +303,23 @@ def test_an_answer_is_the_one_that_the_kernel_meant(kernel, asked, befalling, wi
     with_questions(kernel, asked, befalling, window)
 
 
-# ---------------------------------------------------------------- many orphans at once, and things that happen meanwhile
+# ---------------------------------------------------------------- many orphans, and what happens
 
 TAPS = st.lists(st.tuples(st.sampled_from([0, 77]), st.booleans()), min_size=1, max_size=6)
 ALIVE = sorted(model.EVENTS) + sorted(set(model.DISTURBANCES) - {"killed"})
-EVENTS = st.lists(st.tuples(st.integers(0, 45), st.sampled_from(ALIVE), st.integers(0, 5)), max_size=6)
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 45), st.sampled_from(ALIVE), st.integers(0, 5)), max_size=6
+)
 
 
 def with_events(taps, events, name, befalling, window):
-    """The rules are the model's: what was last read of a link, and has not changed since, must have been an orphan."""
+    """The model's rule: what was last read of a link, unchanged since, must be an orphan."""
     kernel = model.a_kernel(taps, events)
     _, error = play(kernel, WAYS[name], befalling, window=window)
     assert error is None or isinstance(error, (nlraw.Error, model.Signal))
-    assert [each.targets for each in kernel.filters if each.handle == each.priority == 1] == [[model.PEER0]]
+    assert [each.targets for each in kernel.filters if each.handle == each.priority == 1] == [
+        [model.PEER0]
+    ]
     assert {model.ETH0, model.PEER0} <= {each.ifindex for each in kernel.links}
     if not WAYS[name].changes:
         assert kernel.changes == []
@@ -283,7 +328,9 @@ def with_events(taps, events, name, befalling, window):
 @pytest.mark.slow
 @ordinary
 @given(TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)
-def test_whatever_befalls_the_answers_and_happens_meanwhile_no_link_goes_unproven(taps, events, name, befalling, window):
+def test_whatever_befalls_the_answers_and_happens_meanwhile_no_link_goes_unproven(
+    taps, events, name, befalling, window
+):
     with_events(taps, events, name, befalling, window)
 
 
@@ -296,12 +343,18 @@ def query(kernel, *befalling, silence=SILENCE):
         return route.query(link.find("eth0"))
 
 
-@pytest.mark.parametrize("name", sorted(set(model.UNFIT) - {"unsent", "overrun", "overrun message", "truncated", "signal"}))
+@pytest.mark.parametrize(
+    "name",
+    sorted(set(model.UNFIT) - {"unsent", "overrun", "overrun message", "truncated", "signal"}),
+)
 def test_what_is_no_answer_ends_in_an_error_in_time(name):
     kernel = model.a_kernel([])
     with pytest.raises(nlraw.Error) as caught:
         query(kernel, (name, 1))
-    assert (caught.value.step, caught.value.object) in (("look up link", "eth0"), ("parse", "netlink message"))
+    assert (caught.value.step, caught.value.object) in (
+        ("look up link", "eth0"),
+        ("parse", "netlink message"),
+    )
     assert kernel.now <= SILENCE + 2 * model.CHATTER
     if name in ("silence", "chatter", "flood", "too late"):
         assert caught.value.errno == errno.ETIMEDOUT and kernel.now >= SILENCE
@@ -331,7 +384,13 @@ def at_length(property_, *strategies):
     until = time.monotonic() + 90
     rounds = 0
 
-    @settings(deadline=None, database=None, max_examples=1000, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+    @settings(
+        deadline=None,
+        database=None,
+        max_examples=1000,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
     @given(st.tuples(*strategies))
     def many(drawn):
         property_(*drawn)
@@ -350,7 +409,10 @@ def at_length(property_, *strategies):
     [
         (with_any_answers, (kernels(), st.sampled_from(sorted(WAYS)), faults(*ALL), TAKEN)),
         (with_right_answers, (kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), TAKEN)),
-        (with_one_lie, (kernels(), st.sampled_from(CHANGING), faults(*FIT), TAKEN, st.integers(0, 9))),
+        (
+            with_one_lie,
+            (kernels(), st.sampled_from(CHANGING), faults(*FIT), TAKEN, st.integers(0, 9)),
+        ),
         (with_lies, (kernels(), st.sampled_from(sorted(WAYS)), faults(*HOSTILE), TAKEN)),
         (with_questions, (kernels(), questions(), faults(*ALL), WINDOWS)),
         (with_events, (TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """nlraw.orphans: which links are orphans, what goes with them, and above all what is never touched.
 
-The namespaces are made up (`build.Namespace`): they answer datagrams with datagrams. Against the kernel it is tried in
-test_live_*.py.
+The namespaces are made up (`build.Namespace`): they answer datagrams with datagrams. Against the
+kernel it is tried in test_live_*.py.
 """
 
 import contextlib
@@ -94,16 +94,24 @@ def test_the_verdict_by_its_evidence(facts, verdict):
     assert orphans.judge(build.as_link(build.link_payload(**facts))) == verdict
 
 
-@pytest.mark.parametrize("count, carrier, fresh", [(0, 0, True), (None, 0, True), (1, 0, False), (0, 1, False)])
+@pytest.mark.parametrize(
+    "count, carrier, fresh", [(0, 0, True), (None, 0, True), (1, 0, False), (0, 1, False)]
+)
 def test_fresh_is_an_orphan_whose_carrier_never_came_on(count, carrier, fresh):
-    assert orphans.as_tap(build.as_link(build.link_payload(up_count=count, carrier=carrier))).fresh is fresh
+    assert (
+        orphans.as_tap(build.as_link(build.link_payload(up_count=count, carrier=carrier))).fresh
+        is fresh
+    )
 
 
 @pytest.mark.parametrize(
     "facts, words",
     [
         ({"carrier": 1}, "carrier on"),
-        ({"carrier": 0, "queues": 1, "disabled_queues": 2}, "carrier off, 1 queues attached, 2 detached"),
+        (
+            {"carrier": 0, "queues": 1, "disabled_queues": 2},
+            "carrier off, 1 queues attached, 2 detached",
+        ),
         ({"carrier": 0, "queues": 1}, "carrier off, 1 queues attached, 0 detached"),
         ({"carrier": 0, "flags": 0}, "carrier off"),
         ({"carrier": None, "flags": 0}, "no carrier to read, down"),
@@ -162,7 +170,9 @@ def matches_by_definition(pattern, name):
         return not name
     if pattern[0] == "*":
         return any(matches_by_definition(pattern[1:], name[skip:]) for skip in range(len(name) + 1))
-    return bool(name) and pattern[0] in ("?", name[0]) and matches_by_definition(pattern[1:], name[1:])
+    return (
+        bool(name) and pattern[0] in ("?", name[0]) and matches_by_definition(pattern[1:], name[1:])
+    )
 
 
 @build.patient
@@ -185,7 +195,8 @@ def test_a_pattern_of_many_stars_is_no_burden():
         ("filters-redirect-dead", [False, False, True]),
         ("filters-redirect", [False, False, False]),
         ("filters-redirect-own", [False, False, False]),
-        ("filters-redirect-block", [False, False, False]),  # its ifindex is 0, but it sends to the devices of a block
+        # its ifindex is 0, but it sends to the devices of a block
+        ("filters-redirect-block", [False, False, False]),
         ("filters-siblings", [False, False, False, True]),
         ("filters-foreign", [False] * 6),
         ("filters-mirror-dead", [False] * 3),
@@ -249,12 +260,22 @@ def table(**header):
 def planned(*payloads, taps=(TAP,), qdisc=INGRESS_QDISC, parent=INGRESS, qdiscs=(), uplink=ETH0):
     """The steps, each as in "delete u32 filter eth0"."""
     hooks = [Hook(qdisc, parent, filters(*payloads))]
-    return ["%s %s" % (step.request.step, step.request.object) for step in orphans.plan(uplink, taps, qdiscs, hooks)]
+    return [
+        "%s %s" % (step.request.step, step.request.object)
+        for step in orphans.plan(uplink, taps, qdiscs, hooks)
+    ]
 
 
 def test_filters_go_first_then_the_ingress_qdisc_then_of_each_orphan_its_qdiscs_and_the_link():
     qdiscs = [build.as_qdisc(build.qdisc_payload(ifindex, "ingress")) for ifindex in (4, 5)]
-    assert planned(bare("u32"), table(), redirect(4, "u32"), redirect(5, priority=7), taps=[TAP, OTHER_TAP], qdiscs=qdiscs) == [
+    assert planned(
+        bare("u32"),
+        table(),
+        redirect(4, "u32"),
+        redirect(5, priority=7),
+        taps=[TAP, OTHER_TAP],
+        qdiscs=qdiscs,
+    ) == [
         "delete u32 filters of priority 49152 eth0",
         "delete matchall filter eth0",
         "delete ingress qdisc eth0",
@@ -271,7 +292,10 @@ def test_nothing_is_planned_for_nothing():
 
 
 def test_a_filter_that_redirects_elsewhere_stays_and_so_does_its_qdisc():
-    assert planned(redirect(4), redirect(9, handle=2)) == ["delete matchall filter eth0", "delete link tap0_urunc"]
+    assert planned(redirect(4), redirect(9, handle=2)) == [
+        "delete matchall filter eth0",
+        "delete link tap0_urunc",
+    ]
 
 
 def test_an_ingress_qdisc_that_is_empty_beside_an_orphan_goes():
@@ -283,26 +307,35 @@ def test_a_bare_priority_or_a_root_table_leaves_an_ingress_qdisc_empty():
 
 
 @pytest.mark.parametrize(
-    "others", [[bare("bpf"), build.filter_payload(2, "bpf", handle=1)], [table(), table(handle=2)], [bare()]]
+    "others",
+    [[bare("bpf"), build.filter_payload(2, "bpf", handle=1)], [table(), table(handle=2)], [bare()]],
 )
 def test_whatever_may_be_somebodys_keeps_an_ingress_qdisc(others):
     assert "delete ingress qdisc eth0" not in planned(redirect(4, "u32", priority=7), *others)
 
 
 def test_clsact_is_never_deleted():
-    assert planned(redirect(4), qdisc=CLSACT_QDISC, parent=CLSACT_IN) == ["delete matchall filter eth0", "delete link tap0_urunc"]
+    assert planned(redirect(4), qdisc=CLSACT_QDISC, parent=CLSACT_IN) == [
+        "delete matchall filter eth0",
+        "delete link tap0_urunc",
+    ]
 
 
 def test_a_dead_redirect_goes_with_or_without_an_orphan_and_takes_its_emptied_qdisc():
-    assert planned(redirect(0), taps=()) == ["delete matchall filter eth0", "delete ingress qdisc eth0"]
-    assert planned(redirect(0), taps=(), qdisc=CLSACT_QDISC, parent=CLSACT_IN) == ["delete matchall filter eth0"]
+    assert planned(redirect(0), taps=()) == [
+        "delete matchall filter eth0",
+        "delete ingress qdisc eth0",
+    ]
+    assert planned(redirect(0), taps=(), qdisc=CLSACT_QDISC, parent=CLSACT_IN) == [
+        "delete matchall filter eth0"
+    ]
 
 
 def test_a_dead_redirect_of_what_goes_out_is_nobodys_of_ours():
     assert planned(redirect(0), taps=(), qdisc=CLSACT_QDISC, parent=CLSACT_OUT) == []
 
 
-def test_the_priority_goes_where_a_u32_filter_would_leave_its_root_table_and_not_where_a_sibling_stays():
+def test_the_priority_goes_where_u32_would_leave_its_root_table_and_not_where_a_sibling_stays():
     assert planned(table(), redirect(4, "u32"))[:2] == [
         "delete u32 filters of priority 49152 eth0",
         "delete ingress qdisc eth0",
@@ -314,7 +347,13 @@ def test_the_priority_goes_where_a_u32_filter_would_leave_its_root_table_and_not
 
 
 def test_what_goes_with_a_priority_is_told_filter_by_filter():
-    hooks = [Hook(INGRESS_QDISC, INGRESS, filters(table(), redirect(4, "u32"), redirect(5, "u32", handle=0x80000801)))]
+    hooks = [
+        Hook(
+            INGRESS_QDISC,
+            INGRESS,
+            filters(table(), redirect(4, "u32"), redirect(5, "u32", handle=0x80000801)),
+        )
+    ]
     first = orphans.plan(ETH0, [TAP, OTHER_TAP], (), hooks)[0]
     assert first.request.step == "delete u32 filters of priority 49152"
     assert list(first.removes) == [report.TcObject(dev="eth0", object="filter", kind="u32")] * 2
@@ -330,7 +369,7 @@ def test_priorities_of_other_chains_and_numbers_are_told_apart():
 
 
 def of_chains(*makers):
-    """The same in chain 0 and in chain 3, as two chains list it that share the tables of one priority."""
+    """The same in chains 0 and 3, as two chains list it that share one priority's tables."""
     return [make(**chain) for chain in ({}, {"chain": 3}) for make in makers]
 
 
@@ -348,7 +387,10 @@ def test_what_two_chains_list_goes_once_if_it_redirects_to_an_orphan_and_the_pri
         "delete link tap0_urunc",
     ]
     foreign = of_chains(lambda **chain: redirect(9, "u32", handle=4, **chain))
-    assert planned(*ours[:3], foreign[0], *ours[3:], foreign[1]) == ["delete u32 filter eth0", "delete link tap0_urunc"]
+    assert planned(*ours[:3], foreign[0], *ours[3:], foreign[1]) == [
+        "delete u32 filter eth0",
+        "delete link tap0_urunc",
+    ]
     assert planned(*ours, table(handle=5)) == [
         "delete u32 filter eth0",
         "delete u32 filters of priority 49152 eth0",  # of the chain without a third table
@@ -376,7 +418,10 @@ def test_of_an_orphans_qdiscs_only_the_uppermost_are_deleted_and_none_of_the_ker
         (5, "htb", 0x10000, uapi.TC_H_ROOT),
     ]
     qdiscs = [build.as_qdisc(build.qdisc_payload(*row)) for row in rows]
-    assert planned(qdiscs=qdiscs, uplink=None) == ["delete htb qdisc tap0_urunc", "delete link tap0_urunc"]
+    assert planned(qdiscs=qdiscs, uplink=None) == [
+        "delete htb qdisc tap0_urunc",
+        "delete link tap0_urunc",
+    ]
 
 
 def test_without_an_uplink_no_filter_is_planned():
@@ -384,9 +429,15 @@ def test_without_an_uplink_no_filter_is_planned():
 
 
 def planned_of_sides(incoming, outgoing, taps=(), other=CLSACT_QDISC):
-    """The steps for what the two sides of a clsact list, or the ingress side of one and a place on another qdisc."""
-    hooks = [Hook(CLSACT_QDISC, CLSACT_IN, filters(*incoming)), Hook(other, CLSACT_OUT, filters(*outgoing))]
-    return ["%s %s" % (step.request.step, step.request.object) for step in orphans.plan(ETH0, taps, (), hooks)]
+    """The steps for both sides of a clsact, or for ingress and a place on another qdisc."""
+    hooks = [
+        Hook(CLSACT_QDISC, CLSACT_IN, filters(*incoming)),
+        Hook(other, CLSACT_OUT, filters(*outgoing)),
+    ]
+    return [
+        "%s %s" % (step.request.step, step.request.object)
+        for step in orphans.plan(ETH0, taps, (), hooks)
+    ]
 
 
 def test_a_filter_that_both_sides_of_a_clsact_list_goes_once_if_it_redirects_to_an_orphan():
@@ -419,7 +470,10 @@ def test_a_dead_filter_that_both_sides_of_a_clsact_list_may_be_the_other_sides_a
     ],
 )
 def test_a_dead_filter_of_the_incoming_side_alone_goes(own, others):
-    gone = {"u32": "delete u32 filters of priority 49152 eth0", "matchall": "delete matchall filter eth0"}
+    gone = {
+        "u32": "delete u32 filters of priority 49152 eth0",
+        "matchall": "delete matchall filter eth0",
+    }
     assert planned_of_sides(own, others) == [gone[filters(*own)[-1].kind]]
 
 
@@ -431,9 +485,9 @@ def test_only_the_sides_of_one_qdisc_share_filters():
 
 
 def test_what_only_u32_shares_goes_from_either_side_of_other_classifiers():
-    assert planned_of_sides([redirect(4)], [redirect(4)], [TAP]) == ["delete matchall filter eth0"] * 2 + [
-        "delete link tap0_urunc"
-    ]
+    assert planned_of_sides([redirect(4)], [redirect(4)], [TAP]) == [
+        "delete matchall filter eth0"
+    ] * 2 + ["delete link tap0_urunc"]
 
 
 def test_a_group_is_deleted_behind_all_others_and_named_by_its_taps():
@@ -453,7 +507,13 @@ def test_a_group_is_deleted_behind_all_others_and_named_by_its_taps():
 
 def pod(*taps, kind="u32"):
     """A pod: the uplink with a redirect to each TAP, and each TAP with one back."""
-    made = build.Namespace([a_link(1, "lo", kind=None), a_link(2, "eth0", kind="veth"), a_link(3, "peer0", kind="veth")])
+    made = build.Namespace(
+        [
+            a_link(1, "lo", kind=None),
+            a_link(2, "eth0", kind="veth"),
+            a_link(3, "peer0", kind="veth"),
+        ]
+    )
     made.links += taps
     made.qdiscs = [a_qdisc(2, "noqueue", 0, uapi.TC_H_ROOT)] + [
         a_qdisc(each.ifindex, "ingress") for each in [made.links[1]] + list(taps)
@@ -485,7 +545,12 @@ def test_an_orphan_goes_with_its_redirect_and_the_emptied_ingress_qdisc():
     report = removed(made)
     assert names(made) == ["lo", "eth0", "peer0"]
     assert made.filters == [] and [each.kind for each in made.qdiscs] == ["noqueue"]
-    assert (report.outcome, report.netns, report.uplink, report.error) == ("cleaned", made.path, "eth0", None)
+    assert (report.outcome, report.netns, report.uplink, report.error) == (
+        "cleaned",
+        made.path,
+        "eth0",
+        None,
+    )
     assert [(each.ifname, each.deleted) for each in report.taps] == [("tap0_urunc", True)]
     assert [(each.dev, each.object, each.kind) for each in report.tc_removed] == [
         ("eth0", "filter", "u32"),
@@ -500,13 +565,23 @@ def test_the_changes_are_one_datagram():
     made.before = lambda requests: seen.append([request.type for request in requests])
     removed(made)
     assert [uapi.RTM_DELTFILTER, uapi.RTM_DELQDISC, uapi.RTM_DELQDISC, uapi.RTM_DELLINK] in seen
-    assert sum(any(type in (uapi.RTM_DELLINK, uapi.RTM_DELQDISC, uapi.RTM_DELTFILTER) for type in types) for types in seen) == 1
+    assert (
+        sum(
+            any(
+                type in (uapi.RTM_DELLINK, uapi.RTM_DELQDISC, uapi.RTM_DELTFILTER) for type in types
+            )
+            for types in seen
+        )
+        == 1
+    )
 
 
 def test_what_is_asked_is_told_in_words():
     made = pod(tap())
     asked = []
-    made.before = lambda requests: asked.append(", ".join("%s %s" % (each.step, each.object) for each in requests))
+    made.before = lambda requests: asked.append(
+        ", ".join("%s %s" % (each.step, each.object) for each in requests)
+    )
     removed(made)
     assert asked == [
         "look up link eth0, list links tun",
@@ -547,12 +622,16 @@ def test_two_orphans_go_one_by_one():
     assert (made.changes.count(uapi.RTM_DELLINK), uapi.RTM_SETLINK in made.changes) == (2, False)
 
 
-@pytest.mark.parametrize("random, group", [(b"\0\0\0\0", 1), (b"\xff\xff\xff\xff", 0x7FFFFFFF), (b"\1\2\3\4", 0x810183)])
+@pytest.mark.parametrize(
+    "random, group", [(b"\0\0\0\0", 1), (b"\xff\xff\xff\xff", 0x7FFFFFFF), (b"\1\2\3\4", 0x810183)]
+)
 def test_the_number_of_the_group_is_random_and_neither_0_nor_negative(monkeypatch, random, group):
     monkeypatch.setattr(orphans.posix, "urandom", lambda size: random[:size])
     made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(3)])
     seen = []
-    made.before = meanwhile(uapi.RTM_DELLINK, lambda: seen.extend(each.group for each in made.links))
+    made.before = meanwhile(
+        uapi.RTM_DELLINK, lambda: seen.extend(each.group for each in made.links)
+    )
     removed(made)
     assert seen == [0, 0, 0] + [group] * 3
 
@@ -584,15 +663,26 @@ def test_all_that_are_in_use_are_named_and_each_evidence_once():
     made = pod(tap(carrier=1), tap(5, "tap1_urunc", queues=1), tap(6, "tap2_urunc", carrier=1))
     with pytest.raises(TapInUse) as caught:
         removed(made)
-    assert (caught.value.step, caught.value.object) == ("clean up", "tap0_urunc, tap1_urunc, tap2_urunc")
-    assert caught.value.message == "in use (carrier off, 1 queues attached, 0 detached; carrier on), nothing was changed"
+    assert (caught.value.step, caught.value.object) == (
+        "clean up",
+        "tap0_urunc, tap1_urunc, tap2_urunc",
+    )
+    assert (
+        caught.value.message
+        == "in use (carrier off, 1 queues attached, 0 detached; carrier on), nothing was changed"
+    )
 
 
 def test_without_the_uplink_nothing_is_touched():
     made = pod(tap())
     before = state(made)
     report = removed(made, uplink="eth7")
-    assert (report.outcome, report.uplink, state(made), made.changes) == ("skipped", "eth7", before, [])
+    assert (report.outcome, report.uplink, state(made), made.changes) == (
+        "skipped",
+        "eth7",
+        before,
+        [],
+    )
     assert [each.ifname for each in report.taps] == ["tap0_urunc"]
 
 
@@ -632,7 +722,9 @@ def test_the_uplink_auto_is_the_device_of_the_first_default_route(routes, uplink
     report = removed(made, uplink="auto", dry_run=True)
     assert (report.outcome, report.uplink) == ("would-clean" if uplink else "skipped", uplink)
     assert len(report.tc_removed) == (3 if uplink else 0)
-    assert asked.count(("read link", "of the default route")) == len({ifindex for _, ifindex in routes})
+    assert asked.count(("read link", "of the default route")) == len(
+        {ifindex for _, ifindex in routes}
+    )
 
 
 def test_an_uplink_that_matches_the_pattern_is_no_candidate():
@@ -660,7 +752,11 @@ def test_a_dry_run_changes_nothing_and_tells_what_would_go():
 def test_to_inspect_is_to_say_what_would_go_and_no_error_where_one_is_in_use():
     used = pod(tap(carrier=1))
     found = orphans.inspect(used, Target("tap*_urunc", "eth0"))
-    assert (found.outcome, found.error, [each.verdict for each in found.taps]) == ("in-use", None, [IN_USE])
+    assert (found.outcome, found.error, [each.verdict for each in found.taps]) == (
+        "in-use",
+        None,
+        [IN_USE],
+    )
     made = pod(tap())
     found = orphans.inspect(made, Target("tap*_urunc", "eth0"))
     assert (found.outcome, len(found.tc_removed)) == ("would-clean", 3)
@@ -676,7 +772,7 @@ def test_a_fresh_orphan_is_spared_where_that_is_asked_for():
     assert [each.targets for each in made.filters] == [[4], [2]]
 
 
-def test_a_fresh_orphan_that_was_spared_and_comes_into_use_before_the_second_look_stops_everything():
+def test_a_spared_fresh_orphan_that_comes_into_use_before_the_second_look_stops_everything():
     made = pod(tap(up_count=0), tap(5, "tap1_urunc", up_count=1))
 
     def before(requests):
@@ -761,7 +857,10 @@ def test_a_dead_redirect_alone_is_removed():
 
 def test_an_empty_ingress_qdisc_without_an_orphan_is_left_alone():
     made = pod()
-    assert [removed(made, dry_run=dry_run).outcome for dry_run in (True, False)] == ["clean", "clean"]
+    assert [removed(made, dry_run=dry_run).outcome for dry_run in (True, False)] == [
+        "clean",
+        "clean",
+    ]
     assert [each.kind for each in made.qdiscs] == ["noqueue", "ingress"]
 
 
@@ -782,7 +881,8 @@ def meanwhile(type, event):
 
     def before(requests):
         if not fired and any(
-            request.type == type and not request.dumps and request.step != "look up link" for request in requests
+            request.type == type and not request.dumps and request.step != "look up link"
+            for request in requests
         ):
             fired.append(True)
             event()
@@ -824,7 +924,9 @@ def test_what_is_carried_out_later_is_planned_anew_unless_all_was_quiet(quiet):
     cleanup = orphans.Cleanup(made, Target("tap*_urunc", "eth0"))
     assert cleanup.prepare() is None
     asked, made.is_quiet = [], quiet
-    made.before = lambda requests: asked.extend(each.step for each in requests if each.step.startswith(("li", "lo", "re")))
+    made.before = lambda requests: asked.extend(
+        each.step for each in requests if each.step.startswith(("li", "lo", "re"))
+    )
     assert cleanup.finish(later=True).outcome == "cleaned"
     again = [] if quiet else ["look up link", "list links", "list qdiscs", "list filters"]
     assert asked == ["list links"] + again + ["list links", "read link"]
@@ -856,7 +958,10 @@ def test_what_turns_out_later_to_be_done_or_none_of_our_business_is_told(uplink,
     assert cleanup.prepare() is None
     made.is_quiet = False
     made.links[1].name = uplink
-    assert (cleanup.finish(later=True).outcome, len(made.changes)) == (left, 4 if left == "cleaned" else 0)
+    assert (cleanup.finish(later=True).outcome, len(made.changes)) == (
+        left,
+        4 if left == "cleaned" else 0,
+    )
 
 
 def test_what_a_plan_stands_on_is_listened_for():
@@ -867,7 +972,9 @@ def test_what_a_plan_stands_on_is_listened_for():
 
 def test_another_tap_that_comes_into_use_before_the_proof_of_a_group_stops_everything():
     made = pod(*[tap(10 + number, "tap%d_urunc" % number) for number in range(5)])
-    made.before = meanwhile(uapi.RTM_SETLINK, lambda: made.links.append(tap(30, "tap30_urunc", carrier=1)))
+    made.before = meanwhile(
+        uapi.RTM_SETLINK, lambda: made.links.append(tap(30, "tap30_urunc", carrier=1))
+    )
     with pytest.raises(TapInUse):
         removed(made)
     assert len(made.links) == 3 + 6
@@ -881,7 +988,9 @@ def test_a_tap_that_is_renamed_or_replaced_before_the_second_look_is_looked_at_a
     made.before = meanwhile(uapi.RTM_GETLINK, lambda: victim.__dict__.update(change))
     report = removed(made)
     assert ("vm0" in names(made)) is ("name" in change)
-    assert [each.ifindex for each in report.taps if each.deleted] == ([] if "name" in change else [9])
+    assert [each.ifindex for each in report.taps if each.deleted] == (
+        [] if "name" in change else [9]
+    )
 
 
 def test_what_is_gone_when_it_is_to_be_deleted_is_success():
@@ -909,7 +1018,8 @@ def test_a_refusal_tells_all_that_was_not_done():
         removed(made)
     assert str(caught.value) == (
         "delete ingress qdisc eth0: EINVAL; "
-        "not done: delete ingress qdisc eth0, delete ingress qdisc tap0_urunc, delete link tap0_urunc"
+        "not done: delete ingress qdisc eth0, delete ingress qdisc tap0_urunc, delete link "
+        "tap0_urunc"
     )
 
 
@@ -922,13 +1032,16 @@ def test_a_refused_priority_is_not_done_while_anything_of_it_is_there():
         "delete u32 filters of priority 49152 eth0: EPERM; "
         "not done: delete u32 filters of priority 49152 eth0, delete ingress qdisc eth0"
     )
-    assert [each.dev for each in caught.value.report.tc_removed] == ["tap0_urunc"]  # whose qdisc went with it
+    # whose qdisc went with it
+    assert [each.dev for each in caught.value.report.tc_removed] == ["tap0_urunc"]
 
 
 def test_one_that_comes_into_use_after_a_change_is_not_said_to_have_changed_nothing():
     made = pod(tap())
     made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
-    made.before = lambda requests: made.links[-1].facts.update(carrier=int(uapi.RTM_DELLINK in made.changes))
+    made.before = lambda requests: made.links[-1].facts.update(
+        carrier=int(uapi.RTM_DELLINK in made.changes)
+    )
     with pytest.raises(TapInUse) as caught:
         removed(made)
     assert str(caught.value) == "clean up tap0_urunc: in use (carrier on)"
@@ -939,7 +1052,9 @@ def test_one_that_comes_into_use_after_a_change_is_not_said_to_have_changed_noth
 def test_a_refusal_that_passes_is_tried_again(number):
     made = pod(tap())
     made.refuse = {uapi.RTM_DELLINK: number}
-    made.before = lambda requests: made.refuse.clear() if made.changes.count(uapi.RTM_DELLINK) == 2 else None
+    made.before = lambda requests: (
+        made.refuse.clear() if made.changes.count(uapi.RTM_DELLINK) == 2 else None
+    )
     assert removed(made).outcome == "cleaned"
     assert names(made) == ["lo", "eth0", "peer0"]
 
@@ -947,7 +1062,9 @@ def test_a_refusal_that_passes_is_tried_again(number):
 def test_where_the_uplink_goes_in_the_middle_the_report_tells_what_was_done():
     made = pod(tap())
     made.refuse = {uapi.RTM_DELLINK: errno.EBUSY}
-    made.before = lambda requests: made.links[1].__dict__.update(name="gone0" if made.changes else "eth0")
+    made.before = lambda requests: made.links[1].__dict__.update(
+        name="gone0" if made.changes else "eth0"
+    )
     report = removed(made)
     assert (report.outcome, report.uplink, len(report.tc_removed)) == ("cleaned", "eth0", 3)
     assert [each.deleted for each in report.taps] == [False]
@@ -959,7 +1076,8 @@ def test_a_refusal_that_does_not_pass_ends_in_failure():
     with pytest.raises(Refused):
         removed(made)
     assert names(made) == ["lo", "eth0", "peer0", "tap0_urunc"]
-    assert made.changes.count(uapi.RTM_DELLINK) == orphans.ROUNDS  # and each look finds it still there
+    # and each look finds it still there
+    assert made.changes.count(uapi.RTM_DELLINK) == orphans.ROUNDS
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -1027,7 +1145,10 @@ def test_a_namespace_that_changes_each_time_is_given_up():
     with pytest.raises(Interrupted) as caught:
         removed(made)
     assert made.changes == []
-    assert str(caught.value) == "clean up /run/netns/made-up: the namespace changed each time it was looked at"
+    assert (
+        str(caught.value)
+        == "clean up /run/netns/made-up: the namespace changed each time it was looked at"
+    )
     assert caught.value.report.outcome == "failed"
     assert victim.ifindex == 4 + 10
 
@@ -1066,7 +1187,12 @@ def test_a_failure_before_anything_was_seen_has_its_report():
         with pytest.raises(Error) as caught:
             call(netns="/nonexistent/x", uplink="eth7")
         assert caught.value.report == report.Report(
-            netns="/nonexistent/x", uplink="eth7", outcome="failed", taps=(), tc_removed=(), error=caught.value
+            netns="/nonexistent/x",
+            uplink="eth7",
+            outcome="failed",
+            taps=(),
+            tc_removed=(),
+            error=caught.value,
         )
 
 
@@ -1080,10 +1206,16 @@ def test_only_what_may_change_something_asks_to_be_alone(monkeypatch):
 
     monkeypatch.setattr(orphans, "Namespace", opens)
     monkeypatch.setattr(orphans, "Route", lambda namespace, alone=False: opens("route", alone))
-    outcomes = [orphans.cleanup("pod").outcome, orphans.cleanup("pod", dry_run=True).outcome, orphans.survey("pod").outcome]
+    outcomes = [
+        orphans.cleanup("pod").outcome,
+        orphans.cleanup("pod", dry_run=True).outcome,
+        orphans.survey("pod").outcome,
+    ]
     assert outcomes == ["cleaned", "would-clean", "would-clean"]
     assert [each.ifname for each in orphans.scan("pod")] == ["tap0_urunc"]
-    assert opened == [each for alone in (True, False, False, False) for each in (("pod",), ("route", alone))]
+    assert opened == [
+        each for alone in (True, False, False, False) for each in (("pod",), ("route", alone))
+    ]
 
 
 # ---------------------------------------------------------------- any namespace

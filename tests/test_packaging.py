@@ -55,5 +55,7 @@ def test_wheel(tmp_path, monkeypatch):
     }
     assert info + "licenses/LICENSE" in packed
     assert {"License-Expression: Apache-2.0", "Requires-Python: >=3.6"} <= set(metadata)
-    assert [line for line in metadata if line.startswith("Requires-Dist:") and "extra ==" not in line] == []
+    assert [
+        line for line in metadata if line.startswith("Requires-Dist:") and "extra ==" not in line
+    ] == []
     assert scripts == ["[console_scripts]", "nlraw=nlraw.cli:program"]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nlraw builds is what pyroute2 builds for the same intent, or the difference is named here with its reason.
+"""nlraw builds what pyroute2 builds for the same intent, or the difference is explained.
 
-Compared are type, flags, the fields of the fixed part and every attribute by its path; order, padding and NLA_F_NESTED are not.
-pyroute2 compiles its requests (IPBatch) and sends none of them.
+Compared are type, flags, the fields of the fixed part and every attribute by its path; order,
+padding and NLA_F_NESTED are not. pyroute2 compiles its requests (IPBatch) and sends none of them.
 """
 
 import socket
@@ -12,11 +12,14 @@ import pytest
 import build
 from nlraw import exchange, inet, link, tc, uapi, wire
 
-peer = pytest.importorskip("pyroute2", reason="needs pyroute2, the peer whose requests these are held against")
+peer = pytest.importorskip(
+    "pyroute2", reason="needs pyroute2, the peer whose requests these are held against"
+)
 
 FIXED = {16: uapi.ifinfomsg, 20: uapi.ifaddrmsg, 24: uapi.rtmsg, 36: uapi.tcmsg, 44: uapi.tcmsg}
 
-# Paths of attributes that hold attributes, by the kind of message; behind a fixed part, in one case.
+# Paths of attributes that hold attributes, by the kind of message; behind a fixed part, in one
+# case.
 NESTED = {
     16: {(18,): 0, (18, 2): 0, (18, 2, 1): uapi.ifinfomsg.size},
     44: {(2,): 0, (2, 7): 0, (2, 7, 1): 0, (2, 7, 1, 2): 0},
@@ -24,11 +27,15 @@ NESTED = {
 
 
 def flat(datagram):
-    """One request as a dictionary: its type, flags and fixed fields by name, its attributes by path."""
+    """One request as a dictionary: type, flags, fixed fields by name, attributes by path."""
     (message,) = build.messages(datagram)
     family = message.type & ~3  # the types of one family come in fours
     layout = FIXED[family]
-    told = {"type": message.type, "flags": message.flags, "fixed": layout.unpack_from(message.payload)}
+    told = {
+        "type": message.type,
+        "flags": message.flags,
+        "fixed": layout.unpack_from(message.payload),
+    }
 
     def walk(data, path, start):
         for type, (at, end) in wire.attributes(data, start, len(data)):
@@ -54,8 +61,13 @@ def batch():
 
 
 ACK = "the peer asks for an ACK too; a get is answered by its one message"
-KIND = "the peer leaves the kind out; with it the kernel refuses where another classifier has the priority now"
-NEWLINK = "the peer sets with RTM_NEWLINK, which makes a link where there is none; RTM_SETLINK never does"
+KIND = (
+    "the peer leaves the kind out; with it the kernel refuses where another classifier has the "
+    "priority now"
+)
+NEWLINK = (
+    "the peer sets with RTM_NEWLINK, which makes a link where there is none; RTM_SETLINK never does"
+)
 QDISC = build.as_qdisc(build.qdisc_payload(2, "ingress"))
 HTB = build.as_qdisc(build.qdisc_payload(2, "htb", 0x10000, uapi.TC_H_ROOT))
 U32 = build.as_filter(build.redirect_payload(2, "u32", 4, handle=0x80000800, priority=7))
@@ -75,16 +87,28 @@ def made(function, *arguments):
 INTENTS = {
     "get": (made(link.get, 7, ""), lambda ip: ip.link("get", index=7), {"flags": ACK}),
     "find": (made(link.find, "eth0"), lambda ip: ip.link("get", ifname="eth0"), {"flags": ACK}),
-    "dump": (made(link.dump), lambda ip: ip.link("dump"), {(29,): "ours has the kernel make room for the longest message"}),
+    "dump": (
+        made(link.dump),
+        lambda ip: ip.link("dump"),
+        {(29,): "ours has the kernel make room for the longest message"},
+    ),
     "dump of a kind": (
         made(link.dump, "tun"),
         lambda ip: ip.link("dump", kind="tun"),
         {(18, 1): "the peer lists all and filters in Python"},
     ),
     "delete": (made(link.delete, 7, ""), lambda ip: ip.link("del", index=7), {}),
-    "set group": (made(link.set_group, 7, "", 77), lambda ip: ip.link("set", index=7, group=77), {"type": NEWLINK}),
+    "set group": (
+        made(link.set_group, 7, "", 77),
+        lambda ip: ip.link("set", index=7, group=77),
+        {"type": NEWLINK},
+    ),
     "delete group": (made(link.delete_group, 77, ""), lambda ip: ip.link("del", group=77), {}),
-    "set up": (made(link.set_up, 7, ""), lambda ip: ip.link("set", index=7, state="up"), {"type": NEWLINK}),
+    "set up": (
+        made(link.set_up, 7, ""),
+        lambda ip: ip.link("set", index=7, state="up"),
+        {"type": NEWLINK},
+    ),
     "set up with an mtu": (
         made(link.set_up, 7, "", 1450),
         lambda ip: ip.link("set", index=7, state="up", mtu=1450),
@@ -96,8 +120,16 @@ INTENTS = {
         {(18, 1): "the peer sends the NUL behind the kind; the kernel takes both"},
     ),
     "dump qdiscs": (made(tc.dump_qdiscs), lambda ip: ip.get_qdiscs(), {}),
-    "dump filters": (made(tc.dump_filters, 2, IN, ""), lambda ip: ip.get_filters(index=2, parent=IN), {}),
-    "delete ingress": (made(tc.delete_qdisc, QDISC, ""), lambda ip: ip.tc("del", "ingress", index=2), {}),
+    "dump filters": (
+        made(tc.dump_filters, 2, IN, ""),
+        lambda ip: ip.get_filters(index=2, parent=IN),
+        {},
+    ),
+    "delete ingress": (
+        made(tc.delete_qdisc, QDISC, ""),
+        lambda ip: ip.tc("del", "ingress", index=2),
+        {},
+    ),
     "delete htb": (
         made(tc.delete_qdisc, HTB, ""),
         lambda ip: ip.tc("del", "htb", index=2, handle=0x10000, parent=uapi.TC_H_ROOT),
@@ -105,7 +137,9 @@ INTENTS = {
     ),
     "delete filter": (
         made(tc.delete_filter, U32, IN, ""),
-        lambda ip: ip.tc("del-filter", index=2, handle=0x80000800, parent=IN, prio=7, protocol=3, info=INFO),
+        lambda ip: ip.tc(
+            "del-filter", index=2, handle=0x80000800, parent=IN, prio=7, protocol=3, info=INFO
+        ),
         {(1,): KIND},
     ),
     "delete priority": (
@@ -113,11 +147,23 @@ INTENTS = {
         lambda ip: ip.tc("del-filter", index=2, parent=IN, prio=7, protocol=3, info=INFO),
         {(1,): KIND},
     ),
-    "create ingress": (made(tc.create_ingress, 2, ""), lambda ip: ip.tc("add", "ingress", index=2), {}),
+    "create ingress": (
+        made(tc.create_ingress, 2, ""),
+        lambda ip: ip.tc("add", "ingress", index=2),
+        {},
+    ),
     "create redirect": (
         made(tc.create_redirect, 2, IN, 4, "", 7),
         lambda ip: ip.tc(
-            "add-filter", "u32", index=2, parent=IN, prio=7, protocol=3, target=0, keys=["0x0/0x0+0"], action=MIRRED
+            "add-filter",
+            "u32",
+            index=2,
+            parent=IN,
+            prio=7,
+            protocol=3,
+            target=0,
+            keys=["0x0/0x0+0"],
+            action=MIRRED,
         ),
         {
             "flags": "ours asks for an echo, for the priority that the kernel picks",
@@ -127,9 +173,16 @@ INTENTS = {
     "dump routes": (
         made(inet.dump_routes, socket.AF_INET),
         lambda ip: ip.get_routes(family=socket.AF_INET),
-        {"fixed": "the peer names the main table, which the kernel heeds only if asked to check strictly"},
+        {
+            "fixed": "the peer names the main table, which the kernel heeds only if asked "
+            "to check strictly"
+        },
     ),
-    "dump addresses": (made(inet.dump_addresses), lambda ip: ip.get_addr(family=socket.AF_INET), {}),
+    "dump addresses": (
+        made(inet.dump_addresses),
+        lambda ip: ip.get_addr(family=socket.AF_INET),
+        {},
+    ),
     "create address": (
         made(inet.create_address, 7, bytes([10, 9, 8, 1]), 24, ""),
         lambda ip: ip.addr("add", index=7, address="10.9.8.1", prefixlen=24),
@@ -144,9 +197,18 @@ INTENTS = {
 
 
 def test_every_request_that_there_is_is_held_against_the_peers():
-    functions = {function for module in (link, tc, inet) for function in vars(module).values() if callable(function)}
+    functions = {
+        function
+        for module in (link, tc, inet)
+        for function in vars(module).values()
+        if callable(function)
+    }
     made_by = (exchange.Request, "Request")
-    makers = {function for function in functions if getattr(function, "__annotations__", {}).get("return") in made_by}
+    makers = {
+        function
+        for function in functions
+        if getattr(function, "__annotations__", {}).get("return") in made_by
+    }
     assert makers >= MADE
     assert {function.__name__ for function in makers - MADE} <= {"_request", "_delete_filter"}
 
@@ -158,6 +220,10 @@ def test_a_request_is_the_one_that_pyroute2_builds_or_differs_for_a_reason(batch
     for _ in ask(batch) or ():
         pass
     ours, theirs = flat(build.sent(request)), flat(bytes(batch.batch))
-    differs = {key: (ours.get(key), theirs.get(key)) for key in set(ours) | set(theirs) if ours.get(key) != theirs.get(key)}
+    differs = {
+        key: (ours.get(key), theirs.get(key))
+        for key in set(ours) | set(theirs)
+        if ours.get(key) != theirs.get(key)
+    }
     assert {key: differs[key] for key in differs if key not in reasons} == {}
     assert set(reasons) <= set(differs), "no longer different"

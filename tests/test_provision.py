@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw.provision, as far as it takes no kernel: what it refuses, and the place that the uplink's redirect is given."""
+"""nlraw.provision without a kernel: what it refuses, and where the uplink's redirect goes."""
 
 import pytest
 
@@ -19,8 +19,15 @@ TAP = build.as_link(build.link_payload(4))
         ({"tap": "tap%d"}, "check name tap%d: this cannot be the name of a new interface"),
         ({"owner": -1}, "check ID -1: this can be no user or group"),
         ({"group": 0xFFFFFFFF}, "check ID 4294967295: this can be no user or group"),
-        ({"address": "10.9.8.1"}, "check address 10.9.8.1: this is no address with a prefix length, such as 10.9.8.1/24"),
-        ({"address": "10.9.8.1/33"}, "check address 10.9.8.1/33: this is no address with a prefix length, such as 10.9.8.1/24"),
+        (
+            {"address": "10.9.8.1"},
+            "check address 10.9.8.1: this is no address with a prefix length, such as 10.9.8.1/24",
+        ),
+        (
+            {"address": "10.9.8.1/33"},
+            "check address 10.9.8.1/33: this is no address with a prefix length, such as "
+            "10.9.8.1/24",
+        ),
         ({"address": "0.0.0.0/0"}, "check address 0.0.0.0/0: no device can have this address"),
     ],
 )
@@ -55,7 +62,9 @@ def priority_beside(incoming, outgoing=()):
         ([0x8000], range(2, 0x8000), 1),
     ],
 )
-def test_the_redirect_goes_ahead_of_others_where_neither_side_uses_the_priority(incoming, outgoing, priority):
+def test_the_redirect_goes_ahead_of_others_where_neither_side_uses_the_priority(
+    incoming, outgoing, priority
+):
     assert priority_beside(incoming, outgoing) == priority
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever the README shows in a fenced block is run or validated, as it stands there, here or by the test that is named here."""
+"""Every fenced block of the README is run or validated, here or by the test named here."""
 
 import json
 import os
@@ -62,7 +62,9 @@ def test_every_block_is_tried_by_somebody():
     assert {(heading, language) for heading, language, _ in BLOCKS} <= set(TRIED)
 
 
-@pytest.mark.parametrize("name", sorted({name for name in TRIED.values() if name.startswith("test_")}))
+@pytest.mark.parametrize(
+    "name", sorted({name for name in TRIED.values() if name.startswith("test_")})
+)
 def test_who_is_named_reads_the_readme(name):
     with open(os.path.join(TREE, "tests", name), encoding="utf-8") as file:
         assert re.search(r"\breadme\b|README\.md", file.read())
@@ -74,7 +76,8 @@ def test_every_link_within_the_tree_leads_somewhere():
     targets = re.findall(r"\]\((?!https?:)([^)]+)\)", text)
     assert targets
     anchors = {
-        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     }
     for target in targets:
         path, _, anchor = target.partition("#")
@@ -85,7 +88,8 @@ def test_every_link_within_the_tree_leads_somewhere():
 # ---------------------------------------------------------------- commands, on a node of three pods
 
 
-# In a mount namespace of its own: a /run with three pods, the copy where the README has it, and `python3` as the one under test.
+# In a mount namespace of its own: a /run with three pods, the copy where the README has it, and
+# `python3` as the one under test.
 NODE = """
 set -eu
 python=$1 package=$2 shift=$3
@@ -109,7 +113,10 @@ cd "$shift"
 
 @pytest.fixture
 def node(make_pod, tmp_path):
-    """A function that runs a shell's text on a node whose pod1 to pod3 have an orphan each; returns status, stdout and stderr."""
+    """A function that runs a shell's text on a node whose pod1 to pod3 have an orphan each.
+
+    Returns status, stdout and stderr.
+    """
     reason = pods.missing()
     if reason is not None:
         pytest.skip(reason)
@@ -204,8 +211,14 @@ def test_setup_prints_what_the_readme_shows(node):
     (printed,) = shown("For whoever writes a runtime", "json")
     told, example = json_of(node(command_, POD="pod1")), json.loads(printed)
     assert list(told) == list(example)
-    assert [list(told[part]) for part in ("tap", "uplink")] == [list(example[part]) for part in ("tap", "uplink")]
-    assert (told["netns"], told["outcome"], told["error"]) == (example["netns"], example["outcome"], example["error"])
+    assert [list(told[part]) for part in ("tap", "uplink")] == [
+        list(example[part]) for part in ("tap", "uplink")
+    ]
+    assert (told["netns"], told["outcome"], told["error"]) == (
+        example["netns"],
+        example["outcome"],
+        example["error"],
+    )
 
 
 @pytest.mark.slow
@@ -224,7 +237,9 @@ def test_the_python_of_the_library(node, tmp_path, number):
 def test_what_is_named_for_tests_is_there():
     with open(readme.PATH, encoding="utf-8") as file:
         text = file.read()
-    named = set(re.findall(r"\b(?:tests/)?(test_\w+\.py)", text)) | set(re.findall(r"\btests/(\w+\.py)", text))
+    named = set(re.findall(r"\b(?:tests/)?(test_\w+\.py)", text)) | set(
+        re.findall(r"\btests/(\w+\.py)", text)
+    )
     assert named
     for name in named:
         assert os.path.exists(os.path.join(TREE, "tests", name)), name
@@ -239,15 +254,26 @@ def test_what_is_named_for_tests_is_there():
 
 def test_the_gate_installs_what_the_readme_says_the_benches_take():
     (text,) = shown("How fast")
-    packages = re.search(r"no-install-recommends (.*?)\n/usr", text, re.DOTALL).group(1).replace("\\\n", " ").split()
+    packages = (
+        re.search(r"no-install-recommends (.*?)\n/usr", text, re.DOTALL)
+        .group(1)
+        .replace("\\\n", " ")
+        .split()
+    )
     with open(os.path.join(TREE, ".ci", "run"), encoding="utf-8") as file:
         gate = file.read()
-    assert not [package for package in packages if not re.search(r"\b%s\b" % re.escape(package), gate)]
+    assert not [
+        package for package in packages if not re.search(r"\b%s\b" % re.escape(package), gate)
+    ]
 
 
 @pytest.mark.skipif(not shutil.which("awk"), reason="needs awk, as the gate does")
 def test_the_gate_runs_the_test_line():
     (line,) = [text for text in shown("How it is tested") if "pytest" in text][:1]
-    awk = re.search(r"awk '\n(.*?)' README.md", open(os.path.join(TREE, ".ci", "run"), encoding="utf-8").read(), re.DOTALL)
+    awk = re.search(
+        r"awk '\n(.*?)' README.md",
+        open(os.path.join(TREE, ".ci", "run"), encoding="utf-8").read(),
+        re.DOTALL,
+    )
     found = subprocess.check_output(["awk", awk.group(1), readme.PATH], universal_newlines=True)
     assert found == line

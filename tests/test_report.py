@@ -10,19 +10,38 @@ from nlraw import report
 from nlraw.report import Record, Report, Tap, TcObject
 
 TAP = Tap(
-    ifname="tap0_urunc", ifindex=4, verdict="orphan", fresh=False, carrier=False, operstate="DOWN", flags=("UP",), deleted=True
+    ifname="tap0_urunc",
+    ifindex=4,
+    verdict="orphan",
+    fresh=False,
+    carrier=False,
+    operstate="DOWN",
+    flags=("UP",),
+    deleted=True,
 )
 
 
 def test_the_fields_are_the_keys_of_the_json_in_its_order():
     assert Report.__slots__ == ("netns", "uplink", "outcome", "taps", "tc_removed", "error")
-    assert Tap.__slots__ == ("ifname", "ifindex", "verdict", "fresh", "carrier", "operstate", "flags", "deleted")
+    assert Tap.__slots__ == (
+        "ifname",
+        "ifindex",
+        "verdict",
+        "fresh",
+        "carrier",
+        "operstate",
+        "flags",
+        "deleted",
+    )
     assert TcObject.__slots__ == ("dev", "object", "kind")
     assert list(TAP.fields()) == list(Tap.__slots__)
     assert TAP.fields()["flags"] == ("UP",)
 
 
-@pytest.mark.parametrize("kind", [each for each in vars(report).values() if isinstance(each, type) and issubclass(each, Record)])
+@pytest.mark.parametrize(
+    "kind",
+    [each for each in vars(report).values() if isinstance(each, type) and issubclass(each, Record)],
+)
 def test_every_record_takes_its_own_fields_and_no_others(kind):
     made = kind(**{name: number for number, name in enumerate(kind.__slots__)})
     assert made.fields() == {name: number for number, name in enumerate(kind.__slots__)}
@@ -57,8 +76,12 @@ def test_replace_makes_another_one():
 
 
 def test_records_of_one_type_and_equal_fields_are_equal():
-    assert TcObject(dev="eth0", object="filter", kind="u32") == TcObject(dev="eth0", object="filter", kind="u32")
-    assert TcObject(dev="eth0", object="filter", kind="u32") != TcObject(dev="eth0", object="qdisc", kind="u32")
+    assert TcObject(dev="eth0", object="filter", kind="u32") == TcObject(
+        dev="eth0", object="filter", kind="u32"
+    )
+    assert TcObject(dev="eth0", object="filter", kind="u32") != TcObject(
+        dev="eth0", object="qdisc", kind="u32"
+    )
     assert TcObject(dev="eth0", object="filter", kind="u32") != ("eth0", "filter", "u32")
     assert len({TAP, TAP.replace(), TAP.replace(deleted=False)}) == 2
 
@@ -77,4 +100,7 @@ def test_a_record_that_only_looks_the_same_is_another():
 
 
 def test_a_record_shows_its_fields():
-    assert repr(TcObject(dev="eth0", object="filter", kind="u32")) == "TcObject(dev='eth0', object='filter', kind='u32')"
+    assert (
+        repr(TcObject(dev="eth0", object="filter", kind="u32"))
+        == "TcObject(dev='eth0', object='filter', kind='u32')"
+    )

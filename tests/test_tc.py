@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """nlraw.tc: the requests byte for byte; qdiscs, filters and actions as captured replies tell them.
 
-The kernel of the captures has no matchall and no flower: their filters are made with tests/build.py, by the layouts of
-linux/pkt_cls.h. So are u32 filters with a mark or an ingress device.
+The kernel of the captures has no matchall and no flower: their filters are made with
+tests/build.py, by the layouts of linux/pkt_cls.h. So are u32 filters with a mark or an ingress
+device.
 """
 
 import pytest
@@ -60,7 +61,9 @@ def test_delete_filter_bytes_name_its_kind_handle_priority_and_protocol():
 
 
 def test_delete_filter_bytes_name_a_chain_that_is_not_the_first():
-    filter = build.as_filter(build.redirect_payload(2, "matchall", 4, handle=1, priority=7, chain=3))
+    filter = build.as_filter(
+        build.redirect_payload(2, "matchall", 4, handle=1, priority=7, chain=3)
+    )
     assert build.sent(tc.delete_filter(filter, 0xFFFFFFF2, "eth0"))[36:] == build.native(
         """
         u16=13 u16=1 'matchall' 00 00 00 00             # TCA_KIND
@@ -71,12 +74,16 @@ def test_delete_filter_bytes_name_a_chain_that_is_not_the_first():
 
 def test_delete_filter_bytes_take_the_parent_it_was_listed_by_not_the_one_it_tells():
     filter = build.as_filter(build.redirect_payload(2, "u32", 4, parent=0xFFFFFFF2))
-    assert build.sent(tc.delete_filter(filter, 0xFFFF0000, "eth0"))[28:32] == build.native("u32=0xFFFF0000")
+    assert build.sent(tc.delete_filter(filter, 0xFFFF0000, "eth0"))[28:32] == build.native(
+        "u32=0xFFFF0000"
+    )
 
 
 def test_delete_priority_bytes_have_no_handle():
     filter = build.as_filter(build.redirect_payload(2, "u32", 4, handle=0x80000800, priority=7))
-    one, all = (build.sent(make(filter, INGRESS, "eth0")) for make in (tc.delete_filter, tc.delete_priority))
+    one, all = (
+        build.sent(make(filter, INGRESS, "eth0")) for make in (tc.delete_filter, tc.delete_priority)
+    )
     assert one[:24] + bytes(4) + one[28:] == all
     assert one[24:28] == build.native("u32=0x80000800")
 
@@ -84,8 +91,8 @@ def test_delete_priority_bytes_have_no_handle():
 def test_create_ingress_bytes():
     assert build.sent(tc.create_ingress(2, "eth0")) == build.native(
         """
-        u32=48 u16=36 u16=0x605 u32=1 u32=0                       # RTM_NEWQDISC, REQUEST | ACK | CREATE | EXCL
-        u8=0 00 00 00 s32=2 u32=0xFFFF0000 u32=0xFFFFFFF1 u32=0   # tcmsg: index, ffff:, TC_H_INGRESS
+        u32=48 u16=36 u16=0x605 u32=1 u32=0           # RTM_NEWQDISC, REQUEST | ACK | CREATE | EXCL
+        u8=0 00 00 00 s32=2 u32=0xFFFF0000 u32=0xFFFFFFF1 u32=0 # tcmsg: index, ffff:, TC_H_INGRESS
         u16=12 u16=1 'ingress' 00                                 # TCA_KIND
         """
     )
@@ -94,8 +101,10 @@ def test_create_ingress_bytes():
 def test_create_redirect_bytes():
     assert build.sent(tc.create_redirect(2, 0xFFFF0000, 4, "eth0")) == build.native(
         """
-        u32=140 u16=44 u16=0x60d u32=1 u32=0                  # RTM_NEWTFILTER, REQUEST | ACK | ECHO | CREATE | EXCL
-        u8=0 00 00 00 s32=2 u32=0 u32=0xFFFF0000 info=0/0x0003   # tcmsg: no handle, no priority, ETH_P_ALL
+        # RTM_NEWTFILTER, REQUEST | ACK | ECHO | CREATE | EXCL
+        u32=140 u16=44 u16=0x60d u32=1 u32=0
+        # tcmsg: no handle, no priority, ETH_P_ALL
+        u8=0 00 00 00 s32=2 u32=0 u32=0xFFFF0000 info=0/0x0003
         u16=8 u16=1 'u32' 00                                  # TCA_KIND
         u16=96 u16=0x8002                                     # TCA_OPTIONS
         u16=36 u16=5                                          # TCA_U32_SEL
@@ -106,7 +115,7 @@ def test_create_redirect_bytes():
         u16=11 u16=1 'mirred' 00 00                           # TCA_ACT_KIND
         u16=36 u16=0x8002                                     # TCA_ACT_OPTIONS
         u16=32 u16=2                                          # TCA_MIRRED_PARMS
-        u32=0 u32=0 s32=4 s32=0 s32=0 s32=1 u32=4             # tc_mirred: stolen, egress redirect, to 4
+        u32=0 u32=0 s32=4 s32=0 s32=0 s32=1 u32=4             # tc_mirred: stolen, redirect, to 4
         """
     )
 
@@ -131,7 +140,11 @@ def test_the_redirect_that_is_made_is_read_as_one():
     assert (made.priority, made.protocol) == (7, uapi.ETH_P_ALL)
     (action,) = made.actions()
     assert made.matches_all
-    assert (action.redirect, action.eaction, action.control) == (4, uapi.TCA_EGRESS_REDIR, uapi.TC_ACT_STOLEN)
+    assert (action.redirect, action.eaction, action.control) == (
+        4,
+        uapi.TCA_EGRESS_REDIR,
+        uapi.TC_ACT_STOLEN,
+    )
 
 
 # ---------------------------------------------------------------- qdiscs
@@ -141,7 +154,10 @@ def test_the_redirect_that_is_made_is_read_as_one():
 def test_captured_qdiscs():
     (reply,) = golden.play("qdiscs", tc.dump_qdiscs())
     found = tc.qdiscs(reply.answer())
-    facts = [(each.kind, each.handle, each.parent, each.ingress_block, each.egress_block) for each in found]
+    facts = [
+        (each.kind, each.handle, each.parent, each.ingress_block, each.egress_block)
+        for each in found
+    ]
     assert facts == [
         ("noqueue", 0, uapi.TC_H_ROOT, 0, 0),
         ("clsact", 0xFFFF0000, uapi.TC_H_INGRESS, 0, 0),
@@ -180,20 +196,26 @@ def test_qdiscs_and_filters_say_what_they_are_in_their_repr():
         == "Qdisc(ingress, ifindex=2, handle=0xffff0000, parent=0xfffffff1)"
     )
     filter = build.as_filter(build.redirect_payload(2, "u32", 4, handle=0x800, priority=7, chain=3))
-    assert repr(filter) == "Filter(u32, ifindex=2, parent=0xffff0000, chain=3, priority=7, handle=0x800)"
+    assert (
+        repr(filter)
+        == "Filter(u32, ifindex=2, parent=0xffff0000, chain=3, priority=7, handle=0x800)"
+    )
 
 
 # ---------------------------------------------------------------- filters, captured
 
 
 def captured(name):
-    """The filters of a capture: of u32 the bare priority, then the hash table, then the filters themselves."""
+    """The filters of a capture: of u32 the bare priority, the hash table, then the filters."""
     (reply,) = golden.play(name, tc.dump_filters(2, INGRESS, "eth0"))
     return tc.filters(reply.answer())
 
 
 def told(filter):
-    return [(action.kind, action.redirect, action.eaction, action.control) for action in filter.actions()]
+    return [
+        (action.kind, action.redirect, action.eaction, action.control)
+        for action in filter.actions()
+    ]
 
 
 REDIRECT, MIRROR, STOLEN, PIPE = uapi.TCA_EGRESS_REDIR, 2, uapi.TC_ACT_STOLEN, 3
@@ -206,7 +228,12 @@ def test_a_captured_redirect(name):
     assert (bare.bare, bare.table, bare.handle, bare.actions()) == (True, False, 0, [])
     assert (table.bare, table.table, table.actions()) == (False, True, [])
     assert (filter.bare, filter.table, filter.matches_all) == (False, False, True)
-    assert (filter.kind, filter.priority, filter.protocol, filter.chain) == ("u32", 49152, uapi.ETH_P_ALL, 0)
+    assert (filter.kind, filter.priority, filter.protocol, filter.chain) == (
+        "u32",
+        49152,
+        uapi.ETH_P_ALL,
+        0,
+    )
     ((kind, target, eaction, control),) = told(filter)
     assert (kind, eaction, control) == ("mirred", REDIRECT, STOLEN)
     assert target > 3  # the TAP was made after eth0
@@ -237,7 +264,11 @@ def test_a_captured_mirror_is_no_redirect():
 def test_captured_foreign_filters():
     found = captured("filters-foreign")
     with_condition, with_class = [each for each in found if not each.bare and not each.table]
-    assert (with_condition.priority, with_condition.protocol, with_condition.matches_all) == (10, 0x0800, False)
+    assert (with_condition.priority, with_condition.protocol, with_condition.matches_all) == (
+        10,
+        0x0800,
+        False,
+    )
     assert told(with_condition) == [("mirred", 0, REDIRECT, STOLEN)]
     assert (with_class.priority, with_class.matches_all, with_class.actions()) == (20, True, [])
 
@@ -247,7 +278,8 @@ def test_captured_siblings_have_handles_of_their_own():
     live, dead = captured("filters-siblings")[2:]
     assert live.priority == dead.priority == 7
     assert live.handle != dead.handle
-    assert told(live)[0][1] == live.ifindex - 1 and told(dead)[0][1] == 0  # peer0 is made with eth0, and first
+    # peer0 is made with eth0, and first
+    assert told(live)[0][1] == live.ifindex - 1 and told(dead)[0][1] == 0
 
 
 @golden.needs_little_endian
@@ -269,7 +301,13 @@ def test_a_captured_root_table_that_stayed():
 def test_a_captured_bpf_filter():
     bare, filter = captured("filters-bpf")
     assert bare.bare and bare.kind == "bpf"
-    assert (filter.kind, filter.bare, filter.table, filter.matches_all, filter.actions()) == ("bpf", False, False, False, [])
+    assert (filter.kind, filter.bare, filter.table, filter.matches_all, filter.actions()) == (
+        "bpf",
+        False,
+        False,
+        False,
+        [],
+    )
 
 
 @golden.needs_little_endian
@@ -293,20 +331,26 @@ def test_the_actions_of_an_unknown_classifier_are_not_read():
 
 def test_a_redirect_to_the_ingress_side_is_one_too():
     filter = build.as_filter(
-        build.filter_payload(2, "matchall", build.actions("matchall", build.mirred(4, uapi.TCA_INGRESS_REDIR)))
+        build.filter_payload(
+            2, "matchall", build.actions("matchall", build.mirred(4, uapi.TCA_INGRESS_REDIR))
+        )
     )
     assert told(filter) == [("mirred", 4, uapi.TCA_INGRESS_REDIR, STOLEN)]
 
 
 @pytest.mark.parametrize("eaction", [0, 2, 4, 5])
 def test_what_mirrors_does_not_redirect(eaction):
-    filter = build.as_filter(build.filter_payload(2, "matchall", build.actions("matchall", build.mirred(4, eaction))))
+    filter = build.as_filter(
+        build.filter_payload(2, "matchall", build.actions("matchall", build.mirred(4, eaction)))
+    )
     assert filter.actions()[0].redirect is None
 
 
 def test_actions_of_other_kinds_redirect_nothing():
     filter = build.as_filter(
-        build.filter_payload(2, "u32", build.selector(0), build.actions("u32", build.action("gact"), build.mirred(4)))
+        build.filter_payload(
+            2, "u32", build.selector(0), build.actions("u32", build.action("gact"), build.mirred(4))
+        )
     )
     assert told(filter) == [("gact", None, None, None), ("mirred", 4, REDIRECT, STOLEN)]
 
@@ -317,18 +361,26 @@ def test_the_actions_of_a_filter_are_read_once():
 
 
 def test_an_action_without_a_kind_has_an_empty_one():
-    (action,) = build.as_filter(build.filter_payload(2, "matchall", build.actions("matchall", b""))).actions()
+    (action,) = build.as_filter(
+        build.filter_payload(2, "matchall", build.actions("matchall", b""))
+    ).actions()
     assert (action.kind, action.redirect) == ("", None)
 
 
 def test_a_mirred_without_its_parameters_redirects_nothing():
-    filter = build.as_filter(build.filter_payload(2, "matchall", build.actions("matchall", build.action("mirred"))))
+    filter = build.as_filter(
+        build.filter_payload(2, "matchall", build.actions("matchall", build.action("mirred")))
+    )
     assert told(filter) == [("mirred", None, None, None)]
 
 
 def test_actions_are_run_by_their_order_not_by_their_place():
-    row = [wire.nested(order, build.mirred(target)) for order, target in ((3, 30), (1, 10), (2, 20))]
-    filter = build.as_filter(build.filter_payload(2, "matchall", wire.nested(uapi.TCA_MATCHALL_ACT, *row)))
+    row = [
+        wire.nested(order, build.mirred(target)) for order, target in ((3, 30), (1, 10), (2, 20))
+    ]
+    filter = build.as_filter(
+        build.filter_payload(2, "matchall", wire.nested(uapi.TCA_MATCHALL_ACT, *row))
+    )
     assert [action.redirect for action in filter.actions()] == [10, 20, 30]
 
 
@@ -384,9 +436,22 @@ def test_a_filter_shorter_than_its_fixed_part_is_malformed():
     "option, read, offset",
     [
         (wire.attribute(uapi.TCA_U32_SEL, bytes(15)), "matches_all", 60),
-        (wire.attribute(uapi.TCA_U32_SEL, uapi.tc_u32_sel.pack(1, 0, 2, 0, 0, 0, 0, 0) + bytes(16)), "matches_all", 92),
+        (
+            wire.attribute(
+                uapi.TCA_U32_SEL, uapi.tc_u32_sel.pack(1, 0, 2, 0, 0, 0, 0, 0) + bytes(16)
+            ),
+            "matches_all",
+            92,
+        ),
         (wire.attribute(uapi.TCA_U32_ACT, b"\4\0"), "actions", 60),
-        (build.actions("u32", wire.attribute_string(1, "mirred") + wire.nested(2, wire.attribute(2, bytes(27)))), "actions", 84),
+        (
+            build.actions(
+                "u32",
+                wire.attribute_string(1, "mirred") + wire.nested(2, wire.attribute(2, bytes(27))),
+            ),
+            "actions",
+            84,
+        ),
     ],
 )
 def test_a_filter_with_a_short_option_is_malformed_when_it_is_read(option, read, offset):
@@ -399,14 +464,25 @@ def test_a_filter_with_a_short_option_is_malformed_when_it_is_read(option, read,
 def read_all(filter):
     """Read every fact of a filter."""
     told(filter)
-    return filter.matches_all, filter.table, filter.bare, filter.priority, filter.chain, repr(filter)
+    return (
+        filter.matches_all,
+        filter.table,
+        filter.bare,
+        filter.priority,
+        filter.chain,
+        repr(filter),
+    )
 
 
 kinds = st.sampled_from(["u32", "matchall", "flower", "bpf", "cgroup", ""])
 near_options = st.lists(
     st.tuples(
         st.integers(0, 12),
-        st.one_of(st.binary(max_size=48), st.just(wire.nested(1, build.mirred(0))), st.just(build.selector(0)[4:])),
+        st.one_of(
+            st.binary(max_size=48),
+            st.just(wire.nested(1, build.mirred(0))),
+            st.just(build.selector(0)[4:]),
+        ),
     ),
     max_size=4,
 ).map(lambda row: [wire.attribute(type, value) for type, value in row])
@@ -432,7 +508,9 @@ def test_any_bytes_are_a_qdisc_and_a_filter_or_malformed(payload):
         pass
 
 
-FILTERS = [name for name in golden.names() if name.startswith("filters-") and name != "filters-none"]
+FILTERS = [
+    name for name in golden.names() if name.startswith("filters-") and name != "filters-none"
+]
 
 
 @golden.needs_little_endian

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every number and every layout of nlraw.uapi against the headers of the kernel, by a C program that is compiled here.
+"""Every number and layout of nlraw.uapi against the kernel's headers, by a C program.
 
-Other headers than the system's: CPATH=/somewhere/usr/include in the environment, which the compiler heeds.
+Other headers than the system's: CPATH=/somewhere/usr/include in the environment, which the compiler
+heeds.
 """
 
 import os
@@ -19,7 +20,8 @@ import standin
 from nlraw import uapi
 
 HEADERS = (
-    # the C library's first: it has the numbers of sockets and files, and what the kernel's own headers give again they leave out
+    # the C library's first: it has the numbers of sockets and files, and what the kernel's own
+    # headers give again they leave out
     "sys/socket.h",
     "sys/stat.h",
     "linux/netlink.h",
@@ -44,14 +46,16 @@ EXPRESSIONS = {
     "TC_H_INGRESS_HANDLE": "TC_H_MAKE(TC_H_INGRESS, 0)",
 }
 
-# Numbers that headers older than the given kernel's lack, and the end of the enum there: new ones are only ever appended.
+# Numbers that headers older than the given kernel's lack, and the end of the enum there: new ones
+# are only ever appended.
 NEWER = {"TCA_MIRRED_BLOCKID": ((6, 8), "__TCA_MIRRED_MAX")}
 
 # By layout: the members that its fields are, in their order.
 MEMBERS = {
     "nlmsghdr": "nlmsg_len nlmsg_type nlmsg_flags nlmsg_seq nlmsg_pid",
     "nlattr": "nla_len nla_type",
-    "rtmsg": "rtm_family rtm_dst_len rtm_src_len rtm_tos rtm_table rtm_protocol rtm_scope rtm_type rtm_flags",
+    "rtmsg": "rtm_family rtm_dst_len rtm_src_len rtm_tos rtm_table rtm_protocol rtm_scope"
+    " rtm_type rtm_flags",
     "rtnexthop": "rtnh_len rtnh_flags rtnh_hops rtnh_ifindex",
     "tcmsg": "tcm_family tcm_ifindex tcm_handle tcm_parent tcm_info",
     "ifinfomsg": "ifi_family ifi_type ifi_index ifi_flags ifi_change",
@@ -70,10 +74,13 @@ CLONE = {"mount": "CLONE_NEWNS", "network": "CLONE_NEWNET"}
 TABLES = {
     "IFF_NAMES": {"IFF_" + name: bit for bit, name in uapi.IFF_NAMES},
     "IF_OPER_NAMES": {"IF_OPER_" + name: number for number, name in enumerate(uapi.IF_OPER_NAMES)},
-    "CLONE_NAMES": {CLONE.get(name, "CLONE_NEW" + name.upper()): bit for bit, name in uapi.CLONE_NAMES.items()},
+    "CLONE_NAMES": {
+        CLONE.get(name, "CLONE_NEW" + name.upper()): bit for bit, name in uapi.CLONE_NAMES.items()
+    },
 }
 
-# How many the kernel has of each: the flags of a device, its operational states, the kinds of namespace.
+# How many the kernel has of each: the flags of a device, its operational states, the kinds of
+# namespace.
 ENTRIES = {"IFF_NAMES": 19, "IF_OPER_NAMES": 7, "CLONE_NAMES": 8}
 
 # Numbers that stand elsewhere: in the library, and in what the tests are played with.
@@ -96,7 +103,8 @@ LAYOUTS = [name for name in PUBLIC if isinstance(getattr(uapi, name), struct.Str
 
 def fields(layout):
     """The fields of a layout: for each its format, and its offset."""
-    found, before = [], layout.format if isinstance(layout.format, str) else layout.format.decode()  # bytes up to 3.6
+    # bytes up to 3.6
+    found, before = [], layout.format if isinstance(layout.format, str) else layout.format.decode()
     assert before[0] == "=", "a layout without native padding"
     parts = re.findall(r"\d*[a-zA-Z]", before[1:])
     for number, part in enumerate(parts):
@@ -107,8 +115,14 @@ def fields(layout):
 
 def lines():
     """What the program prints, a line each: what it is called here, and the C expression."""
-    wanted = set(NUMBERS).union(*TABLES.values()).union(*[names.split() for names in ELSEWHERE.values()])
-    for name in sorted(wanted) + ["TC_H_CLSACT", "NLM_F_BULK", "LINUX_VERSION_CODE"] + [end for _, end in NEWER.values()]:
+    wanted = (
+        set(NUMBERS).union(*TABLES.values()).union(*[names.split() for names in ELSEWHERE.values()])
+    )
+    for name in (
+        sorted(wanted)
+        + ["TC_H_CLSACT", "NLM_F_BULK", "LINUX_VERSION_CODE"]
+        + [end for _, end in NEWER.values()]
+    ):
         yield name, EXPRESSIONS.get(name, name)
     for name in LAYOUTS:
         whole = "struct " + name
@@ -123,8 +137,15 @@ def lines():
 
 def compiled(path, wanted):
     """Compile and run it; return what it printed, or the complaints of the compiler."""
-    source = ["#include <stdio.h>"] + ["#include <%s>" % header for header in HEADERS] + ["int main(void) {"]
-    source += ['    printf("%s: %%lld\\n", (long long)(%s));' % line for line in wanted] + ["    return 0;", "}"]
+    source = (
+        ["#include <stdio.h>"]
+        + ["#include <%s>" % header for header in HEADERS]
+        + ["int main(void) {"]
+    )
+    source += ['    printf("%s: %%lld\\n", (long long)(%s));' % line for line in wanted] + [
+        "    return 0;",
+        "}",
+    ]
     with open(path + ".c", "w") as file:
         file.write("\n".join(source) + "\n")
     environment = dict(os.environ, LC_ALL="C")
@@ -133,7 +154,9 @@ def compiled(path, wanted):
     if done.returncode:
         return None, done.stderr
     told = subprocess.check_output([path], universal_newlines=True)
-    return {name: int(number) for name, number in (line.split(": ") for line in told.splitlines())}, ""
+    return {
+        name: int(number) for name, number in (line.split(": ") for line in told.splitlines())
+    }, ""
 
 
 def compiler():
@@ -152,7 +175,9 @@ def kernel(tmp_path_factory):
         missing = re.search(r"fatal error: (\S+): No such file", complaints)
         if missing:
             pytest.skip("needs the kernel's headers for programs, and has no " + missing.group(1))
-        unknown = set(re.findall(r"['\u2018](\w+)['\u2019] (?:undeclared|was not declared)", complaints))
+        unknown = set(
+            re.findall(r"['\u2018](\w+)['\u2019] (?:undeclared|was not declared)", complaints)
+        )
         assert unknown, complaints
         told, complaints = compiled(path, [line for line in wanted if line[0] not in unknown])
     assert told is not None, complaints
@@ -171,9 +196,14 @@ def test_every_public_name_is_held_against_the_headers():
 def test_a_number_is_the_kernels(kernel, name):
     if name in NEWER and name not in kernel:
         (major, minor), end = NEWER[name]
-        assert kernel["LINUX_VERSION_CODE"] < (major << 16) + (minor << 8), "headers of %d.%d have it" % (major, minor)
+        assert kernel["LINUX_VERSION_CODE"] < (major << 16) + (minor << 8), (
+            "headers of %d.%d have it" % (major, minor)
+        )
         assert getattr(uapi, name) >= kernel[end]
-        pytest.skip("these headers are older than Linux %d.%d, where it came; no other attribute has its number" % (major, minor))
+        pytest.skip(
+            "these headers are older than Linux %d.%d, where it came; no other attribute has its "
+            "number" % (major, minor)
+        )
     number = getattr(uapi, name)
     assert kernel[name] == (uapi.ioctl(number, os.uname().machine) if name in IOCTLS else number)
 
@@ -197,7 +227,8 @@ def test_a_number_is_the_kernels(kernel, name):
 def test_an_ioctl_has_the_number_of_its_machine(machine, none, write):
     assert uapi.ioctl(uapi.NS_GET_NSTYPE, machine) == none
     assert uapi.ioctl(uapi.TUNSETIFF, machine) == write
-    assert uapi.ioctl(0x800454D2, machine) == {0x400454CA: 0x800454D2}.get(write, 0x400454D2)  # TUNGETIFF, from the kernel
+    # TUNGETIFF, from the kernel
+    assert uapi.ioctl(0x800454D2, machine) == {0x400454CA: 0x800454D2}.get(write, 0x400454D2)
 
 
 @pytest.mark.parametrize("name", sorted(TABLES))
@@ -209,7 +240,10 @@ def test_a_table_is_the_kernels(kernel, name):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_is_the_kernels(kernel, name):
     layout, members = getattr(uapi, name), MEMBERS[name].split()
-    assert layout.size == kernel["size " + name] or (name == "ifreq" and layout.size > kernel["size " + name])  # 32 bits: shorter
+    # 32 bits: shorter
+    assert layout.size == kernel["size " + name] or (
+        name == "ifreq" and layout.size > kernel["size " + name]
+    )
     assert len(fields(layout)) == len(members)
     for (format, offset), member in zip(fields(layout), members):
         where = "%s.%s" % (name, member)
@@ -219,7 +253,11 @@ def test_a_layout_is_the_kernels(kernel, name):
             assert format.islower() == kernel["signed " + where], where
 
 
-@pytest.mark.parametrize("module", sorted(ELSEWHERE, key=lambda module: module.__name__), ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module",
+    sorted(ELSEWHERE, key=lambda module: module.__name__),
+    ids=lambda module: module.__name__,
+)
 def test_numbers_that_stand_elsewhere_are_the_kernels(kernel, module):
     names = ELSEWHERE[module].split()
     assert {name: getattr(module, name) for name in names} == {name: kernel[name] for name in names}
@@ -227,4 +265,5 @@ def test_numbers_that_stand_elsewhere_are_the_kernels(kernel, module):
 
 def test_what_the_code_says_of_numbers_that_are_equal_is_so(kernel):
     assert kernel["TC_H_CLSACT"] == uapi.TC_H_INGRESS
-    assert kernel.get("NLM_F_BULK", uapi.NLM_F_EXCL) == uapi.NLM_F_EXCL  # not in headers before 5.19
+    # not in headers before 5.19
+    assert kernel.get("NLM_F_BULK", uapi.NLM_F_EXCL) == uapi.NLM_F_EXCL

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A copy of the folder inside another package: `runtime._vendor.nlraw`.
 
-The suite runs against one when pytest is started in a directory that `vendor` made: `SHIM` is what a test, and a test's child,
-finds there as nlraw. All of it:
+The suite runs against one when pytest is started in a directory that `vendor` made: `SHIM` is what
+a test, and a test's child, finds there as nlraw. All of it:
 
     python -m pytest -m long tests/test_vendored.py -s
 """
@@ -22,7 +22,8 @@ import readme
 NAME = "runtime._vendor.nlraw"
 TESTS = os.path.dirname(os.path.abspath(__file__))
 
-# nlraw.py: imported, it is the copy, each module under its one true name; run, it is `python -m` of the copy.
+# nlraw.py: imported, it is the copy, each module under its one true name; run, it is `python -m` of
+# the copy.
 SHIM = """
 import importlib, os, runpy, sys
 if __name__ == "__main__":
@@ -36,8 +37,12 @@ else:
     sys.modules["nlraw"] = package
 """ % {"name": NAME}
 
-# What needs no kernel. In some seconds ordinary runs of the suite try that on the copy, a little that does, and some children.
-PURE = "test_cli test_errors test_exchange test_inet test_link test_orphans test_report test_tc test_wire"
+# What needs no kernel. In some seconds ordinary runs of the suite try that on the copy, a little
+# that does, and some children.
+PURE = (
+    "test_cli test_errors test_exchange test_inet test_link test_orphans test_report test_tc "
+    "test_wire"
+)
 SOME = PURE + " test_live_route test_live_selftest"
 
 # Of the sources or of the distribution, and the same whatever the name.
@@ -45,7 +50,10 @@ SAME = "test_packaging test_vendored test_bundle"
 
 
 def vendor(directory, shim=False):
-    """Put a copy of the package into a directory, below the package `runtime`; return the copy's path."""
+    """Put a copy of the package into a directory, below the package `runtime`.
+
+    Return the copy's path.
+    """
     copy = os.path.join(str(directory), *NAME.split("."))
     shutil.copytree(command.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     for folder in (os.path.dirname(copy), os.path.dirname(os.path.dirname(copy))):
@@ -62,15 +70,34 @@ def files(names):
 
 def suite(directory, *arguments):
     """Run tests against the copy in a directory; return how pytest ended and what it printed."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "vendored_only"] + list(arguments)
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST"))}
+    argv = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "vendored_only",
+    ] + list(arguments)
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "PYTEST"))
+    }
     done = subprocess.run(
-        argv, cwd=str(directory), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+        argv,
+        cwd=str(directory),
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
     )
     return done.returncode, done.stdout
 
 
-# A plugin of pytest: nothing but the copy may have been loaded, wherever else an nlraw may be installed.
+# A plugin of pytest: nothing but the copy may have been loaded, wherever else an nlraw may be
+# installed.
 GUARD = """
 import sys
 def pytest_sessionfinish():
@@ -115,7 +142,10 @@ def test_a_test_that_fails_against_the_copy_is_seen(stage):
 
 def isolated(directory, *options):
     """The argv that starts the copy, where no nlraw can be imported."""
-    code = "import sys; sys.path.insert(0, %r); from %s.cli import program; program()" % (str(directory), NAME)
+    code = "import sys; sys.path.insert(0, %r); from %s.cli import program; program()" % (
+        str(directory),
+        NAME,
+    )
     absent = "import importlib.util as u; assert u.find_spec('nlraw') is None; "
     return (sys.executable, "-I", "-S") + options + ("-c", absent + code)
 
@@ -124,7 +154,12 @@ def test_it_works_where_no_nlraw_can_be_imported(tmp_path, make_pod):
     vendor(tmp_path)
     argv = isolated(tmp_path)
     (tmp_path / "none").mkdir()
-    for arguments in (["--help"], ["scan", "-j"], ["sweep", "--dir", str(tmp_path / "none")], ["selftest"]):
+    for arguments in (
+        ["--help"],
+        ["scan", "-j"],
+        ["sweep", "--dir", str(tmp_path / "none")],
+        ["selftest"],
+    ):
         done = command.nlraw(*arguments, argv=argv)
         assert (done.status, done.err) == (0, "")
     pod = make_pod()
@@ -138,14 +173,23 @@ def test_it_works_where_no_nlraw_can_be_imported(tmp_path, make_pod):
 
 def test_it_is_run_by_its_own_name(tmp_path):
     vendor(tmp_path)
-    done = command.nlraw("--version", argv=(sys.executable, "-m", NAME), env={"PYTHONPATH": str(tmp_path)})
+    done = command.nlraw(
+        "--version", argv=(sys.executable, "-m", NAME), env={"PYTHONPATH": str(tmp_path)}
+    )
     assert (done.status, done.out.split()[0], done.err) == (0, "nlraw", "")
 
 
 def test_every_module_can_be_imported_by_its_own_name(tmp_path):
     copy = vendor(tmp_path)
-    names = [name[: -len(".py")] for name in os.listdir(copy) if name.endswith(".py") and not name.startswith("__")]
-    code = "import sys; sys.path.insert(0, %r); import %s; " % (str(tmp_path), ", ".join(NAME + "." + name for name in names))
+    names = [
+        name[: -len(".py")]
+        for name in os.listdir(copy)
+        if name.endswith(".py") and not name.startswith("__")
+    ]
+    code = "import sys; sys.path.insert(0, %r); import %s; " % (
+        str(tmp_path),
+        ", ".join(NAME + "." + name for name in names),
+    )
     code += "print([name for name in sys.modules if name.split('.')[0] == 'nlraw'])"
     assert subprocess.check_output([sys.executable, "-I", "-S", "-c", code]) == b"[]\n"
 
@@ -154,7 +198,7 @@ def test_every_module_can_be_imported_by_its_own_name(tmp_path):
 
 
 def break_source(copy):
-    """Make the copy's sources newer, older or other than its bytecode: whoever compiles them fails."""
+    """Make the copy's sources newer, older or other than its bytecode, so that compiling fails."""
     for name in os.listdir(copy):
         if name.endswith(".py"):
             path = os.path.join(copy, name)
@@ -163,9 +207,16 @@ def break_source(copy):
             os.utime(path, (1, 1))
 
 
-@pytest.mark.skipif(sys.version_info < (3, 7), reason="3.6 knows bytecode by the time of its source alone")
+@pytest.mark.skipif(
+    sys.version_info < (3, 7), reason="3.6 knows bytecode by the time of its source alone"
+)
 def test_the_readmes_compileall_makes_bytecode_that_outlives_the_times_of_files(tmp_path):
-    (line,) = [line for block in readme.blocks("Vendoring", "sh") for line in block.splitlines() if "compileall" in line]
+    (line,) = [
+        line
+        for block in readme.blocks("Vendoring", "sh")
+        for line in block.splitlines()
+        if "compileall" in line
+    ]
     copy = vendor(tmp_path)
     program, folder = line.split()[0], line.split()[-1]
     assert (program, folder) == ("python3", "runtime/_vendor/nlraw")
@@ -185,7 +236,8 @@ def test_without_it_other_times_make_bytecode_useless(tmp_path):
 
 STRAY = "raise SystemExit('a stray file was imported: ' + __name__)\n"
 
-# What commands import while they run. What `python -m` takes is imported before any code of ours runs.
+# What commands import while they run. What `python -m` takes is imported before any code of ours
+# runs.
 STRAYS = "ctypes json select subprocess threading".split()
 # Before 3.7 importing nlraw imports all that a cleanup takes.
 if sys.version_info >= (3, 7) and platform.python_implementation() == "CPython":
@@ -200,7 +252,9 @@ def strays(tmp_path):
         (tmp_path / "strays" / (name + ".py")).write_text(STRAY)
     if platform.python_implementation() == "PyPy":
         argv = [sys.executable, "-m", "this"]
-        if subprocess.call(argv, cwd=str(tmp_path / "strays"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        if subprocess.call(
+            argv, cwd=str(tmp_path / "strays"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ):
             pytest.skip("this PyPy itself does not start there")
     return tmp_path / "strays"
 
@@ -210,7 +264,9 @@ def in_directory(directory, *argv):
     return ("env", "-C", str(directory)) + argv
 
 
-@pytest.mark.parametrize("arguments", ["scan --json", "cleanup", "sweep --json --dir .", "selftest"])
+@pytest.mark.parametrize(
+    "arguments", ["scan --json", "cleanup", "sweep --json --dir .", "selftest"]
+)
 def test_stray_files_of_the_current_directory_are_not_imported(strays, pod, arguments):
     argv = in_directory(strays, "ip", "netns", "exec", pod.name, *command.MODULE)
     more = ["-n", pod.path] if arguments.split()[0] in ("scan", "cleanup") else []
@@ -221,11 +277,15 @@ def test_stray_files_of_the_current_directory_are_not_imported(strays, pod, argu
 def test_nor_are_they_where_the_package_lies_in_that_directory_too(strays, pod):
     shutil.copytree(command.PACKAGE, str(strays / "nlraw"))
     argv = in_directory(strays, "ip", "netns", "exec", pod.name, sys.executable, "-m", "nlraw")
-    done = command.nlraw("scan", "--json", "-n", pod.path, argv=argv, env={"PYTHONPATH": "/nonexistent"})
+    done = command.nlraw(
+        "scan", "--json", "-n", pod.path, argv=argv, env={"PYTHONPATH": "/nonexistent"}
+    )
     assert (done.status, done.err) == (0, "")
 
 
-@pytest.mark.skipif(platform.python_implementation() == "PyPy", reason="PyPy itself does not start there")
+@pytest.mark.skipif(
+    platform.python_implementation() == "PyPy", reason="PyPy itself does not start there"
+)
 def test_a_current_directory_that_is_gone_is_no_obstacle(tmp_path):
     shell = ("sh", "-c", 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"))
     assert command.nlraw("--version", argv=shell + command.MODULE).status == 0
@@ -240,14 +300,18 @@ def more_strays(strays):
 
 def readme_line(word, pod, python=sys.executable):
     """The README's isolated form with a word in it, for this Python and a pod of ours."""
-    (line,) = [line for block in readme.blocks("Use", "sh") for line in block.splitlines() if word in line]
+    (line,) = [
+        line for block in readme.blocks("Use", "sh") for line in block.splitlines() if word in line
+    ]
     argv = shlex.split(line)
     assert argv[:2] == ["python3", "-I"] and argv[-1] == "pod1"
     return [python] + argv[1:-1] + [pod.path]
 
 
 def test_the_isolated_form_for_a_folder_imports_no_stray_file_at_all(more_strays, pod):
-    argv = [part.replace("/opt/nlraw", command.ROOT) for part in readme_line("sys.path.insert", pod)]
+    argv = [
+        part.replace("/opt/nlraw", command.ROOT) for part in readme_line("sys.path.insert", pod)
+    ]
     done = command.nlraw(argv=in_directory(more_strays, *argv))
     assert (done.status, done.err) == (0, "")
 
@@ -256,7 +320,9 @@ def test_nor_does_the_one_for_an_installed_copy(more_strays, pod, tmp_path):
     home = str(tmp_path / "installed")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", home], check=True)
     python = os.path.join(home, "bin", "python3")
-    found = subprocess.check_output([python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
+    found = subprocess.check_output(
+        [python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    )
     shutil.copytree(command.PACKAGE, os.path.join(found.decode().strip(), "nlraw"))
     done = command.nlraw(argv=in_directory(more_strays, *readme_line("-I -m nlraw", pod, python)))
     assert (done.status, done.err) == (0, "")

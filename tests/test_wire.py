@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw.wire: bytes to messages and attributes, and back; no byte string may do worse than raise `Malformed`."""
+"""nlraw.wire: bytes to messages and attributes, and back.
+
+No byte string may do worse than raise `Malformed`.
+"""
 
 import itertools
 import struct
@@ -36,7 +39,7 @@ def attribute_header(length, type=1):
 
 
 def bounded(walked, data):
-    """What a walk gives, if that is no more than there can be: a walk that stands still fails, and does not hang."""
+    """The items of a walk, or a failure if it stands still and would hang."""
     found = list(itertools.islice(walked, len(data) + 1))
     assert len(found) <= len(data) // 4
     return found
@@ -52,7 +55,8 @@ def walk_messages(datagram):
 
 def encode(row):
     return b"".join(
-        wire.nested(type, encode(value)) if isinstance(value, list) else wire.attribute(type, value) for type, value in row
+        wire.nested(type, encode(value)) if isinstance(value, list) else wire.attribute(type, value)
+        for type, value in row
     )
 
 
@@ -70,7 +74,10 @@ def decode(data, span, row):
 
 
 def test_the_fields_of_a_literal_are_in_the_order_of_the_host():
-    assert build.native("u8=1 u16=2 s32=-1 'ab' 00 ff be16=3 # u8=9") == struct.pack("=BHi", 1, 2, -1) + b"ab\x00\xff\x00\x03"
+    assert (
+        build.native("u8=1 u16=2 s32=-1 'ab' 00 ff be16=3 # u8=9")
+        == struct.pack("=BHi", 1, 2, -1) + b"ab\x00\xff\x00\x03"
+    )
 
 
 @pytest.mark.parametrize("length, aligned", [(0, 0), (1, 4), (3, 4), (4, 4), (5, 8), (17, 20)])
@@ -85,7 +92,10 @@ def test_a_message_is_a_header_and_its_padded_payload():
 
 @golden.needs_little_endian
 def test_a_message_in_the_bytes_of_a_little_endian_host():
-    assert wire.message(16, 0x305, 7, b"abcd").hex() == "14000000" + "1000" + "0503" + "07000000" + "00000000" + "61626364"
+    assert (
+        wire.message(16, 0x305, 7, b"abcd").hex()
+        == "14000000" + "1000" + "0503" + "07000000" + "00000000" + "61626364"
+    )
 
 
 def test_an_attribute_is_a_header_and_its_padded_value_and_the_padding_does_not_count():
@@ -128,7 +138,12 @@ def test_the_flag_bits_of_an_attribute_type_are_masked():
 
 def test_a_row_is_read_by_type():
     inner = wire.attribute_u32(7, 70000) + wire.attribute(8, b"\xff")
-    data = b"...." + wire.attribute_u16(1, 258) + wire.nested(2, inner) + wire.attribute_string(3, "lo")
+    data = (
+        b"...."
+        + wire.attribute_u16(1, 258)
+        + wire.nested(2, inner)
+        + wire.attribute_string(3, "lo")
+    )
     row = wire.Row(data, 4, len(data))
     assert (list(row), len(row), 2 in row, 4 in row) == ([1, 2, 3], 3, True, False)
     assert (row.u16(1), row.raw(1), row.span(1), row.string(3)) == (258, data[8:10], (8, 10), "lo")
@@ -143,7 +158,9 @@ def test_of_several_attributes_of_one_type_the_last_counts():
 
 def test_an_attribute_that_is_not_there_is_none_and_holds_none():
     row = wire.Row(b"", 0, 0)
-    assert (row.u8(1), row.u16(1), row.u32(1), row.string(1), row.raw(1), row.span(1)) == (None,) * 6
+    assert (row.u8(1), row.u16(1), row.u32(1), row.string(1), row.raw(1), row.span(1)) == (
+        None,
+    ) * 6
     assert not row.row(1)
 
 
@@ -164,7 +181,7 @@ def test_a_string_without_a_nul_does_not_go_on_into_what_follows():
     assert wire.Row(data, 0, len(data)).string(1) == "eth0"
 
 
-# ---------------------------------------------------------------- rows of a layout that was met before
+# ---------------------------------------------------------------- layouts that were met before
 
 
 def contents(data, start):
@@ -187,7 +204,8 @@ def test_a_row_of_a_known_layout_has_its_own_values(data, other, words):
 def test_a_row_as_long_as_another_has_its_own_layout():
     one = wire.attribute(1, b"12345678") + wire.attribute(2, b"1234")
     other = wire.attribute(3, b"1234") + wire.attribute(1, b"87654321")
-    shorter = wire.attribute(1, b"1234567") + wire.attribute(2, b"123")  # the same, but for the padding
+    # the same, but for the padding
+    shorter = wire.attribute(1, b"1234567") + wire.attribute(2, b"123")
     for data in (one, other, shorter, one, other, shorter):
         row = wire.Row(data, 0, len(data))
         assert {type: row.raw(type) for type in row} == contents(data, 0)
@@ -240,14 +258,20 @@ def test_few_layouts_are_kept():
 def test_bytes_that_are_not_utf_8_survive_a_round_trip():
     data = wire.attribute(1, b"tap\xff\xfe\0")
     assert wire.Row(data, 0, len(data)).string(1) == "tap\udcff\udcfe"
-    assert wire.attribute_string(1, "tap\udcff\udcfe") == build.native("u16=10 u16=1 'tap' ff fe 00 00 00")
+    assert wire.attribute_string(1, "tap\udcff\udcfe") == build.native(
+        "u16=10 u16=1 'tap' ff fe 00 00 00"
+    )
 
 
 def test_numbers_are_read_from_the_start_of_a_value_that_may_be_longer():
     data = wire.attribute(1, struct.pack("=I", 0x01020304) + b"more")
     row = wire.Row(data, 0, len(data))
     assert wire.Row(wire.attribute(1, b"\xff" * 4), 0, 8).u32(1) == 0xFFFFFFFF
-    assert (row.u32(1), row.u16(1), row.u8(1)) == (0x01020304, struct.unpack("=H", data[4:6])[0], data[4])
+    assert (row.u32(1), row.u16(1), row.u8(1)) == (
+        0x01020304,
+        struct.unpack("=H", data[4:6])[0],
+        data[4],
+    )
 
 
 @build.patient
@@ -323,12 +347,36 @@ def test_a_value_too_short_for_its_number_raises_with_its_offset(read, size):
 @pytest.mark.parametrize(
     "read, data, said",
     [
-        (wire.messages, header(16) + b"\0", "1 bytes where a message header of 16 belongs, at offset 16"),
-        (wire.messages, header(16) + header(15), "message length 15 with 16 bytes left, at offset 16"),
-        (walk, attribute_header(4) + b"\0", "1 bytes where an attribute header of 4 belongs, at offset 4"),
-        (walk, attribute_header(4) + attribute_header(5), "attribute length 5 with 4 bytes left, at offset 4"),
-        (lambda data: wire.Row(data, 0, len(data)).u32(1), attribute_header(6) + b"ab", "2 bytes where 4 belong, at offset 4"),
-        (lambda data: wire.fixed(struct.Struct("=I"), data, (2, 5)), bytes(9), "3 bytes where 4 belong, at offset 2"),
+        (
+            wire.messages,
+            header(16) + b"\0",
+            "1 bytes where a message header of 16 belongs, at offset 16",
+        ),
+        (
+            wire.messages,
+            header(16) + header(15),
+            "message length 15 with 16 bytes left, at offset 16",
+        ),
+        (
+            walk,
+            attribute_header(4) + b"\0",
+            "1 bytes where an attribute header of 4 belongs, at offset 4",
+        ),
+        (
+            walk,
+            attribute_header(4) + attribute_header(5),
+            "attribute length 5 with 4 bytes left, at offset 4",
+        ),
+        (
+            lambda data: wire.Row(data, 0, len(data)).u32(1),
+            attribute_header(6) + b"ab",
+            "2 bytes where 4 belong, at offset 4",
+        ),
+        (
+            lambda data: wire.fixed(struct.Struct("=I"), data, (2, 5)),
+            bytes(9),
+            "3 bytes where 4 belong, at offset 2",
+        ),
     ],
 )
 def test_what_is_malformed_is_said(read, data, said):
@@ -340,7 +388,9 @@ def test_what_is_malformed_is_said(read, data, said):
 # ---------------------------------------------------------------- the path to an attribute
 
 
-NEST = wire.attribute(3, b"v0\0") + wire.nested(18, wire.attribute(1, b"veth"), wire.nested(2, wire.attribute(1, b"four")))
+NEST = wire.attribute(3, b"v0\0") + wire.nested(
+    18, wire.attribute(1, b"veth"), wire.nested(2, wire.attribute(1, b"four"))
+)
 
 
 @pytest.mark.parametrize(
@@ -374,8 +424,14 @@ def test_the_path_may_be_as_deep_as_a_datagram_holds():
 @build.patient
 @given(st.lists(headers, max_size=5))
 def test_messages_come_out_as_they_went_in(row):
-    datagram = b"".join(wire.message(type, flags, sequence, payload, port) for type, flags, sequence, port, payload in row)
-    found = [(each.type, each.flags, each.sequence, each.port, each.payload) for each in build.messages(datagram)]
+    datagram = b"".join(
+        wire.message(type, flags, sequence, payload, port)
+        for type, flags, sequence, port, payload in row
+    )
+    found = [
+        (each.type, each.flags, each.sequence, each.port, each.payload)
+        for each in build.messages(datagram)
+    ]
     assert found == row
 
 
@@ -437,11 +493,16 @@ def test_no_datagram_makes_more_messages_than_it_has_room_for():
 @pytest.mark.parametrize("name", golden.names())
 def test_a_capture_written_again_is_the_same_bytes(name):
     for datagram in golden.datagrams(name):
-        again = [wire.message(each.type, each.flags, each.sequence, each.payload, each.port) for each in build.messages(datagram)]
+        again = [
+            wire.message(each.type, each.flags, each.sequence, each.payload, each.port)
+            for each in build.messages(datagram)
+        ]
         assert b"".join(again) == datagram
 
 
 def test_a_line_missing_in_a_capture_is_noticed():
     with pytest.raises(ValueError):
         golden.parse("datagram\n0000: 01 02\n0003: 04\n")
-    assert golden.parse("# 01\ndatagram  # 02\n0000: 01 02 # 03\n  0002:   04\n") == [b"\x01\x02\x04"]
+    assert golden.parse("# 01\ndatagram  # 02\n0000: 01 02 # 03\n  0002:   04\n") == [
+        b"\x01\x02\x04"
+    ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pods of all sorts, and what of each a cleanup removes by the contract's words: held against what it does remove."""
+"""Random pods, and what a cleanup removes of each by the contract: checked against real life."""
 
 import copy
 
@@ -30,7 +30,14 @@ def tap_like(draw, ifindex):
     flags = draw(st.sampled_from([uapi.IFF_UP, uapi.IFF_UP, 0]))
     facts = but(
         draw,
-        {"name": name, "kind": "tun", "mode": uapi.IFF_TAP, "carrier": 0, "flags": flags, "up_count": 1},
+        {
+            "name": name,
+            "kind": "tun",
+            "mode": uapi.IFF_TAP,
+            "carrier": 0,
+            "flags": flags,
+            "up_count": 1,
+        },
         name=["tap0", "eth1", "xtap0_urunc", "tap0_urunc2", "tap_urunc"],
         kind=["veth", "macvtap", None],
         mode=[uapi.IFF_TUN, None],
@@ -52,7 +59,11 @@ def any_filter(draw, ifindex, parent, handle):
     target = draw(st.sampled_from([0, 0, 4, 4, 5, 6, 3]))
     facts = but(
         draw,
-        {"kind": draw(st.sampled_from(["u32", "matchall"])), "targets": [target], "chain": draw(st.sampled_from([0, 0, 1]))},
+        {
+            "kind": draw(st.sampled_from(["u32", "matchall"])),
+            "targets": [target],
+            "chain": draw(st.sampled_from([0, 0, 1])),
+        },
         kind=["flower", "bpf", "cgroup"],
         targets=[[], [0, 0], [3, target], [target, 3]],
         priority=[2],
@@ -62,14 +73,18 @@ def any_filter(draw, ifindex, parent, handle):
         control=[3],
     )
     # the kernel has one classifier and one protocol to a priority
-    apart = 10 * ["u32", "matchall", "flower", "bpf", "cgroup"].index(facts["kind"]) + facts.get("protocol", 0)
+    apart = 10 * ["u32", "matchall", "flower", "bpf", "cgroup"].index(facts["kind"]) + facts.get(
+        "protocol", 0
+    )
     facts["priority"] = facts.get("priority", 1) + apart
-    return a_filter(ifindex, facts.pop("kind"), *facts.pop("targets"), parent=parent, handle=handle, **facts)
+    return a_filter(
+        ifindex, facts.pop("kind"), *facts.pop("targets"), parent=parent, handle=handle, **facts
+    )
 
 
 @st.composite
 def namespaces(draw):
-    """An uplink at 2 (mostly), a veth at 3, links of all sorts at 4 to 6, and TC state on any of them."""
+    """An uplink at 2 (mostly), a veth at 3, links of all sorts at 4 to 6, with TC state."""
     uplink = draw(st.sampled_from(["eth0", "eth0", "eth0", "eth0", "gone0"]))
     links = [a_link(2, uplink, kind="veth"), a_link(3, "peer0", kind="veth")]
     links += [draw(tap_like(ifindex)) for ifindex in range(4, 4 + draw(st.integers(0, 3)))]
@@ -79,7 +94,10 @@ def namespaces(draw):
         if kind is not None:
             blocks = {"ingress_block": 7} if draw(st.integers(0, 5)) == 0 else {}
             qdiscs.append(a_qdisc(each.ifindex, kind, **blocks))
-            hooks += [(each.ifindex, parent) for parent in ([INGRESS] if kind == "ingress" else [CLSACT_IN, CLSACT_OUT])]
+            hooks += [
+                (each.ifindex, parent)
+                for parent in ([INGRESS] if kind == "ingress" else [CLSACT_IN, CLSACT_OUT])
+            ]
         if draw(st.integers(0, 3)) == 0:
             qdiscs.append(a_qdisc(each.ifindex, "htb", HTB, uapi.TC_H_ROOT))
             hooks.append((each.ifindex, HTB))
@@ -87,7 +105,8 @@ def namespaces(draw):
     for number in range(draw(st.integers(0, 6)) if hooks else 0):
         ifindex, parent = draw(st.sampled_from([hook for hook in hooks if hook[0] == 2] or hooks))
         filters.append(draw(any_filter(ifindex, parent, number + 1)))
-        if filters[-1].kind == "u32" and draw(st.booleans()):  # its hash table; two in a priority are more than a root table
+        # its hash table; two in a priority are more than a root table
+        if filters[-1].kind == "u32" and draw(st.booleans()):
             twin = copy.deepcopy(filters[-1])
             twin.__dict__.update(table=True, handle=number + 101, targets=[])
             filters.append(twin)
@@ -123,13 +142,16 @@ def goes(each, doomed, qdiscs):
     if each.ifindex in doomed:
         return True
     shared = any((one.ifindex, one.kind) == (2, "ingress") and one.blocks for one in qdiscs) or any(
-        (one.ifindex, one.kind, each.parent) == (2, "clsact", CLSACT_IN) and one.blocks for one in qdiscs
+        (one.ifindex, one.kind, each.parent) == (2, "clsact", CLSACT_IN) and one.blocks
+        for one in qdiscs
     )
     if each.ifindex != 2 or each.table or (shared and each.parent in (INGRESS, CLSACT_IN)):
         return False
     if each.kind != "cgroup" and each.eaction in (1, 3) and set(each.targets) & doomed:
         return True
-    all_frames = each.protocol == 3 and (each.kind == "matchall" or (each.kind == "u32" and each.mask == 0))
+    all_frames = each.protocol == 3 and (
+        each.kind == "matchall" or (each.kind == "u32" and each.mask == 0)
+    )
     swallows = each.targets == [0] and (each.eaction, each.control) == (1, 4)
     return all_frames and swallows and each.parent in (INGRESS, CLSACT_IN)
 
@@ -145,7 +167,10 @@ def doomed(before, spare_fresh=False):
 
 
 def gone(before, doomed, uplink=True):
-    """The handles of the filters that go with those links; without an uplink only those on the links themselves."""
+    """The handles of the filters that go with those links.
+
+    Without an uplink only those on the links themselves.
+    """
     found = [each for each in before.filters if goes(each, doomed, before.qdiscs)]
     return {each.handle for each in found if uplink or each.ifindex in doomed}
 
@@ -158,14 +183,23 @@ def check_all_gone(before, after, doomed, uplink=True):
 def check_nothing_else_gone(before, after, doomed, uplink=True):
     """Whatever is missing was to go, and what is left is as it was."""
     links = {each.ifindex: repr(each) for each in after.links}
-    assert [each for each in before.links if links.get(each.ifindex) != repr(each) and each.ifindex not in doomed] == []
+    assert [
+        each
+        for each in before.links
+        if links.get(each.ifindex) != repr(each) and each.ifindex not in doomed
+    ] == []
 
     goes_too, left = gone(before, doomed, uplink), {each.handle for each in after.filters}
     tables = [priority(each) for each in before.filters if each.table]
     for each in before.filters:
-        if each.handle not in left and each.handle not in goes_too:  # only a root table of which nothing hangs any more
+        # only a root table of which nothing hangs any more
+        if each.handle not in left and each.handle not in goes_too:
             assert each.table and tables.count(priority(each)) == 1
-            assert all(one.table or one.handle in goes_too for one in before.filters if priority(one) == priority(each))
+            assert all(
+                one.table or one.handle in goes_too
+                for one in before.filters
+                if priority(one) == priority(each)
+            )
 
     kept = [repr(each) for each in after.qdiscs]
     for each in before.qdiscs:
