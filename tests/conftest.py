@@ -3,8 +3,7 @@
 
 import pytest
 
-import nodes
-import pods
+from lib import nodes, pods
 
 
 @pytest.fixture
