@@ -14,9 +14,7 @@ import re
 import pytest
 
 import nlraw
-from lib import command, inject, pods, setups
-from nlraw import tap
-from nlraw.netns import Namespace
+from lib import command, inject, pods
 
 TAP = pods.TAP
 
@@ -111,13 +109,8 @@ def furnished(make_pod, filter=True):
 
 def add_orphans(pod, *names):
     """Make TAPs that nobody holds, the first one with its redirects."""
-    nlraw.setup(netns=pod.path, tap=names[0])
-    with Namespace(pod.path) as namespace:
-        for name in names[1:]:
-            fd = tap.create(namespace, name)
-            tap.persist(fd, name)
-            os.close(fd)
-        os.close(tap.attach(namespace, names[0]))
+    pod.add_orphan(names[0])
+    pod.add_taps(names[1:])
 
 
 class Scan(Play):
@@ -192,9 +185,7 @@ class Setup(Play):
             and "UP" in links[TAP]["flags"]
             and links[TAP]["linkinfo"]["info_data"]["persist"]
         )
-        return (
-            whole and setups.redirects(pod, "eth0", TAP) == setups.redirects(pod, TAP, "eth0") == 1
-        )
+        return whole and pod.redirects("eth0", TAP) == pod.redirects(TAP, "eth0") == 1
 
     def check_left(self, killed, after):
         if not self.is_finished(after):

@@ -24,14 +24,16 @@ Whatever runs in a network namespace takes a `prefix`, the argv that enters it, 
 import collections
 import os
 import re
-import select
 import shutil
-import socket
-import struct
 import subprocess
 import sys
 import tempfile
 import time
+
+from lib import command
+
+# What pings, as a process of its own.
+PING = os.path.join(os.path.dirname(os.path.abspath(__file__)), "ping.py")
 
 QEMU = "qemu-system-x86_64"
 METAPACKAGE = "linux-image-cloud-amd64"
@@ -83,7 +85,7 @@ def missing():
         if shutil.which(program) is None:
             return "no {} (Debian package {})".format(program, package)
     try:
-        run(["dpkg-query", "--listfiles", "busybox-static"])
+        command.run("dpkg-query", "--listfiles", "busybox-static")
         _kernel_packages()
     except RuntimeError as error:
         return " ".join(str(error).split())
@@ -124,8 +126,12 @@ def pack(root, initramfs):
         for parent, folders, files in os.walk(root)
         for name in folders + files
     ]
-    run(
-        ["cpio", "--create", "--format=newc", "--quiet", "--file=" + os.path.abspath(initramfs)],
+    command.run(
+        "cpio",
+        "--create",
+        "--format=newc",
+        "--quiet",
+        "--file=" + os.path.abspath(initramfs),
         cwd=root,
         input="\n".join(names),
     )
@@ -139,13 +145,18 @@ def _kernel(cache):
         return kept
     os.makedirs(cache, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        run(
-            ["apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download"] + packages,
+        command.run(
+            "apt-get",
+            "--quiet",
+            "-o",
+            "APT::Sandbox::User=root",
+            "download",
+            *packages,
             cwd=scratch,
         )
         unpacked = os.path.join(scratch, "unpacked")
         for archive in [name for name in os.listdir(scratch) if name.endswith(".deb")]:
-            run(["dpkg-deb", "--extract", archive, unpacked], cwd=scratch)
+            command.run("dpkg-deb", "--extract", archive, unpacked, cwd=scratch)
         files = {
             name: os.path.join(parent, name)
             for parent, _, names in os.walk(unpacked)
@@ -183,24 +194,9 @@ def kernel_packages(package, options=()):
 
     `options` are apt's own, if any.
     """
-    known = run(["apt-cache", *options, "depends", "--recurse", "--important", package])
+    known = command.run("apt-cache", *options, "depends", "--recurse", "--important", package)
     # From 7.2 on linux-image-* is empty, and depends on linux-binary-* and linux-modules-*.
     return re.findall(r"^linux-(?:image|binary|modules)-\d\S*", known, re.MULTILINE)
-
-
-def run(argv, **options):
-    """Run `argv` to its end; return what it wrote, or raise RuntimeError with it."""
-    done = subprocess.run(
-        argv,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-        env=dict(os.environ, LC_ALL="C"),
-        **options,
-    )
-    if done.returncode:
-        raise RuntimeError("{}: exit {}: {}".format(" ".join(argv), done.returncode, done.stdout))
-    return done.stdout
 
 
 class _Program:
@@ -288,8 +284,7 @@ class Pinger(_Program):
     def __init__(self, prefix, address, log, interval=0.05):
         self._address = address
         super().__init__(
-            list(prefix)
-            + [sys.executable, "-I", "-S", os.path.abspath(__file__), address, str(interval)],
+            list(prefix) + [sys.executable, "-I", "-S", PING, address, str(interval)],
             log,
             stdin=subprocess.PIPE,
         )
@@ -338,46 +333,3 @@ class Pinger(_Program):
         self.process.stdin.close()
         self.process.wait()
         return self.pings()
-
-
-def _ping(address, interval):
-    """Ping until standard input ends.
-
-    Write `SEQUENCE TIME -` for a ping, `SEQUENCE TIME TTL` for a reply.
-    """
-    identifier, sequence, waiting = os.getpid() & 0xFFFF, 0, set()
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
-        sources, deadline = [raw, sys.stdin], time.monotonic()
-        while waiting or sys.stdin in sources:
-            ready = select.select(sources, [], [], max(0, deadline - time.monotonic()))[0]
-            if raw in ready:
-                # the IP header (RFC 791) comes with it, its TTL at 8; then RFC 792
-                packet = raw.recv(2048)
-                kind, _, _, whose, answered = struct.unpack_from(
-                    "!BBHHH", packet, (packet[0] & 15) * 4
-                )
-                if kind == 0 and whose == identifier:
-                    _report(answered, packet[8])
-                    waiting.discard(answered)
-            elif sys.stdin in ready:
-                sources.remove(sys.stdin)
-                deadline = time.monotonic() + 1
-            elif sys.stdin in sources:
-                _report(sequence, "-")  # before it is sent: no reply comes first
-                checksum = 0xFFFF - (0x0800 + identifier + sequence) % 0xFFFF  # RFC 1071
-                raw.sendto(
-                    struct.pack("!BBHHH", 8, 0, checksum, identifier, sequence), (address, 0)
-                )
-                waiting.add(sequence)
-                sequence += 1
-                deadline += interval
-            else:
-                break
-
-
-def _report(sequence, ttl):
-    os.write(1, "{} {:.6f} {}\n".format(sequence, time.monotonic(), ttl).encode())
-
-
-if __name__ == "__main__":
-    _ping(sys.argv[1], float(sys.argv[2]))

@@ -5,11 +5,11 @@ They are furnished without iproute2, because many of them are needed.
 """
 
 import contextlib
-import ctypes
 import os
 
 import nlraw.netns
-from nlraw import link, tap
+from lib import taps
+from nlraw import link
 from nlraw.route import Route
 
 MS_BIND = 4096
@@ -21,7 +21,10 @@ class Node:
 
     def __init__(self, directory):
         self.directory = str(directory)
+        import ctypes
+
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._errno = ctypes.get_errno
 
     def path(self, name):
         return os.path.join(self.directory, name)
@@ -31,12 +34,12 @@ class Node:
         path = self.path(name)
         open(path, "w").close()
         if self._libc.mount(os.fsencode(source), os.fsencode(path), None, MS_BIND, None) != 0:
-            raise OSError(ctypes.get_errno(), "mount")
+            raise OSError(self._errno(), "mount")
         return path
 
     def unpin(self, path):
         if self._libc.umount2(os.fsencode(path), MNT_DETACH) != 0:
-            raise OSError(ctypes.get_errno(), "umount")
+            raise OSError(self._errno(), "umount")
 
     def add(self, name, orphans=1, fresh=False, uplink="eth0"):
         """Make a namespace with an uplink and orphans; return its path."""
@@ -57,13 +60,16 @@ def furnish(namespace, names, fresh=False, uplink="eth0"):
     """Put an uplink and orphans into a namespace."""
     with Route(namespace) as route:
         route.change(link.create_veth(uplink, "peer0"))[0].answer()
-    for name in names:
-        add_orphan(namespace, name, fresh)
+    add_orphans(namespace, names, fresh)
 
 
-def add_orphan(namespace, name, fresh=False):
-    fd = tap.create(namespace, name)
-    tap.persist(fd, name)
-    os.close(fd)
-    if not fresh:
-        os.close(tap.attach(namespace, name))
+def add_orphans(namespace, names, fresh=False):
+    """Make TAPs that nobody holds, and unless ``fresh`` somebody has held once."""
+
+    def make():
+        for name in names:
+            taps.make(name)
+            if not fresh:
+                taps.leave(name)
+
+    namespace.run(make)

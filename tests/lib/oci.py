@@ -3,9 +3,6 @@
 
 import json
 import os
-import subprocess
-
-from lib.command import MODULE, environment
 
 
 class Bundle:
@@ -44,15 +41,3 @@ class Bundle:
         return json.dumps({key: value for key, value in told.items() if value is not None}).encode(
             "ascii"
         )
-
-
-def start(stdin, *arguments):
-    argv = MODULE + ("hook",) + arguments
-    return subprocess.Popen(
-        argv,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=environment(),
-        cwd="/",
-    )

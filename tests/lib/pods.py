@@ -6,7 +6,6 @@ They are built and read with iproute2.
 
 import concurrent.futures
 import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -14,16 +13,12 @@ import subprocess
 import sys
 import uuid
 
+from lib import command, taps
+
 NETNS_DIRECTORY = "/run/netns"
 TAP = "tap0_urunc"
 POD_ADDRESS = "10.9.8.2"
 NODE_ADDRESS = "10.9.8.1"
-
-# linux/if_tun.h
-IFF_TUN = 0x0001
-IFF_TAP = 0x0002
-IFF_MULTI_QUEUE = 0x0100
-IFF_NO_PI = 0x1000
 
 CLONE_NEWNET = 0x40000000
 
@@ -64,35 +59,24 @@ def missing():
     return None
 
 
-def run(*argv, **options):
-    """Run a program to its end and return what it printed.
-
-    A failure raises, with what it complained of.
-    """
-    done = subprocess.run(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, **options
-    )
-    if done.returncode:
-        raise RuntimeError("%s: %s" % (" ".join(argv), done.stderr.strip()))
-    return done.stdout
-
-
 class Pod:
     """A network namespace of our own with an uplink, 10.9.8.2/24 on it and a default route.
 
     The uplink is a veth; its other end, peer0, is in the same namespace, or in the ``node``,
-    another Pod without an uplink. IPv6 is off, so that nothing moves by itself.
+    another Pod without an uplink. IPv6 is off if not asked for, so that nothing moves by
+    itself.
     """
 
-    def __init__(self, uplink="eth0", node=None):
+    def __init__(self, uplink="eth0", node=None, ipv6=False):
         self.name = "nlraw-test-%s" % uuid.uuid4().hex[:12]
         self.path = os.path.join(NETNS_DIRECTORY, self.name)
         self.uplink = uplink
         self._children = []
-        run("ip", "netns", "add", self.name)
+        command.run("ip", "netns", "add", self.name)
         try:
-            self.sysctl("net/ipv6/conf/all/disable_ipv6", 1)
-            self.sysctl("net/ipv6/conf/default/disable_ipv6", 1)
+            if not ipv6:
+                self.sysctl("net/ipv6/conf/all/disable_ipv6", 1)
+                self.sysctl("net/ipv6/conf/default/disable_ipv6", 1)
             if uplink is not None:
                 self._add_uplink(node)
         except BaseException:
@@ -128,17 +112,19 @@ class Pod:
     # -------------------------------------------------------- tools
 
     def ip(self, *arguments):
-        return run("ip", "-n", self.name, *arguments)
+        return command.run("ip", "-n", self.name, *arguments)
 
     def tc(self, *arguments):
-        return run("tc", "-n", self.name, *arguments)
+        return command.run("tc", "-n", self.name, *arguments)
 
     def batch(self, *lines):
         """Many `ip` commands in one process."""
-        return run("ip", "-n", self.name, "-batch", "-", input="\n".join(lines) + "\n")
+        return command.run("ip", "-n", self.name, "-batch", "-", input="\n".join(lines) + "\n")
 
     def run(self, function):
         """Call a function on a thread inside the namespace; return or raise what it does."""
+
+        import ctypes  # which some Pythons lack; of this file they want no more than numbers
 
         def inside():
             with open(self.path) as namespace:
@@ -160,12 +146,12 @@ class Pod:
 
     # -------------------------------------------------------- TAPs
 
-    def add_tap(self, name=TAP, up=True, redirect=True, mode="tap", options=()):
-        """Make a persistent TAP that nobody holds, with redirects between it and the uplink.
+    def add_tap(self, name=TAP, up=True, redirect=True, flags=taps.IFF_TAP):
+        """Make a persistent TAP that nobody has held, with redirects between it and the uplink.
 
         Return its ifindex.
         """
-        self.ip("tuntap", "add", "dev", name, "mode", mode, *options)
+        self.run(lambda: taps.make(name, flags))
         if up:
             self.ip("link", "set", name, "up")
         if redirect:
@@ -175,10 +161,19 @@ class Pod:
             self.redirect(name, self.uplink)
         return self.links()[name]["ifindex"]
 
+    def add_taps(self, names):
+        """Make many that are down and have no redirects, in no time."""
+
+        def make():
+            for name in names:
+                taps.make(name)
+
+        self.run(make)
+
     def add_orphan(self, name=TAP, **options):
-        """Make a TAP that was held once, by a process that was killed; return its ifindex."""
+        """Make a TAP as `add_tap` does that was held once, and is no more; return its ifindex."""
         ifindex = self.add_tap(name, **options)
-        self.hold(name).kill()
+        self.run(lambda: taps.leave(name))
         return ifindex
 
     def add_ingress(self, dev):
@@ -211,8 +206,8 @@ class Pod:
 
     def hold(self, tap=TAP, multi_queue=False):
         """Attach a process to a TAP (which makes it, if there is none)."""
-        flags = IFF_TAP | IFF_NO_PI | (IFF_MULTI_QUEUE if multi_queue else 0)
-        return self.child(HOLD, tap, str(flags), kind=Holder)
+        flags = taps.IFF_TAP | (taps.IFF_MULTI_QUEUE if multi_queue else 0)
+        return self.child(HOLD, tap, str(flags | taps.IFF_NO_PI), kind=Holder)
 
     def child(self, source=IDLE, *arguments, **options):
         """Run a Python program inside the namespace; it has printed "ready" when this returns."""
@@ -268,12 +263,40 @@ class Pod:
                 told["block", block] = self.tc("-d", "filter", "show", "block", str(block))
         return told
 
+    def redirects(self, dev, target):
+        """How many filters on a device redirect to another."""
+        actions = [
+            action for found in self.filters(dev) for action in found["options"].get("actions", ())
+        ]
+        return sum(
+            action.get("to_dev") == target and action.get("mirred_action") == "redirect"
+            for action in actions
+        )
+
+    def check_pair(self, tap=TAP):
+        """Make sure that the TAP is there, up, and the uplink's one and only partner.
+
+        Return its ifindex.
+        """
+        links = self.links()
+        assert [
+            name
+            for name, link in links.items()
+            if link.get("linkinfo", {}).get("info_kind") == "tun"
+        ] == [tap]
+        assert "UP" in links[tap]["flags"] and links[tap]["linkinfo"]["info_data"]["persist"]
+        for dev, target in ((self.uplink, tap), (tap, self.uplink)):
+            assert self.redirects(dev, target) == 1
+            assert [qdisc["kind"] for qdisc in self.qdiscs(dev)] == ["ingress"]
+            assert len(self.filters(dev)) == 1
+        return links[tap]["ifindex"]
+
     # -------------------------------------------------------- the end
 
     def close(self):
         for child in self._children:
             child.kill()
-        run("ip", "netns", "del", self.name)
+        command.run("ip", "netns", "del", self.name)
 
     def __enter__(self):
         return self

@@ -2,7 +2,6 @@
 """Command lines with fewer capabilities, and the words that name what is missing."""
 
 import shutil
-import subprocess
 
 import pytest
 
@@ -22,9 +21,7 @@ def capabilities():
     """Every capability by setpriv's name, those that it knows and this kernel has."""
     if shutil.which("setpriv") is None:
         return []
-    listed = subprocess.run(
-        ["setpriv", "--list-caps"], stdout=subprocess.PIPE, universal_newlines=True
-    ).stdout.split()
+    listed = command.run("setpriv", "--list-caps").split()
     return [name for name in listed if not name.startswith("cap_")]
 
 

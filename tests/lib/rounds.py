@@ -8,7 +8,6 @@ long it is, and how often it was hit by who aims at it.
 
 import collections
 import contextlib
-import os
 import random
 import socket
 import struct
@@ -16,8 +15,8 @@ import threading
 import time
 
 import nlraw
-from lib import command
-from nlraw import link, tap, uapi
+from lib import command, nodes
+from nlraw import link, uapi
 from nlraw.netns import Namespace
 from nlraw.route import Route
 
@@ -193,9 +192,7 @@ class Ground:
             name = "tap%d_urunc" % each
             (reply,) = self.route.query(link.find(name))
             if reply.error is not None:
-                fd = tap.create(self.namespace, name)
-                tap.persist(fd, name)
-                os.close(fd)
+                nodes.add_orphans(self.namespace, [name], fresh=True)
 
     def begin(self, kind, delay):
         size, redirected = self.chance.choice(((1, False), (1, False), (1, True), (4, True)))

@@ -59,15 +59,8 @@ def suite(directory, names, without=()):
         for name, value in os.environ.items()
         if not name.startswith(("PYTHON", "PYTEST"))
     }
-    done = subprocess.run(
-        argv,
-        cwd=str(directory),
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-    )
-    return done.returncode, done.stdout
+    done = command.attempt(*argv, cwd=str(directory), env=env, stderr=subprocess.STDOUT)
+    return done.status, done.out
 
 
 # A plugin of pytest: nothing but the copy may have been loaded, wherever else an nlraw may be

@@ -11,13 +11,12 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 
 import pytest
 
-from lib import pods
+from lib import command, pods
 from lib.command import MODULE, PATIENCE, ROOT, environment, nlraw
 from nlraw import route
 
@@ -348,8 +347,8 @@ BARE = {
 
 
 def add_taps(pod, names):
+    pod.add_taps(names)
     for name in names:
-        pod.ip("tuntap", "add", "dev", os.fsdecode(name), "mode", "tap")
         pod.tc("qdisc", "add", "dev", os.fsdecode(name), "ingress")
 
 
@@ -529,13 +528,8 @@ def test_ctrl_c_is_130_without_a_word_and_changes_nothing(pod):
     other = pod.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
     with other:
         other.bind((route.PORT, 0))  # somebody else is at work in this namespace: wait
-        process = subprocess.Popen(
-            (sys.executable, "-c", HEEDING_CTRL_C, "cleanup", "-n", pod.path),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            cwd="/",
-        )
+        argv = (sys.executable, "-c", HEEDING_CTRL_C)
+        process = command.start("cleanup", "-n", pod.path, argv=argv)
         # the second thread waits inside the namespace
         wait_for(lambda: len(os.listdir("/proc/%d/task" % process.pid)) == 2)
         process.send_signal(signal.SIGINT)
@@ -563,18 +557,12 @@ def strace(tmp_path):
     def strace(*argv):
         log = str(tmp_path / "strace.log")
         watched = ["strace", "-f", "-s", "65536", "-e", "trace=file,network", "-o", log]
-        done = subprocess.run(
-            watched + list(argv),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-            cwd="/",
-        )
+        done = command.attempt(*watched + list(argv), env=environment(), cwd="/")
         with open(log, errors="replace") as file:
             lines = file.read().splitlines()
         if not lines:
-            pytest.skip("strace may trace nothing here: " + done.stderr.decode())
-        assert done.returncode == 0, done.stderr.decode()
+            pytest.skip("strace may trace nothing here: " + done.err)
+        assert done.status == 0, done.err
         return lines
 
     return strace

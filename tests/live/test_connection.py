@@ -12,16 +12,17 @@ import pytest
 
 import nlraw
 import nlraw.route
-from lib import pods, setups
+from lib import pods
 from nlraw import link, uapi, wire
 from nlraw.netns import Namespace
 from nlraw.route import Route
 
 
 def add_orphans(pod, number):
-    """Many TAPs that nobody holds, in one batch."""
-    pod.batch(*["tuntap add dev tap%d_urunc mode tap" % each for each in range(number)])
-    return ["tap%d_urunc" % each for each in range(number)]
+    """Many TAPs that nobody holds."""
+    names = ["tap%d_urunc" % each for each in range(number)]
+    pod.add_taps(names)
+    return names
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_setup_and_sweep_are_right_with_a_tiny_receive_buffer(pod, tmp_path, tin
                 "nothing"
             )
         assert made.outcome == "created"
-        setups.check_pair(pod)
+        pod.check_pair()
     swept = nlraw.sweep(dirs=[str(tmp_path)], include_fresh=True)
     assert [report.outcome for report in swept.namespaces] == ["cleaned"]
     assert pod.state() == before

@@ -56,8 +56,8 @@ def join(pod, name, other):
 
 def add_orphans(pod, names):
     """Make TAPs, some with a group of their own, some with TC state of several kinds."""
-    lines = ["tuntap add dev %s mode tap" % name for name in names]
-    pod.batch(*(lines + ["link set %s group 77" % name for name in names[::2]]))
+    pod.add_taps(names)
+    pod.batch(*["link set %s group 77" % name for name in names[::2]])
     pod.add_ingress("eth0")
     for name in names[:2]:
         pod.add_ingress(name)
@@ -110,7 +110,7 @@ def test_where_it_takes_several_datagrams_the_delete_is_the_last_request_of_all(
 
 
 def test_two_orphans_are_not_worth_a_group(pod, watch):
-    pod.batch(*["tuntap add dev %s mode tap" % name for name in FOUR[:2]])
+    pod.add_taps(FOUR[:2])
     nlraw.cleanup(netns=pod.path)
     assert watch.marks() == 0
     assert [link.Link(message).ifindex > 0 for message in watch.sent[-1]] == [True, True]
@@ -119,7 +119,7 @@ def test_two_orphans_are_not_worth_a_group(pod, watch):
 def test_each_group_is_another_and_one_that_iproute2_can_be_told(pod, watch):
     used = set()
     for _ in range(20):
-        pod.batch(*["tuntap add dev %s mode tap" % name for name in FOUR])
+        pod.add_taps(FOUR)
         nlraw.cleanup(netns=pod.path)
         used.add(link.Link(watch.sent[-1][-1]).group)
     assert len(used) == 20
@@ -222,7 +222,7 @@ def test_one_that_is_replaced_is_judged_anew(pod, watch, held):
 
     def replace():
         pod.ip("link", "del", FOUR[3])
-        pod.ip("tuntap", "add", "dev", FOUR[3], "mode", "tap")
+        pod.add_taps([FOUR[3]])
         if held:
             pod.hold(FOUR[3])
 

@@ -14,7 +14,7 @@ import pytest
 
 from lib import command, pods
 from lib.command import MODULE, ROOT
-from lib.oci import Bundle, start
+from lib.oci import Bundle
 
 # A process ID that is nobody's, and never was: above the highest (linux/threads.h).
 NOBODY = 4194304
@@ -340,7 +340,7 @@ def test_a_state_as_large_as_a_pods_annotations_may_be_is_read(pod, bundle):
 def test_a_terminal_is_1_at_once():
     master, slave = pty.openpty()
     try:
-        _, err = start(slave).communicate(timeout=4)
+        _, err = command.start("hook", stdin=slave).communicate(timeout=4)
     finally:
         os.close(master)
         os.close(slave)
@@ -351,7 +351,7 @@ def test_a_terminal_is_1_at_once():
 
 
 def test_a_usage_error_is_2_and_nothing_is_read():
-    process = start(subprocess.PIPE, "--json")
+    process = command.start("hook", "--json", stdin=subprocess.PIPE)
     assert process.wait(timeout=4) == 2
     process.communicate()
     assert command.nlraw("hook", "-u", "a" * 16, streams="</dev/zero").status == 2
@@ -367,16 +367,11 @@ def test_neither_environment_nor_a_directory_is_needed(pod, bundle, tmp_path):
     gone.mkdir()
     for directory in (str(tmp_path), str(gone)):
         pod.add_orphan()
-        done = subprocess.run(
-            ["/bin/sh", "-c", 'if [ -d gone ]; then :; else rmdir "$PWD"; fi; exec "$0" "$@"']
-            + [sys.executable, "-I", "-S", "-c", ISOLATED, "hook"],
-            input=bundle.state("creating", pid=pod.child().pid),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=directory,
-            env={},
-        )
-        assert (done.returncode, done.stderr) == (0, b"")
+        shell = 'if [ -d gone ]; then :; else rmdir "$PWD"; fi; exec "$0" "$@"'
+        argv = ["/bin/sh", "-c", shell, sys.executable, "-I", "-S", "-c", ISOLATED, "hook"]
+        state = bundle.state("creating", pid=pod.child().pid).decode("ascii")
+        done = command.attempt(*argv, input=state, cwd=directory, env={})
+        assert (done.status, done.err) == (0, "")
         assert pods.TAP not in pod.links()
 
 

@@ -23,7 +23,7 @@ import types
 import pytest
 
 import nlraw
-from lib import pods
+from lib import command, pods
 from nlraw import netns as entering
 from nlraw.netns import Namespace
 from nlraw.route import Route
@@ -102,12 +102,12 @@ def test_a_namespace_is_found_by_a_descriptor_which_stays_open(pod):
 def test_a_namespace_without_a_name_any_more_is_found_by_its_descriptor(pod, tmp_path):
     pod.add_tap(redirect=False)
     with open(pod.path) as file:
-        pods.run("ip", "netns", "del", pod.name)
+        command.run("ip", "netns", "del", pod.name)
         try:
             assert names(file) == [pods.TAP]
         finally:
             # for the fixture to delete
-            pods.run("ip", "netns", "attach", pod.name, str(os.getpid()))
+            command.run("ip", "netns", "attach", pod.name, str(os.getpid()))
 
 
 def test_the_current_namespace_needs_no_name(pod):
@@ -188,7 +188,7 @@ def test_a_missing_path_is_the_kernels_word(tmp_path):
 
 
 def test_the_file_that_a_deleted_name_leaves_behind_is_no_namespace(pod):
-    pods.run("umount", pod.path)  # the file stays where a namespace was mounted
+    command.run("umount", pod.path)  # the file stays where a namespace was mounted
     assert "this is no namespace" in str(refusal(pod.name, nlraw.BadNamespace))
 
 

@@ -7,10 +7,8 @@ The moment is picked by wrapping the exchange with the kernel; what happens in i
 import concurrent.futures
 import contextlib
 import errno
-import fcntl
 import os
 import socket
-import struct
 import subprocess
 import sys
 
@@ -18,7 +16,7 @@ import pytest
 
 import nlraw
 import nlraw.route
-from lib import pods
+from lib import pods, taps
 from nlraw.route import Route
 
 # The second look at one orphan or two, and at many, which are deleted as a group.
@@ -53,7 +51,7 @@ def _happen_before(monkeypatch, method, asked, event):
     monkeypatch.setattr(Route, method, wrapped)
 
 
-def add_orphans(pod, number):
+def add_taps(pod, number):
     for each in range(number):
         pod.add_tap("tap%d_urunc" % each)
 
@@ -71,7 +69,7 @@ def removed(report):
     ids=["one", "two", "many"],
 )
 def test_one_tap_attached_before_the_second_look_saves_all(pod, before_query, number, look):
-    add_orphans(pod, number)
+    add_taps(pod, number)
     pod.ip("link", "set", "tap0_urunc", "group", "5")
     states = []
 
@@ -129,18 +127,9 @@ def test_a_tap_made_anew_before_the_second_look_is_judged_anew(pod, before_query
 
 
 @contextlib.contextmanager
-def attached(pod, name, mode=pods.IFF_TAP, ifindex=0):
+def attached(pod, name, mode=taps.IFF_TAP, ifindex=0):
     """A TAP or TUN device that somebody has made by holding it, of a certain index if given."""
-
-    def attach():
-        fd = os.open("/dev/net/tun", os.O_RDWR)
-        if ifindex:
-            fcntl.ioctl(fd, 0x400454DA, struct.pack("=I", ifindex))  # TUNSETIFINDEX
-        # TUNSETIFF
-        fcntl.ioctl(fd, 0x400454CA, struct.pack("=16sH22x", name.encode(), mode | pods.IFF_NO_PI))
-        return fd
-
-    fd = pod.run(attach)
+    fd = pod.run(lambda: taps.attach(name, mode, ifindex))
     try:
         yield
     finally:
@@ -149,7 +138,7 @@ def attached(pod, name, mode=pods.IFF_TAP, ifindex=0):
 
 @pytest.mark.parametrize(
     "name, mode",
-    [(pods.TAP, pods.IFF_TAP), ("vm0", pods.IFF_TAP), (pods.TAP, pods.IFF_TUN)],
+    [(pods.TAP, taps.IFF_TAP), ("vm0", taps.IFF_TAP), (pods.TAP, taps.IFF_TUN)],
     ids=["a held TAP of its name", "a held TAP of another name", "a TUN-mode device of its name"],
 )
 def test_an_index_that_is_used_again_before_the_second_look_is_noticed(
@@ -163,7 +152,7 @@ def test_an_index_that_is_used_again_before_the_second_look_is_noticed(
             stack.enter_context(attached(pod, name, mode, ifindex))
 
         before_query(SECOND_LOOK, replace)
-        if (name, mode) == (pods.TAP, pods.IFF_TAP):
+        if (name, mode) == (pods.TAP, taps.IFF_TAP):
             with pytest.raises(nlraw.TapInUse):
                 nlraw.cleanup(netns=pod.path)
         else:
@@ -200,7 +189,7 @@ def test_another_index_after_the_second_look_saves_a_tap_of_the_name(pod, before
 
 def test_a_stranger_in_the_group_of_the_orphans_survives(pod, before_query):
     before = pod.state()
-    add_orphans(pod, MANY)
+    add_taps(pod, MANY)
 
     def join():
         links = pod.links()
@@ -231,7 +220,7 @@ def test_one_of_many_taps_renamed_before_the_second_look_is_spared(pod, before_q
 
 def test_many_taps_deleted_before_the_second_look_are_nobodys_failure(pod, before_query):
     before = pod.state()
-    add_orphans(pod, MANY)
+    add_taps(pod, MANY)
     before_query(
         SECOND_LOOK_AT_MANY,
         lambda: pod.batch(*["link del tap%d_urunc" % number for number in range(MANY)]),
@@ -325,7 +314,7 @@ def test_an_uplink_deleted_before_the_datagram_is_no_failure(pod, before_change)
 @pytest.mark.parametrize("step, number", [("delete", 1), ("delete", MANY), ("set group", MANY)])
 def test_a_lost_answer_is_made_good_by_another_look(pod, monkeypatch, step, number, done):
     before = pod.state()
-    add_orphans(pod, number)
+    add_taps(pod, number)
     lost = [True]
     real = Route.change
 
@@ -400,7 +389,7 @@ print("ready", flush=True)
 def test_a_cleanup_killed_after_any_step_is_finished_by_the_next(pod, number, steps):
     before = pod.state()
     for step in steps:
-        add_orphans(pod, number)
+        add_taps(pod, number)
         with pytest.raises(RuntimeError):
             pod.child(KILLED, os.path.dirname(os.path.dirname(nlraw.__file__)), str(step))
         nlraw.cleanup(netns=pod.path)
@@ -423,7 +412,7 @@ def test_cleanups_at_once_in_threads_all_succeed(pod, rivals, number):
     before = pod.state()
     with concurrent.futures.ThreadPoolExecutor(rivals) as pool:
         for _ in range(3):
-            add_orphans(pod, number)
+            add_taps(pod, number)
             reports = list(pool.map(lambda _: nlraw.cleanup(netns=pod.path), range(rivals)))
             assert {report.outcome for report in reports} <= {"cleaned", "clean"}
             assert pod.state() == before
@@ -433,7 +422,7 @@ def test_cleanups_at_once_in_threads_all_succeed(pod, rivals, number):
 @pytest.mark.parametrize("rivals", [2, 8])
 def test_cleanups_at_once_in_processes_all_succeed(pod, rivals, number):
     before = pod.state()
-    add_orphans(pod, number)
+    add_taps(pod, number)
     environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(nlraw.__file__)))
     processes = [
         subprocess.Popen(

@@ -149,8 +149,7 @@ def test_what_is_said_to_be_removed_is_what_tc_had_listed(pod):
 
 
 def test_a_name_that_is_not_utf8_is_reported_by_surrogates(pod):
-    run = 'ip tuntap add dev "$(printf "tap\\377_urunc")" mode tap'
-    pods.run("ip", "netns", "exec", pod.name, "sh", "-c", run)
+    pod.add_taps([b"tap\xff_urunc"])
     (tap,) = nlraw.cleanup(netns=pod.path).taps
     assert (tap.ifname, tap.deleted) == ("tap\udcff_urunc", True)
     assert nlraw.scan(netns=pod.path) == ()

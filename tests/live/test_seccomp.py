@@ -4,12 +4,11 @@
 import errno
 import os
 import struct
-import subprocess
 import sys
 
 import pytest
 
-from lib import command, setups
+from lib import command
 from lib.rights import SYS_ADMIN
 
 # Refuse one system call, by its number, with an errno, and run the rest of the arguments
@@ -39,9 +38,9 @@ def refusing_setns():
     if number is None or struct.calcsize("P") != 8:
         pytest.skip("the number of setns(2) is not known here")
     argv = (sys.executable, "-c", REFUSING, str(number))
-    probe = subprocess.run(argv + ("1", "-c", ""), stderr=subprocess.PIPE, universal_newlines=True)
-    if probe.returncode:
-        pytest.skip(probe.stderr.strip())
+    probe = command.attempt(*argv, "1", "-c", "")
+    if probe.status:
+        pytest.skip(probe.err.strip())
     return lambda refusal: argv + (str(refusal), "-m", "nlraw")
 
 
@@ -74,6 +73,6 @@ def test_where_setns_is_filtered_out_the_current_namespace_can_be_used(pod, refu
     pod.add_orphan()
     argv = ("ip", "netns", "exec", pod.name) + refusing_setns(errno.EPERM)
     assert command.nlraw("setup", argv=argv).status == 0
-    setups.check_pair(pod)
+    pod.check_pair()
     assert command.nlraw("cleanup", argv=argv).status == 0
     assert pod.state() == before

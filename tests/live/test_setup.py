@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import nlraw
-from lib import pods, setups
+from lib import command, pods
 from nlraw import uapi
 
 TAP = pods.TAP
@@ -32,7 +32,7 @@ def attach_as(pod, uid, gid):
     """What happens if a process of that user and group, without capabilities, attaches."""
     flags = uapi.IFF_TAP | uapi.IFF_NO_PI | uapi.IFF_VNET_HDR
     argv = ["ip", "netns", "exec", pod.name, sys.executable, "-S", "-c", ATTACH]
-    return pods.run(*argv + [str(number) for number in (uid, gid, flags)]).strip()
+    return command.run(*argv + [str(number) for number in (uid, gid, flags)]).strip()
 
 
 def create(pod, **options):
@@ -76,7 +76,7 @@ def test_any_mtu_that_both_can_have_is_taken_over(pod, mtu):
 
 def test_each_side_redirects_everything_to_the_other(pod):
     create(pod)
-    setups.check_pair(pod)
+    pod.check_pair()
     for dev, target in (("eth0", TAP), (TAP, "eth0")):
         (found,) = pod.filters(dev)
         (action,) = found["options"]["actions"]
@@ -123,18 +123,18 @@ def test_an_ipv6_address_is_put_on_the_tap(pod):
 
 def test_the_tap_can_have_another_name(pod):
     assert create(pod, tap="vm0").tap.ifname == "vm0"
-    setups.check_pair(pod, "vm0")
+    pod.check_pair("vm0")
 
 
 def test_the_longest_name_there_is_works(pod):
     create(pod, tap="tap0123456789ab")
-    setups.check_pair(pod, "tap0123456789ab")
+    pod.check_pair("tap0123456789ab")
 
 
 def test_a_name_that_is_no_utf8_works(pod):
     name = b"tap\xff_urunc".decode("utf-8", "surrogateescape")
     assert create(pod, tap=name).tap.ifname == name
-    found = setups.setup("-n", pod.path, "-j", "--tap", name)
+    found = command.nlraw("setup", "-n", pod.path, "-j", "--tap", name)
     assert (found.status, found.document["tap"]["ifname"]) == (0, name)
     assert [tap.ifname for tap in nlraw.cleanup(netns=pod.path).taps] == [name]
 
@@ -201,7 +201,7 @@ def test_the_result_is_what_ip_tells(pod):
 
 def test_without_address_and_route_the_result_says_null(pod):
     pod.ip("address", "flush", "dev", "eth0")
-    uplink = setups.setup("-n", pod.path, "--json").document["uplink"]
+    uplink = command.nlraw("setup", "-n", pod.path, "--json").document["uplink"]
     assert (uplink["local"], uplink["prefixlen"], uplink["gateway"]) == (None, None, None)
 
 
@@ -247,7 +247,7 @@ def test_of_a_point_to_point_address_the_near_end_counts(pod):
 
 
 def test_json_is_that_of_the_design(pod):
-    told = setups.setup("-n", pod.path, "-j")
+    told = command.nlraw("setup", "-n", pod.path, "-j")
     assert (told.status, told.err) == (0, "")
     links = {
         dev: {key: pod.links()[dev][key] for key in ("ifname", "ifindex", "address", "mtu")}
@@ -272,7 +272,7 @@ def test_json_is_that_of_the_design(pod):
 
 
 def test_text_tells_the_same(pod):
-    told = setups.setup("-n", pod.path)
+    told = command.nlraw("setup", "-n", pod.path)
     links = pod.links()
     assert (told.status, told.err) == (0, "")
     assert told.out.splitlines() == [
@@ -294,7 +294,7 @@ def test_every_option_of_the_command_line_does_what_it_says(make_pod):
         "--netns %s --tap %s --owner 1000 --group 1001 --address 172.16.1.1/30 --match old* "
         "--uplink net1 --json"
     )
-    told = setups.setup(*(options % (pod.name, TAP)).split())
+    told = command.nlraw("setup", *(options % (pod.name, TAP)).split())
     assert told.status == 0, told.err
     assert [(tap["ifname"], tap["deleted"]) for tap in told.document["cleanup"]["taps"]] == [
         ("old7", True)
@@ -302,29 +302,29 @@ def test_every_option_of_the_command_line_does_what_it_says(make_pod):
     assert told.document["uplink"]["ifname"] == "net1"
     assert tuntap(pod).endswith("user 1000 group 1001")
     assert pod.state()["addresses"][TAP][0]["local"] == "172.16.1.1"
-    setups.check_pair(pod)
+    pod.check_pair()
 
 
 def test_the_current_namespace_is_the_default(pod):
-    told = setups.setup("-j", before=["ip", "netns", "exec", pod.name])
+    told = command.nlraw("setup", "-j", before=["ip", "netns", "exec", pod.name])
     assert (told.status, told.document["netns"], told.document["uplink"]["ifname"]) == (
         0,
         "current",
         "eth0",
     )
-    setups.check_pair(pod)
+    pod.check_pair()
 
 
 def test_a_namespace_can_be_a_process(pod):
-    told = setups.setup("-n", str(pod.child().pid), "-j")
+    told = command.nlraw("setup", "-n", str(pod.child().pid), "-j")
     assert (told.status, told.document["outcome"]) == (0, "created")
-    setups.check_pair(pod)
+    pod.check_pair()
 
 
 def test_a_namespace_can_be_a_descriptor(pod):
     with open(pod.path) as namespace:
         assert nlraw.setup(netns=namespace).outcome == "created"
-    setups.check_pair(pod)
+    pod.check_pair()
 
 
 def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(pod):
@@ -386,7 +386,7 @@ def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(
 def test_usage_errors_are_exit_2_and_change_nothing(pod, arguments, complaint):
     pod.add_orphan()
     before = pod.state()
-    told = setups.setup(*arguments, before=["ip", "netns", "exec", pod.name])
+    told = command.nlraw("setup", *arguments, before=["ip", "netns", "exec", pod.name])
     assert (told.status, told.out, told.err) == (2, "", "nlraw: %s\n" % complaint)
     assert pod.state() == before
 
@@ -397,7 +397,7 @@ def test_usage_errors_are_exit_2_and_change_nothing(pod, arguments, complaint):
 def test_an_orphan_is_replaced(pod):
     old = pod.add_orphan()
     made = create(pod)
-    assert made.tap.ifindex == setups.check_pair(pod) != old
+    assert made.tap.ifindex == pod.check_pair() != old
     assert [(tap.ifname, tap.ifindex, tap.deleted) for tap in made.cleanup.taps] == [
         (TAP, old, True)
     ]
@@ -416,13 +416,13 @@ def test_a_dead_redirect_on_the_uplink_is_removed(pod):
     pod.add_orphan()
     pod.ip("link", "del", TAP)
     assert create(pod).cleanup.outcome == "cleaned"
-    setups.check_pair(pod)
+    pod.check_pair()
 
 
 def test_setups_in_a_row_leave_one_pair_and_take_a_new_index_each(pod):
     before = pod.state()
     indices = [create(pod).tap.ifindex for _ in range(10)]
-    assert indices == sorted(set(indices)) and setups.check_pair(pod) == indices[-1]
+    assert indices == sorted(set(indices)) and pod.check_pair() == indices[-1]
     nlraw.cleanup(netns=pod.path)
     assert pod.state() == before
 
@@ -431,7 +431,7 @@ def test_a_tap_in_use_is_exit_3_and_nothing_is_changed(pod):
     ifindex = pod.add_tap()
     pod.hold()
     before = pod.state()
-    told = setups.setup("-n", pod.path, "-j")
+    told = command.nlraw("setup", "-n", pod.path, "-j")
     assert told.status == 3
     words = "in use (carrier on), nothing was changed"
     assert told.err == "nlraw: %s: clean up tap0_urunc: %s\n" % (pod.path, words)
@@ -471,21 +471,21 @@ def test_any_matching_tap_in_use_ends_it_and_orphans_stay(pod, names):
 
 def test_a_name_given_by_option_counts_as_matching_when_it_is_an_orphan(pod):
     old = pod.add_orphan("vm0")
-    assert create(pod, tap="vm0").tap.ifindex == setups.check_pair(pod, "vm0") != old
+    assert create(pod, tap="vm0").tap.ifindex == pod.check_pair("vm0") != old
 
 
 def test_a_name_given_by_option_counts_as_matching_when_it_is_in_use(pod):
     pod.add_tap("vm0")
     pod.hold("vm0")
     before = pod.state()
-    assert setups.setup("-n", pod.path, "--tap", "vm0").status == 3
+    assert command.nlraw("setup", "-n", pod.path, "--tap", "vm0").status == 3
     assert pod.state() == before
 
 
 def test_the_pattern_matches_beside_a_name_given_by_option(pod):
     pod.add_orphan("tap0_urunc")
     create(pod, tap="vm0")
-    setups.check_pair(pod, "vm0")
+    pod.check_pair("vm0")
 
 
 def test_a_tap_that_setup_made_is_fresh_until_a_vmm_attached(pod):
@@ -503,7 +503,7 @@ def test_the_uplink_is_the_one_named_or_that_of_the_default_route(make_pod, upli
     pod = make_pod(uplink="net1")
     made = create(pod, uplink=uplink)
     assert (made.uplink.ifname, made.cleanup.uplink) == ("net1", "net1")
-    setups.check_pair(pod)
+    pod.check_pair()
 
 
 def test_an_uplink_of_a_default_route_of_ipv6_alone_is_found(make_pod):
@@ -527,8 +527,8 @@ SSH = "u32 match ip dport 22 0xffff flowid 1:7"
 
 def foreign(pod, *commands):
     """Run `tc` commands and return the state that they leave."""
-    for command in commands:
-        pod.tc(*command.split())
+    for line in commands:
+        pod.tc(*line.split())
     return pod.state()
 
 
@@ -538,7 +538,7 @@ def create_and_clean(pod):
     Return what setup said and removed.
     """
     made = create(pod)
-    assert setups.redirects(pod, "eth0", TAP) == setups.redirects(pod, TAP, "eth0") == 1
+    assert pod.redirects("eth0", TAP) == pod.redirects(TAP, "eth0") == 1
     removed = nlraw.cleanup(netns=pod.path).tc_removed
     return made, ["%s %s %s" % (gone.dev, gone.object, gone.kind) for gone in removed]
 
@@ -596,7 +596,7 @@ def test_an_empty_clsact_is_used_and_kept(pod):
     before = foreign(pod, "qdisc add dev eth0 clsact")
     create(pod)
     assert [qdisc["kind"] for qdisc in pod.qdiscs("eth0")] == ["clsact"]
-    assert (setups.redirects(pod, "eth0", TAP), len(pod.filters("eth0", "egress"))) == (1, 0)
+    assert (pod.redirects("eth0", TAP), len(pod.filters("eth0", "egress"))) == (1, 0)
     nlraw.cleanup(netns=pod.path)
     assert pod.state() == before
 
@@ -625,7 +625,7 @@ def test_a_foreign_filter_ahead_of_the_redirect_is_told(pod, qdisc):
     foreign(
         pod, "qdisc add dev eth0 " + qdisc, "filter add dev eth0 ingress pref 7 protocol ip " + SSH
     )
-    told = setups.setup("-n", pod.path, "-j")
+    told = command.nlraw("setup", "-n", pod.path, "-j")
     assert told.status == 0
     assert (
         told.err
@@ -659,7 +659,7 @@ def test_a_foreign_filter_that_is_not_ahead_is_not_told(pod, place):
     foreign(
         pod, "qdisc add dev eth0 clsact", "filter add dev eth0 %s protocol ip %s" % (place, SSH)
     )
-    told = setups.setup("-n", pod.path)
+    told = command.nlraw("setup", "-n", pod.path)
     assert (told.status, told.err) == (0, "")
 
 

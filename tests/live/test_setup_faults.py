@@ -15,7 +15,7 @@ import subprocess
 import pytest
 
 import nlraw
-from lib import pods, setups
+from lib import command, pods, taps
 from nlraw import cli, provision, tap, uapi, wire
 from nlraw.exchange import Reply
 from nlraw.route import Route
@@ -45,7 +45,7 @@ def refused(pod, complaint, number, **options):
 
 
 def add_tun_mode_device(pod):
-    pod.add_tap(mode="tun", redirect=False)
+    pod.add_tap(flags=taps.IFF_TUN, redirect=False)
 
 
 def add_alternative_name(pod):
@@ -68,7 +68,7 @@ def test_a_foreign_device_of_the_name_is_told_and_left_alone(pod, add, kind):
     ifindex = pod.links()["peer0" if add is add_alternative_name else TAP]["ifindex"]
     words = "create TAP tap0_urunc: the name is taken by a %s, ifindex %d" % (kind, ifindex)
     refused(pod, words, errno.EBUSY)
-    told = setups.setup("-n", pod.path, "-j")
+    told = command.nlraw("setup", "-n", pod.path, "-j")
     assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, words))
     error = told.document["error"]
     assert (error["step"], error["object"], error["errno"]) == ("create TAP", TAP, "EBUSY")
@@ -113,7 +113,7 @@ def test_a_tap_that_somebody_holds_since_the_cleanup_is_in_use(pod, before_creat
         nlraw.setup(netns=pod.path)
     words = "create TAP tap0_urunc: in use (carrier on), another start may be under way"
     assert (str(caught.value), caught.value.report.outcome) == (words, "in-use")
-    assert setups.redirects(pod, "eth0", TAP) == 0
+    assert pod.redirects("eth0", TAP) == 0
     assert TAP in pod.links()
 
 
@@ -180,7 +180,7 @@ def test_three_descriptors_are_enough(pod):
     nlraw.setup(netns=pod.path)
     with descriptors(3):
         nlraw.setup(netns=pod.path)
-    setups.check_pair(pod)
+    pod.check_pair()
 
 
 def test_too_few_descriptors_after_the_orphan_is_gone(pod):
@@ -307,8 +307,8 @@ NO_TUN = 'mount -t tmpfs none /dev/net && %s && exec "$@"'
 def test_tun_device_out_of_reach(pod, command, complaint):
     before = pod.state()
     pod.add_orphan()
-    told = setups.setup(
-        "-n", pod.path, before=["unshare", "-m", "sh", "-c", NO_TUN % command, "sh"]
+    told = command.nlraw(
+        "setup", "-n", pod.path, before=["unshare", "-m", "sh", "-c", NO_TUN % command, "sh"]
     )
     assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, complaint))
     assert pod.state() == before  # the cleanup came first, and needs no such device
@@ -325,7 +325,7 @@ def without(capability):
 
 def test_without_cap_net_admin_no_tap_is_made(pod):
     before = pod.state()
-    told = setups.setup("-n", pod.path, before=without("net_admin"))
+    told = command.nlraw("setup", "-n", pod.path, before=without("net_admin"))
     words = "create TAP tap0_urunc: Operation not permitted; %s, or the TAP's owner" % NET_ADMIN
     assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, words))
     assert pod.state() == before
@@ -334,7 +334,7 @@ def test_without_cap_net_admin_no_tap_is_made(pod):
 def test_without_cap_net_admin_no_orphan_is_removed(pod):
     pod.add_orphan()
     before = pod.state()
-    told = setups.setup("-n", pod.path, before=without("net_admin"))
+    told = command.nlraw("setup", "-n", pod.path, before=without("net_admin"))
     assert told.status == 1
     assert told.err.startswith(
         "nlraw: %s: delete u32 filters of priority 49152 eth0: Operation not permitted; %s"
@@ -345,7 +345,7 @@ def test_without_cap_net_admin_no_orphan_is_removed(pod):
 
 def test_without_cap_sys_admin_no_namespace_is_entered(pod):
     before = pod.state()
-    told = setups.setup("-n", pod.path, before=without("sys_admin"))
+    told = command.nlraw("setup", "-n", pod.path, before=without("sys_admin"))
     words = (
         "Operation not permitted; it takes CAP_SYS_ADMIN, here and in the user namespace "
         "that owns it"
@@ -366,7 +366,8 @@ def test_an_id_that_the_user_namespace_does_not_have(option):
     enter = ["unshare", "--user", "--map-root-user", "--net"]
     if pods.missing() or subprocess.call(enter + ["true"], stderr=subprocess.DEVNULL):
         pytest.skip("needs user namespaces")
-    told = setups.setup("--" + option, "1000", before=enter + ["sh", "-c", IN_OWN_NAMESPACES, "sh"])
+    before = enter + ["sh", "-c", IN_OWN_NAMESPACES, "sh"]
+    told = command.nlraw("setup", "--" + option, "1000", before=before)
     words = (
         "set %s 1000 of TAP tap0_urunc: Invalid argument; there is no such ID in this user "
         "namespace" % option
@@ -386,7 +387,7 @@ def test_without_an_uplink_nothing_is_touched(make_pod, uplink, words):
     pod = make_pod(uplink=None)
     pod.add_orphan(redirect=False)
     refused(pod, "look up link %s: %s" % (uplink, words), errno.ENODEV, uplink=uplink)
-    told = setups.setup("-n", pod.path, "-u", uplink, "-j")
+    told = command.nlraw("setup", "-n", pod.path, "-u", uplink, "-j")
     assert (told.status, told.err) == (
         1,
         "nlraw: %s: look up link %s: %s\n" % (pod.path, uplink, words),
@@ -410,7 +411,7 @@ def test_an_uplink_that_goes_before_the_redirects_are_made(pod, before_create):
 
 
 def test_a_namespace_that_is_not_there():
-    told = setups.setup("-n", "/nonesuch", "-j")
+    told = command.nlraw("setup", "-n", "/nonesuch", "-j")
     words = "open namespace /nonesuch: No such file or directory"
     assert (told.status, told.err) == (1, "nlraw: %s\n" % words)
     document = told.document
@@ -607,7 +608,7 @@ def test_whichever_request_fails_the_orphan_is_gone_or_there(pod, kind, done):
             fault = Fault(patch, number, kind, done)
             error = attempt(pod, fault)
         if error is None:
-            setups.check_pair(pod)
+            pod.check_pair()
         elif kind != "interrupted" and error.report.cleanup.outcome == "cleaned":
             check_first_error(error, fault)
             assert pod.state() == clean, fault.struck
@@ -644,7 +645,7 @@ def test_an_undo_that_fails_is_told_beside_the_first_error_and_made_good_by_the_
             break
         assert TAP not in pod.links()
         nlraw.setup(netns=pod.path)
-        setups.check_pair(pod)
+        pod.check_pair()
         nlraw.cleanup(netns=pod.path)
         assert pod.state() == clean, fault.struck
     assert number >= 3, "that many requests are in an undo"

@@ -24,7 +24,7 @@ import nlraw
 import nlraw.netns
 import nlraw.orphans
 import nlraw.route
-from lib import command, nodes, pods, setups
+from lib import command, nodes, pods
 from nlraw.route import Route
 
 sweeping = importlib.import_module("nlraw.node")
@@ -258,7 +258,7 @@ def test_a_start_after_the_look_keeps_its_redirect(node, pod, monkeypatch, by_us
         (),
         [False],
     )
-    assert setups.redirects(pod, "eth0", pods.TAP) == 1
+    assert pod.redirects("eth0", pods.TAP) == 1
 
 
 def test_what_is_planned_is_carried_out_without_another_look_where_nothing_was_changed(
@@ -289,7 +289,7 @@ def test_a_fresh_orphan_is_spared_and_alone_it_leaves_the_namespace_clean(node):
 def test_one_that_was_attached_to_once_goes_beside_a_fresh_one(node):
     path = node.add("pod", orphans=1)
     with nlraw.netns.Namespace(path) as namespace:
-        nodes.add_orphan(namespace, "tap1_urunc", fresh=True)
+        nodes.add_orphans(namespace, ["tap1_urunc"], fresh=True)
     swept = sweep(node)
     assert outcomes(swept) == {"pod": "cleaned"}
     assert swept.totals == totals(namespaces=1, orphans=2, deleted=1, spared=1)
@@ -427,7 +427,7 @@ def test_each_namespace_of_all_processes_is_visited_once(unnamed):
 def test_processes_are_looked_at_beside_directories_if_both_are_given(node, unnamed):
     _, name = unnamed
     with nlraw.netns.Namespace(node.add("pod", orphans=0)) as namespace:
-        nodes.add_orphan(namespace, name)
+        nodes.add_orphans(namespace, [name])
     assert look_at_processes(name, dirs=[node.directory]).totals.orphans == 2
 
 
@@ -818,7 +818,7 @@ print(json.dumps(dict(totals=swept.totals.fields(), errors=errors[:3], **peaks))
 
 def measure(node, limit=0):
     argv = [sys.executable, "-S", "-c", MEASURE, command.ROOT, node.directory, str(limit)]
-    return json.loads(pods.run(*argv, timeout=60))
+    return json.loads(command.run(*argv, timeout=60))
 
 
 @pytest.mark.parametrize("limit", [256, 40])

@@ -7,32 +7,29 @@ import subprocess
 import pytest
 
 import nlraw
-from lib import command
+import nlraw.netns
+from lib import command, nodes, pods
 from lib.rights import MATTERS, NET_ADMIN, needs
 
-# A namespace of a user namespace, with an uplink and an orphan, that says it is ready and stays.
-
-OWNED = (
-    "ip link add eth0 type veth peer name peer0 && ip tuntap add dev tap0_urunc mode tap "
-    "&& echo ready && exec cat"
-)
-
-ENTER = ("unshare", "--user", "--map-root-user", "--net", "sh", "-c")
+# A process in namespaces of its own says that it is ready, and stays.
+ENTER = ("unshare", "--user", "--map-root-user", "--net", "sh", "-c", "echo ready && exec cat")
 
 
 @pytest.fixture
 def owned(make_pod):
     """The PID of a process in a network namespace that a user namespace of its own owns.
 
-    ``make_pod`` skips where none can be.
+    There is an uplink in it, and an orphan. ``make_pod`` skips where none can be.
     """
     needs("unshare", "nsenter")
     process = subprocess.Popen(
-        ENTER + (OWNED,), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        ENTER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     if process.stdout.readline() != b"ready\n":
         process.communicate()
         pytest.skip("no user namespace can be made here")
+    with nlraw.netns.Namespace(process.pid) as namespace:
+        nodes.furnish(namespace, [pods.TAP], fresh=True)
     yield process.pid
     process.communicate()
 

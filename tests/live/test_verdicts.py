@@ -6,7 +6,7 @@ import errno
 import pytest
 
 import nlraw
-from lib import pods
+from lib import pods, taps
 from nlraw import link
 from nlraw.netns import Namespace
 from nlraw.route import Route
@@ -95,7 +95,7 @@ def test_a_held_tap_behind_one_whose_message_does_not_fit_a_list_is_in_use(pod, 
 
 @pytest.mark.parametrize("dead", [True, False], ids=["a dead redirect", "nothing to remove"])
 def test_a_held_tap_that_a_quick_list_leaves_out_is_in_use_where_there_is_no_orphan(pod, dead):
-    pod.add_tap("vpn0", redirect=False, mode="tun")
+    pod.add_tap("vpn0", redirect=False, flags=taps.IFF_TUN)
     pod.lengthen("vpn0", 260)
     pod.add_tap("tap9_urunc", redirect=not dead)
     pod.hold("tap9_urunc")
@@ -128,7 +128,7 @@ def test_a_tap_made_by_its_holder_is_in_use_while_held(pod):
 
 
 def test_a_multi_queue_tap_is_in_use_until_its_last_holder_has_gone(pod):
-    pod.add_tap(options=("multi_queue",))
+    pod.add_tap(flags=taps.IFF_TAP | taps.IFF_MULTI_QUEUE)
     first, second = pod.hold(multi_queue=True), pod.hold(multi_queue=True)
     refuse(pod)
     first.kill()
@@ -139,7 +139,7 @@ def test_a_multi_queue_tap_is_in_use_until_its_last_holder_has_gone(pod):
 
 @pytest.mark.parametrize("carrier", [True, False], ids=["carrier on", "carrier off"])
 def test_a_detached_queue_is_in_use_whatever_the_carrier(pod, carrier):
-    pod.add_tap(options=("multi_queue",))
+    pod.add_tap(flags=taps.IFF_TAP | taps.IFF_MULTI_QUEUE)
     holder = pod.hold(multi_queue=True)
     if not carrier:
         holder.carrier_off()
@@ -153,7 +153,7 @@ def test_a_detached_queue_is_in_use_whatever_the_carrier(pod, carrier):
 
 def test_a_holder_that_turns_its_carrier_off_is_seen_on_a_multi_queue_tap_alone(pod):
     pod.add_tap("tap0_urunc")
-    pod.add_tap("tap1_urunc", options=("multi_queue",))
+    pod.add_tap("tap1_urunc", flags=taps.IFF_TAP | taps.IFF_MULTI_QUEUE)
     pod.hold("tap0_urunc").carrier_off()
     pod.hold("tap1_urunc", multi_queue=True).carrier_off()
     assert verdicts(pod) == {"tap0_urunc": "orphan", "tap1_urunc": "in-use"}
@@ -183,7 +183,7 @@ def test_a_fresh_orphan_is_removed_by_cleanup(pod):
 
 
 def test_only_a_tap_is_ever_listed(pod):
-    pod.add_tap("tap1_urunc", mode="tun", redirect=False)
+    pod.add_tap("tap1_urunc", flags=taps.IFF_TUN, redirect=False)
     pod.ip("link", "add", "tap2_urunc", "type", "veth", "peer", "name", "tap3_urunc")
     pod.ip("link", "add", "tap4_urunc", "type", "bridge")
     pod.ip("link", "add", "link", "eth0", "name", "tap5_urunc", "type", "macvtap")

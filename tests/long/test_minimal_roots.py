@@ -17,7 +17,7 @@ import sys
 
 import pytest
 
-from lib import command, pods, readme, setups
+from lib import command, pods, readme
 from nlraw import cli
 
 SOURCES = "/etc/apt/sources.list.d/debian.sources"
@@ -65,15 +65,6 @@ FOLDER = (
 ONE_FILE = ("-I", "/opt/nlraw.pyz")
 
 
-def run(*argv, **options):
-    """Run a program to its end; show what it said if it fails."""
-    done = subprocess.run(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, **options
-    )
-    assert done.returncode == 0, "%s:\n%s" % (" ".join(argv), done.stdout)
-    return done.stdout
-
-
 def mirror():
     """Where this Debian gets its packages from."""
     if not os.path.exists(SOURCES):
@@ -108,7 +99,7 @@ def kept(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     path = str(tmp_path_factory.mktemp("bundle") / "nlraw.pyz")
-    run(*command.BUNDLE, path, cwd="/", env=command.environment())
+    command.run(*command.BUNDLE, path, cwd="/", env=command.environment())
     return path
 
 
@@ -119,7 +110,7 @@ def suite(request, kept):
 
     def make(path):
         # in a mount namespace of its own, for what it mounts, and may leave mounted
-        run(
+        command.run(
             *(
                 "unshare --mount --propagation private debootstrap --variant=minbase "
                 "--include=python3-minimal".split()
@@ -159,7 +150,7 @@ def inside(
         "sh",
     ]
     argv += [root, command.PACKAGE, bundle, str((where or pod).child().pid)]
-    return setups.Result(*command.nlraw(*arguments, argv=argv + list(program), **streams))
+    return command.nlraw(*arguments, argv=argv + list(program), **streams)
 
 
 # ---------------------------------------------------------------- python3-minimal
@@ -167,7 +158,7 @@ def inside(
 
 def test_there_is_nothing_but_python3_minimal(suite):
     name, root = suite
-    listed = run(
+    listed = command.run(
         "chroot",
         root,
         "dpkg-query",
@@ -180,12 +171,11 @@ def test_there_is_nothing_but_python3_minimal(suite):
     assert [
         each for each in installed if not re.match(r"(lib)?python3(\.\d+)?-minimal\Z", each)
     ] == []
-    assert (
-        run("chroot", root, "/usr/bin/python3", "-I", "-c", WHAT_IS_MISSING).split() == LACKS[name]
-    )
+    missing = command.run("chroot", root, "/usr/bin/python3", "-I", "-c", WHAT_IS_MISSING)
+    assert missing.split() == LACKS[name]
     print(
         "\n%s: %s; missing: %s"
-        % (name, run("chroot", root, "/usr/bin/python3", "--version").strip(), LACKS[name])
+        % (name, command.run("chroot", root, "/usr/bin/python3", "--version").strip(), LACKS[name])
     )
 
 
@@ -215,7 +205,7 @@ def test_setup_makes_the_next_vms_network(minimal, pod):
     pod.add_orphan()
     done = minimal(pod, "setup")
     assert (done.status, done.err) == (0, "")
-    setups.check_pair(pod)
+    pod.check_pair()
     assert minimal(pod, "cleanup").status == 0
     assert pod.state() == before
 
@@ -315,8 +305,8 @@ def pypy(kept):
     need("pypy3")
 
     def make(path):
-        run("pypy3", "-m", "venv", path)
-        run(os.path.join(path, "bin", "python"), "-m", "pip", "install", "--quiet", *TOOLS)
+        command.run("pypy3", "-m", "venv", path)
+        command.run(os.path.join(path, "bin", "python"), "-m", "pip", "install", "--quiet", *TOOLS)
 
     return [os.path.join(kept("pypy", make), "bin", "python")]
 
@@ -373,7 +363,7 @@ def musl(kept):
             "3.13",
             "--only-binary=:all:",
         ]
-        run(sys.executable, "-m", "pip", "install", "--quiet", *(tools + TOOLS))
+        command.run(sys.executable, "-m", "pip", "install", "--quiet", *(tools + TOOLS))
 
     home = kept("musl", make)
     with open(os.path.join(home, "installed/musl/bin/python3.13"), "rb") as file:
@@ -399,21 +389,15 @@ def test_another_python_passes_what_needs_no_kernel(other):
         "no:cacheprovider",
     ]
     argv.append(os.path.join(readme.TREE, "tests", "unit"))
-    done = subprocess.run(
-        argv,
-        cwd="/",
-        env=command.environment(PYTHONPATH=os.pathsep.join(places)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        universal_newlines=True,
-    )
-    version = run(
+    environment = command.environment(PYTHONPATH=os.pathsep.join(places))
+    done = command.attempt(*argv, cwd="/", env=environment, stderr=subprocess.STDOUT)
+    version = command.run(
         python,
         "-c",
         "import platform as p; print(p.python_implementation(), p.python_version(), *p.libc_ver())",
     )
-    print("\n%s: %s" % (version.strip(), done.stdout.splitlines()[-1]))
-    assert done.returncode == 0, done.stdout
+    print("\n%s: %s" % (version.strip(), done.out.splitlines()[-1]))
+    assert done.status == 0, done.out
 
 
 @pytest.mark.parametrize("form", ["-m nlraw", "one file"])
@@ -424,14 +408,10 @@ def test_another_python_plays_the_whole_story(other, bundle, make_pod, form):
     pod.add_orphan()
     where = ["--netns", pod.path]
     assert (
-        setups.Result(*command.nlraw("scan", "--json", *where, argv=program)).document["outcome"]
-        == "would-clean"
+        command.nlraw("scan", "--json", *where, argv=program).document["outcome"] == "would-clean"
     )
-    assert (
-        setups.Result(*command.nlraw("setup", "--json", *where, argv=program)).document["outcome"]
-        == "created"
-    )
-    setups.check_pair(pod)
+    assert command.nlraw("setup", "--json", *where, argv=program).document["outcome"] == "created"
+    pod.check_pair()
     holder = pod.hold()
     assert command.nlraw("cleanup", *where, argv=program).status == 3
     holder.kill()

@@ -17,10 +17,8 @@ import time
 import pytest
 
 import nlraw
-from lib import rounds
+from lib import nodes, rounds
 from lib.rounds import KINDS, SEED, check, delays, play_around_cleanups
-from nlraw import link, tap
-from nlraw.route import Route
 
 ROUNDS = 10000
 
@@ -86,11 +84,7 @@ def pinned(path):
     The path leads to it.
     """
     with nlraw.netns.create() as namespace:
-        with Route(namespace) as route:
-            route.change(link.create_veth("eth0", "peer0"))[0].answer()
-        fd = tap.create(namespace, "tap0_urunc")
-        tap.persist(fd, "tap0_urunc")
-        os.close(fd)
+        nodes.furnish(namespace, ["tap0_urunc"], fresh=True)
         # whose number nobody gets when it is closed
         fd = fcntl.fcntl(namespace.fileno(), fcntl.F_DUPFD_CLOEXEC, 800)
     path.symlink_to("/proc/%d/fd/%d" % (os.getpid(), fd))

@@ -4,7 +4,6 @@
 import os
 import shlex
 import shutil
-import subprocess
 import sys
 import zipfile
 
@@ -22,13 +21,8 @@ def make(path, folder=PACKAGE, env=()):
     """Make the bundle of a folder, as somebody does who stands beside it; return its path."""
     argv = [sys.executable, "-m", "nlraw.bundle", str(path)]
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    subprocess.run(
-        argv,
-        cwd=os.path.dirname(str(folder)),
-        env=dict(plain, **dict(env)),
-        check=True,
-        timeout=command.PATIENCE,
-    )
+    options = {"env": dict(plain, **dict(env)), "timeout": command.PATIENCE}
+    command.run(*argv, cwd=os.path.dirname(str(folder)), **options)
     return str(path)
 
 

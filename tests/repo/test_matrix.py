@@ -6,18 +6,16 @@ What it runs takes an hour; that it is in order is seen here.
 
 import os
 import re
-import subprocess
 import sys
 
+from lib import command
 from tools import matrix
-
-COMMAND = [sys.executable, matrix.__file__]
 
 
 def test_it_lists_its_rows():
-    listed = subprocess.run(COMMAND + ["--list"], stdout=subprocess.PIPE, universal_newlines=True)
-    assert listed.returncode == 0
-    assert [line.split(None, 1) for line in listed.stdout.splitlines()] == [
+    listed = command.attempt(sys.executable, matrix.__file__, "--list")
+    assert listed.status == 0, listed.err
+    assert [line.split(None, 1) for line in listed.out.splitlines()] == [
         [row.name, row.about] for row in matrix.ROWS
     ]
 

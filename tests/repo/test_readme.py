@@ -4,11 +4,10 @@
 import os
 import re
 import shutil
-import subprocess
 
 import pytest
 
-from lib import readme
+from lib import command, readme
 
 TREE = readme.TREE
 
@@ -97,5 +96,5 @@ def test_the_gate_runs_the_test_line():
         open(os.path.join(TREE, ".ci", "run"), encoding="utf-8").read(),
         re.DOTALL,
     )
-    found = subprocess.check_output(["awk", awk.group(1), readme.PATH], universal_newlines=True)
+    found = command.run("awk", awk.group(1), readme.PATH)
     assert found == line

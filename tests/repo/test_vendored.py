@@ -76,7 +76,7 @@ def test_every_module_can_be_imported_by_its_own_name(tmp_path):
         ", ".join(NAME + "." + name for name in names),
     )
     code += "print([name for name in sys.modules if name.split('.')[0] == 'nlraw'])"
-    assert subprocess.check_output([sys.executable, "-I", "-S", "-c", code]) == b"[]\n"
+    assert command.run(sys.executable, "-I", "-S", "-c", code) == "[]\n"
 
 
 # ---------------------------------------------------------------- read-only images
@@ -105,14 +105,14 @@ def test_the_readmes_compileall_makes_bytecode_that_outlives_the_times_of_files(
     copy = vendor(tmp_path)
     program, folder = line.split()[0], line.split()[-1]
     assert (program, folder) == ("python3", "runtime/_vendor/nlraw")
-    subprocess.run([sys.executable] + line.split()[1:], cwd=str(tmp_path), check=True)
+    command.run(sys.executable, *line.split()[1:], cwd=str(tmp_path))
     break_source(copy)
     assert command.nlraw("--version", argv=isolated(tmp_path)).status == 0
 
 
 def test_without_it_other_times_make_bytecode_useless(tmp_path):
     copy = vendor(tmp_path)
-    subprocess.run([sys.executable, "-m", "compileall", "-q", copy], check=True)
+    command.run(sys.executable, "-m", "compileall", "-q", copy)
     break_source(copy)
     assert command.nlraw("--version", argv=isolated(tmp_path)).err == "compiled\n"
 
@@ -204,11 +204,10 @@ def test_the_isolated_form_for_a_folder_imports_no_stray_file_at_all(more_strays
 
 def test_nor_does_the_one_for_an_installed_copy(more_strays, pod, tmp_path):
     home = str(tmp_path / "installed")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", home], check=True)
+    command.run(sys.executable, "-m", "venv", "--without-pip", "--symlinks", home)
     python = os.path.join(home, "bin", "python3")
-    found = subprocess.check_output(
-        [python, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    )
-    shutil.copytree(command.PACKAGE, os.path.join(found.decode().strip(), "nlraw"))
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    found = command.run(python, "-I", "-c", where)
+    shutil.copytree(command.PACKAGE, os.path.join(found.strip(), "nlraw"))
     done = command.nlraw(argv=in_directory(more_strays, *readme_line("-I -m nlraw", pod, python)))
     assert (done.status, done.err) == (0, "")

@@ -12,19 +12,17 @@ import fcntl
 import os
 import socket
 import struct
-import subprocess
 import sys
 import time
 
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, os.path.dirname(TESTS))
+sys.path[:0] = [TESTS, os.path.dirname(TESTS)]
 
+from lib import command, pods, taps
 from nlraw import exchange, inet, link, tc, uapi, wire
-from nlraw.netns import Namespace
 
 DIRECTORY = os.path.join(TESTS, "golden")
 
-IFF_MULTI_QUEUE = 0x0100
 IFF_DETACH_QUEUE = 0x0400
 TUNSETQUEUE = 0x400454D9
 
@@ -35,56 +33,41 @@ SETTLED = 1.5  # seconds: the link watch works off its events once a second (net
 # ---------------------------------------------------------------- the namespace
 
 
-class Pod:
-    """A throwaway network namespace with a veth pair, eth0 and peer0, both up."""
+class Pod(pods.Pod):
+    """A pod with a veth pair, eth0 and peer0, both up, no address, whose answers are kept."""
 
     def __init__(self):
-        self.name = "nlraw-%s" % os.urandom(4).hex()
+        super().__init__(uplink=None, ipv6=True)
+        self.ip("link add eth0 type veth peer name peer0")
+        self.ip("link set eth0 up")
+        self.ip("link set peer0 up")
 
-    def __enter__(self):
-        subprocess.check_call(["ip", "netns", "add", self.name])
-        try:
-            self.namespace = Namespace(self.name)
-            self.ip("link add eth0 type veth peer name peer0")
-            self.ip("link set eth0 up")
-            self.ip("link set peer0 up")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+    def ip(self, *words):
+        return super().ip(*" ".join(words).split())
 
-    def __exit__(self, *_):
-        if hasattr(self, "namespace"):
-            self.namespace.close()
-        subprocess.check_call(["ip", "netns", "del", self.name])
-
-    def ip(self, arguments):
-        subprocess.check_call(["ip", "-n", self.name] + arguments.split())
-
-    def tc(self, arguments):
-        subprocess.check_call(["tc", "-n", self.name] + arguments.split())
+    def tc(self, *words):
+        return super().tc(*" ".join(words).split())
 
     def index(self, name):
-        return self.namespace.run(lambda: socket.if_nametoindex(name))
+        return self.run(lambda: socket.if_nametoindex(name))
 
-    def open(self, name, mode=uapi.IFF_TAP):
+    def open(self, name, flags=taps.IFF_TAP):
         """Open a queue of a TUN device, made persistent; return the file that holds it."""
 
         def inside():
-            file = open("/dev/net/tun", "r+b", buffering=0)
-            fcntl.ioctl(file, uapi.TUNSETIFF, uapi.ifreq.pack(name.encode(), mode | uapi.IFF_NO_PI))
-            fcntl.ioctl(file, uapi.TUNSETPERSIST, 1)
+            file = os.fdopen(taps.attach(name, flags), "r+b", buffering=0)
+            fcntl.ioctl(file, taps.TUNSETPERSIST, 1)
             return file
 
-        return self.namespace.run(inside)
+        return self.run(inside)
 
-    def make(self, name, mode=uapi.IFF_TAP):
+    def make(self, name, flags=taps.IFF_TAP):
         """A persistent device that nobody holds, and that nobody ever opened again."""
-        self.open(name, mode).close()
+        self.run(lambda: taps.make(name, flags))
 
     def ask(self, *requests, options=(uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK), buffer=1 << 16):
         """Send requests in one datagram and return the datagrams that answer it."""
-        with self.namespace.run(lambda: self.connect(options)) as connection:
+        with self.run(lambda: self.connect(options)) as connection:
             return converse(
                 connection, exchange.Exchange(requests, connection.getsockname()[0], 1), buffer
             )
@@ -190,7 +173,7 @@ def tap_just_released(pod):
 def tap_just_attached(pod):
     pod.make("tap0_urunc")
     pod.ip("link set tap0_urunc up")
-    request = uapi.ifreq.pack(b"tap0_urunc", uapi.IFF_TAP | uapi.IFF_NO_PI)
+    request = uapi.ifreq.pack(b"tap0_urunc", taps.IFF_TAP | uapi.IFF_NO_PI)
 
     def attach_and_ask():
         with open("/dev/net/tun", "r+b", buffering=0) as file, pod.connect() as connection:
@@ -200,7 +183,7 @@ def tap_just_attached(pod):
             return converse(connection, conversation)
 
     for _ in range(20):
-        answer = pod.namespace.run(attach_and_ask)
+        answer = pod.run(attach_and_ask)
         (found,) = link.links(wire.messages(b"".join(answer)))
         if found.carrier and not found.flags & uapi.IFF_RUNNING:
             return answer
@@ -209,10 +192,10 @@ def tap_just_attached(pod):
 
 @capture("RTM_GETLINK of a multi-queue TAP with two queues attached, up")
 def tap_queues_attached(pod):
-    pod.make("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE)
+    pod.make("tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE)
     pod.ip("link set tap0_urunc up")
-    with pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE), pod.open(
-        "tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE
+    with pod.open("tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE), pod.open(
+        "tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE
     ):
         time.sleep(SETTLED)
         return pod.get("tap0_urunc")
@@ -234,10 +217,10 @@ def tap_queues_detached(pod):
 
 
 def _detach(pod, count):
-    pod.make("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE)
+    pod.make("tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE)
     pod.ip("link set tap0_urunc up")
-    with pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE) as one, pod.open(
-        "tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE
+    with pod.open("tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE) as one, pod.open(
+        "tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE
     ) as two:
         for queue in (one, two)[:count]:
             fcntl.ioctl(queue, TUNSETQUEUE, uapi.ifreq.pack(b"", IFF_DETACH_QUEUE))
@@ -247,10 +230,10 @@ def _detach(pod, count):
 
 @capture("RTM_GETLINK of a multi-queue TAP that was held by two and is released, up")
 def tap_queues_released(pod):
-    pod.make("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE)
+    pod.make("tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE)
     pod.ip("link set tap0_urunc up")
-    with pod.open("tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE), pod.open(
-        "tap0_urunc", uapi.IFF_TAP | IFF_MULTI_QUEUE
+    with pod.open("tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE), pod.open(
+        "tap0_urunc", taps.IFF_TAP | taps.IFF_MULTI_QUEUE
     ):
         pass
     time.sleep(SETTLED)
@@ -259,7 +242,7 @@ def tap_queues_released(pod):
 
 @capture("RTM_GETLINK of a device of the TUN driver in TUN mode, called like a TAP, released, up")
 def tun_mode(pod):
-    pod.make("tap0_urunc", uapi.IFF_TUN)
+    pod.make("tap0_urunc", taps.IFF_TUN)
     pod.ip("link set tap0_urunc up")
     time.sleep(SETTLED)
     return pod.get("tap0_urunc")
@@ -305,7 +288,7 @@ def links_all(pod):
 def links_tun(pod):
     pod.make("tap0_urunc")
     pod.make("tap1_urunc")
-    pod.make("tun0", uapi.IFF_TUN)
+    pod.make("tun0", taps.IFF_TUN)
     return pod.ask(link.dump("tun"))
 
 
@@ -478,11 +461,8 @@ def filters_root_table(pod):
 @capture("RTM_GETTFILTER dump: bpf direct-action on the ingress hook of clsact")
 def filters_bpf(pod):
     pod.tc("qdisc add dev eth0 clsact")
-    subprocess.check_call(
-        ["tc", "-n", pod.name]
-        + "filter add dev eth0 ingress bpf da bytecode".split()
-        + ["1,6 0 0 4294967295"]
-    )
+    words = "filter add dev eth0 ingress bpf da bytecode".split() + ["1,6 0 0 4294967295"]
+    command.run("tc", "-n", pod.name, *words)
     return _filters(pod, uapi.TC_H_INGRESS_HANDLE | uapi.TC_H_MIN_INGRESS)
 
 

@@ -35,7 +35,7 @@ TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TREE = os.path.dirname(TESTS)
 sys.path[:0] = [TESTS, TREE]
 
-from lib import guest
+from lib import command, guest
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
@@ -363,7 +363,7 @@ class Workshop:
         ]
         stamp = state + "/updated"
         if not os.path.exists(stamp) or time.time() - os.path.getmtime(stamp) > 86400:
-            guest.run(["apt-get"] + options + ["update"])
+            command.run("apt-get", *options, "update")
             with open(stamp, "w"):
                 pass
         return options, state + "/cache/archives"
@@ -381,14 +381,14 @@ class Workshop:
             # be named
             nowhere = ["-o", "Dir::Cache::archives=" + path]
             os.mkdir(os.path.join(path, "partial"))
-            printed = guest.run(
-                ["apt-get"] + options + nowhere + ["install", "-y", "--print-uris"] + packages
+            printed = command.run(
+                "apt-get", *options, *nowhere, "install", "-y", "--print-uris", *packages
             )
             os.rmdir(os.path.join(path, "partial"))
             names = re.findall(r"^'\S+' (\S+\.deb) ", printed, re.MULTILINE)
-            guest.run(["apt-get"] + options + ["install", "-y", "--download-only"] + packages)
+            command.run("apt-get", *options, "install", "-y", "--download-only", *packages)
             for name in names:
-                guest.run(["dpkg-deb", "--extract", os.path.join(archives, name), path])
+                command.run("dpkg-deb", "--extract", os.path.join(archives, name), path)
             for name in ("bin", "sbin", "lib", "lib64"):
                 if not os.path.lexists(os.path.join(path, name)):
                     os.makedirs(os.path.join(path, "usr", name), exist_ok=True)
@@ -443,7 +443,7 @@ class Workshop:
                 "--python-version",
                 OLDEST,
             ]
-            guest.run(pip + ["--only-binary=:all:"] + WHEELS)
+            command.run(*pip, "--only-binary=:all:", *WHEELS)
             if any(name.endswith(".so") for _, _, names in os.walk(path) for name in names):
                 raise Unable("what pip installed is not pure Python")
 
@@ -460,9 +460,7 @@ class Workshop:
     def kernel(self, row):
         """The folder with a row's kernel, `vmlinuz`, and its `modules`, named in load order."""
         options, _ = self.apt(row.architecture, row.kernel.suites)
-        known = guest.run(
-            ["apt-cache"] + options + ["search", "--names-only", r"^linux-image-[0-9]"]
-        )
+        known = command.run("apt-cache", *options, "search", "--names-only", r"^linux-image-[0-9]")
         pattern = r"^linux-image-\d[0-9.]*(?:-\d+|\+deb\S+?)-%s(?= )" % row.kernel.flavour
         packages = sorted(re.findall(pattern, known, re.MULTILINE), key=numbers)
         if not packages:
@@ -473,13 +471,16 @@ class Workshop:
         def make(path):
             needed = guest.kernel_packages(packages[-1], options)
             with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
-                guest.run(
-                    ["apt-get"] + options + ["download"] + sorted({packages[-1]} | set(needed)),
+                command.run(
+                    "apt-get",
+                    *options,
+                    "download",
+                    *sorted({packages[-1]} | set(needed)),
                     cwd=scratch,
                 )
                 unpacked = os.path.join(scratch, "unpacked")
                 for archive in [name for name in os.listdir(scratch) if name.endswith(".deb")]:
-                    guest.run(["dpkg-deb", "--extract", archive, unpacked], cwd=scratch)
+                    command.run("dpkg-deb", "--extract", archive, unpacked, cwd=scratch)
                 files = [
                     os.path.join(parent, name)
                     for parent, _, names in os.walk(unpacked)
@@ -520,16 +521,14 @@ class Workshop:
 
 def mirror():
     """Where this machine gets Debian from."""
-    sites = guest.run(
-        [
-            "apt-get",
-            "indextargets",
-            "--format",
-            "$(SITE)",
-            "Created-By: Packages",
-            "Origin: Debian",
-            "Component: main",
-        ]
+    sites = command.run(
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(SITE)",
+        "Created-By: Packages",
+        "Origin: Debian",
+        "Component: main",
     )
     if not sites:
         raise Unable("apt is set to no mirror of Debian")
@@ -543,27 +542,9 @@ def compile_in(root, row, *paths):
     """
     # unchecked: neither copies nor archives need to keep the times. What does not compile is meant
     # not to, and never imported.
-    command = [
-        row.python,
-        "-m",
-        "compileall",
-        "-q",
-        "--invalidation-mode",
-        "unchecked-hash",
-        *paths,
-    ]
-    guest.run(
-        [
-            "chroot",
-            root,
-            "env",
-            "-i",
-            "PATH=/usr/bin:/bin",
-            "sh",
-            "-c",
-            " ".join(command) + " || [ $? = 1 ]",
-        ]
-    )
+    argv = [row.python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", *paths]
+    line = " ".join(argv) + " || [ $? = 1 ]"
+    command.run("chroot", root, "env", "-i", "PATH=/usr/bin:/bin", "sh", "-c", line)
 
 
 def numbers(text):

@@ -9,12 +9,11 @@ import os
 import re
 import shutil
 import struct
-import subprocess
 
 import pytest
 
 import nlraw.inet
-from lib import pods, standin
+from lib import command, pods, standin, taps
 from nlraw import uapi
 from tools import capture
 
@@ -85,9 +84,11 @@ ENTRIES = {"IFF_NAMES": 19, "IF_OPER_NAMES": 7, "CLONE_NAMES": 8}
 # Numbers that stand elsewhere: in the library, and in what the tests are played with.
 ELSEWHERE = {
     nlraw.inet: "AF_INET AF_INET6",
-    pods: "IFF_TAP IFF_MULTI_QUEUE IFF_NO_PI CLONE_NEWNET",
+    pods: "CLONE_NEWNET",
+    taps: "IFF_TUN IFF_TAP IFF_MULTI_QUEUE IFF_NO_PI IFF_TUN_EXCL TUNSETIFF TUNSETPERSIST "
+    "TUNSETIFINDEX",
     standin: "TUNSETIFF IFF_TAP IFF_NO_PI IFF_VNET_HDR ETH_P_IP ETH_P_ARP",
-    capture: "IFF_MULTI_QUEUE IFF_DETACH_QUEUE TUNSETQUEUE IFLA_TARGET_NETNSID",
+    capture: "IFF_DETACH_QUEUE TUNSETQUEUE IFLA_TARGET_NETNSID",
 }
 
 IOCTLS = ("NS_GET_NSTYPE", "TUNSETIFF", "TUNSETPERSIST", "TUNSETOWNER", "TUNSETGROUP")
@@ -148,10 +149,10 @@ def compiled(path, wanted):
         file.write("\n".join(source) + "\n")
     environment = dict(os.environ, LC_ALL="C")
     argv = [compiler(), "-o", path, path + ".c"]
-    done = subprocess.run(argv, stderr=subprocess.PIPE, universal_newlines=True, env=environment)
-    if done.returncode:
-        return None, done.stderr
-    told = subprocess.check_output([path], universal_newlines=True)
+    done = command.attempt(*argv, env=environment)
+    if done.status:
+        return None, done.err
+    told = command.run(path)
     return {
         name: int(number) for name, number in (line.split(": ") for line in told.splitlines())
     }, ""

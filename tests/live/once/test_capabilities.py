@@ -2,7 +2,7 @@
 """Every capability taken away by itself: two matter, and the refusal names the missing one."""
 
 import nlraw
-from lib import command, setups
+from lib import command
 from lib.rights import MATTERS, capabilities, needs, without
 
 
@@ -19,7 +19,7 @@ def test_of_all_capabilities_two_matter_and_the_refusal_names_the_one_that_is_mi
             assert pod.state() == before, name
         else:
             assert (status, err) == (0, ""), name
-            former, ifindex = ifindex, setups.check_pair(pod)
+            former, ifindex = ifindex, pod.check_pair()
             assert ifindex != former, name
     nlraw.cleanup(netns=pod.path)
     assert pod.state() == clean

@@ -9,11 +9,12 @@ routes. What nlraw builds is compared in test_peer_requests.py.
 import json
 import random
 import socket
+import sys
 import time
 
 import pytest
 
-from lib import pods
+from lib import command, pods
 from nlraw import inet, link, tc, uapi
 from nlraw.netns import Namespace
 from nlraw.route import Route
@@ -269,7 +270,7 @@ def sysfs(pod):
         "os.listdir('/sys/class/net')]))"
     )
     files = ("ifindex", "carrier", "carrier_up_count", "mtu", "netdev_group")
-    told = pods.run("ip", "netns", "exec", pod.name, pods.sys.executable, "-c", program, *files)
+    told = command.run("ip", "netns", "exec", pod.name, sys.executable, "-c", program, *files)
     return {row[0]: dict(zip(files, row[1:])) for row in json.loads(told)}
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from lib import command, pods
-from lib.oci import Bundle, start
+from lib.oci import Bundle
 
 
 @pytest.fixture
@@ -19,9 +19,9 @@ def bundle(tmp_path):
 
 def test_a_stdin_that_does_not_end_is_1_after_five_seconds(bundle):
     silent, dripping, complete = (
-        start(subprocess.PIPE),
-        start(subprocess.PIPE),
-        start(subprocess.PIPE),
+        command.start("hook", stdin=subprocess.PIPE),
+        command.start("hook", stdin=subprocess.PIPE),
+        command.start("hook", stdin=subprocess.PIPE),
     )
     began = time.monotonic()
     complete.stdin.write(bundle.state("stopped"))

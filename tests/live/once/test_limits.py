@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import nlraw
-from lib import command, pods, setups
+from lib import command, pods
 
 TAP = pods.TAP
 
@@ -90,6 +90,6 @@ def test_whatever_the_streams_are_the_status_is_right_and_the_work_done_or_not_b
     if name == "scan" or (name == "setup" and ">&-" in streams.split()):
         assert pod.state() == before
     elif name == "setup":
-        setups.check_pair(pod)
+        pod.check_pair()
     else:
         assert TAP not in pod.links() and pod.qdiscs() == []

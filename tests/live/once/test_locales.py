@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """In any locale, and with any names, text is plain and JSON holds the bytes."""
 
-import json
 import os
-import subprocess
 
 import pytest
 
@@ -28,37 +26,22 @@ def test_in_any_locale_text_is_plain_and_json_holds_the_bytes(pod, tmp_path, env
     assert {len(name) for name in NAMES} == {15}
     before = pod.state()
     (tmp_path / "pod").symlink_to(pod.path)
-    utf16 = "utf-16" in env.get("PYTHONIOENCODING", "")
+    encoding = "utf-16" if "utf-16" in env.get("PYTHONIOENCODING", "") else "ascii"
+    pod.add_taps(NAMES)
     for name in NAMES:
-        pod.ip("tuntap", "add", "dev", os.fsdecode(name), "mode", "tap")
         pod.tc("qdisc", "add", "dev", os.fsdecode(name), "ingress")
     for form in ([], ["-j"]):
         for arguments in (
             ["scan", "-n", pod.path],
             ["sweep", "--dir", str(tmp_path), "-N", "--include-fresh"],
         ):
-            done = run_raw(arguments + ["-m", "tap*_u"] + form, env)
-            out, err = (
-                each.decode("utf-16") if utf16 and each else each.decode("ascii")
-                for each in done[1:]
-            )
-            assert (done[0], err) == (0, "") and is_plain(out)
+            done = command.nlraw(*arguments, "-m", "tap*_u", *form, env=env, encoding=encoding)
+            assert (done.status, done.err) == (0, "") and is_plain(done.out)
             if form:
-                told = json.loads(out)
+                told = done.document
                 taps = told["namespaces"][0]["taps"] if "namespaces" in told else told["taps"]
                 assert sorted(
                     each["ifname"].encode("utf-8", "surrogateescape") for each in taps
                 ) == sorted(NAMES)
     assert nlraw.cleanup(netns=pod.path, match="tap*_u").outcome == "cleaned"
     assert pod.state() == before
-
-
-def run_raw(arguments, env):
-    done = subprocess.run(
-        command.MODULE + tuple(arguments),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd="/",
-        env=command.environment(**env),
-    )
-    return done.returncode, done.stdout, done.stderr

@@ -16,7 +16,7 @@ import time
 
 import pytest
 
-from lib import guest, pods, readme
+from lib import command, guest, pods, readme
 from lib.command import PACKAGE, PATIENCE
 
 LIB = os.path.dirname(os.path.abspath(pods.__file__))
@@ -82,15 +82,7 @@ class Machine:
         return ["nsenter", "--mount=/proc/%s/ns/mnt" % pid, "--net=" + self.node.path] + list(argv)
 
     def run(self, *argv):
-        done = subprocess.run(
-            self.argv(*argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            universal_newlines=True,
-            timeout=PATIENCE,
-        )
-        return done.returncode, done.stdout, done.stderr
+        return command.attempt(*self.argv(*argv), stdin=subprocess.DEVNULL, timeout=PATIENCE)
 
     def hooks(self):
         """The hook processes that there are in it."""
@@ -318,7 +310,7 @@ def test_a_hook_that_runs_inside_the_containers_namespaces_changes_nothing(runti
 def test_a_namespace_that_goes_while_the_container_runs_is_no_error(runtime, make_pod):
     pod = make_pod()
     container = runtime.start(network(pod), WAIT, HOOKS)
-    pods.run("umount", pod.path)
+    command.run("umount", pod.path)
     assert container.wait() == 0
     assert "nlraw" not in container.said
 

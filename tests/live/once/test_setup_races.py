@@ -12,7 +12,7 @@ import sys
 import pytest
 
 import nlraw
-from lib import command, pods, setups
+from lib import command, pods
 from nlraw import route
 
 TAP = pods.TAP
@@ -69,7 +69,7 @@ def check_one_whole_or_nothing(pod, outcomes):
     """Check that one reported TAP is left with its pair of redirects, or none if all failed."""
     created = [ifindex for outcome, ifindex in outcomes if outcome == "created"]
     if created:
-        assert setups.check_pair(pod) in created, outcomes
+        assert pod.check_pair() in created, outcomes
     else:
         assert TAP not in pod.links() and pod.qdiscs() == [], outcomes
 
@@ -100,8 +100,8 @@ def test_of_setups_at_once_one_is_left_whole(pod, rivals, start):
 def test_of_command_lines_at_once_one_is_left_whole(pod):
     before, seen = pod.state(), []
     for _ in range(ROUNDS):
-        processes = [setups.start("-n", pod.path, "-j") for _ in range(2)]
-        told = [setups.finish(process) for process in processes]
+        processes = [command.start("setup", "-n", pod.path, "-j") for _ in range(2)]
+        told = [command.finish(process) for process in processes]
         assert {result.status for result in told} <= {0, 3}, [result.err for result in told]
         outcomes = [
             (result.document["outcome"], (result.document["tap"] or {}).get("ifindex", 0))
@@ -121,7 +121,7 @@ def test_of_a_setup_and_a_cleanup_at_once_either_all_is_left_or_nothing(pod):
             outcomes = processes.go()
             assert outcomes[0][0] == "created" and outcomes[1][0] in ("clean", "cleaned", "in-use")
             if TAP in pod.links():
-                assert setups.check_pair(pod) == outcomes[0][1]
+                assert pod.check_pair() == outcomes[0][1]
             else:
                 assert pod.state() == before
             seen.append(outcomes[1])
@@ -147,4 +147,4 @@ def test_a_stranger_on_the_port_that_setups_take_turns_by_does_not_stop_them(pod
 
     with pod.run(sit):
         assert nlraw.setup(netns=pod.path).outcome == "created"
-    setups.check_pair(pod)
+    pod.check_pair()

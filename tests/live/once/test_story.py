@@ -12,7 +12,7 @@ import time
 import pytest
 
 import nlraw
-from lib import guest, pods, setups
+from lib import command, guest, pods
 from nlraw import netns, tap
 
 TAP = pods.TAP
@@ -50,7 +50,7 @@ class Story:
     def setup(self):
         """Run `nlraw setup`; return what it made and the seconds that it took."""
         began = time.monotonic()
-        told = setups.setup("-n", self.pod.path, "-j")
+        told = command.nlraw("setup", "-n", self.pod.path, "-j")
         took = time.monotonic() - began
         assert told.status == 0, told.err
         return told.document, took
@@ -111,8 +111,8 @@ class Restart(Story):
 
     def a_second_setup_and_a_cleanup_are_refused(self):
         before = self.pod.state()
-        for refused in (setups.setup, setups.cleanup):
-            told = refused("-n", self.pod.path)
+        for refused in ("setup", "cleanup"):
+            told = command.nlraw(refused, "-n", self.pod.path)
             assert (told.status, "in use (carrier on), nothing was changed" in told.err) == (
                 3,
                 True,
@@ -155,7 +155,7 @@ class Restart(Story):
         old, (self.made, took) = self.made["tap"]["ifindex"], self.setup()
         assert started < 0.1
         new = self.made["tap"]["ifindex"]
-        assert new == setups.check_pair(self.pod) != old
+        assert new == self.pod.check_pair() != old
         print(
             "4 setup, started %.0f ms after the kill, took %.0f ms: ifindex %d after %d"
             % (started * 1e3, took * 1e3, new, old)
@@ -177,7 +177,7 @@ class Restart(Story):
             (TAP, True)
         ]
         old, new = once["tap"]["ifindex"], twice["tap"]["ifindex"]
-        assert new == setups.check_pair(self.pod) != old
+        assert new == self.pod.check_pair() != old
         print(
             "6 a start that died between setup and attach: the next setup replaces its TAP, "
             "ifindex %d after %d" % (new, old)

@@ -31,16 +31,15 @@ def needs(*programs):
 
 
 def output(*argv):
-    done = subprocess.run(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
-    )
-    return done.returncode, done.stdout
+    """The exit status, and what was printed and complained of, as it came."""
+    done = command.attempt(*argv, stderr=subprocess.STDOUT)
+    return done.status, done.out
 
 
 @pytest.fixture
 def bundle(tmp_path):
     path = str(tmp_path / "nlraw.pyz")
-    subprocess.run(command.BUNDLE + (path,), cwd="/", env=command.environment(), check=True)
+    command.run(*command.BUNDLE, path, cwd="/", env=command.environment())
     return path
 
 

@@ -2,7 +2,6 @@
 """The README's commands and programs, run as they stand there on a node of three pods."""
 
 import json
-import subprocess
 import sys
 
 import pytest
@@ -63,13 +62,8 @@ def node(make_pod, tmp_path):
             command.PACKAGE,
             str(tmp_path),
         ]
-        return subprocess.run(
-            argv + pinned,
-            env=command.environment(**variables),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            universal_newlines=True,
-            timeout=60,
+        return command.attempt(
+            *argv + pinned, env=command.environment(**variables), timeout=command.PATIENCE
         )
 
     run.pods = made
@@ -77,27 +71,27 @@ def node(make_pod, tmp_path):
 
 
 def json_of(done):
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert done.status == 0, done.err
+    return json.loads(done.out)
 
 
 def test_the_first_command_is_the_selftest(node):
     done = node(readme.blocks("", "sh")[0])
-    assert done.returncode == 0, done.stderr
-    assert "This host has what nlraw needs." in done.stdout
+    assert done.status == 0, done.err
+    assert "This host has what nlraw needs." in done.out
 
 
 def test_the_quick_start_of_each_user(node):
     operator, author, builder = readme.blocks("Quick start", "sh")
     done = node(operator)
-    assert done.returncode == 0, done.stderr
-    assert "3 namespaces, 3 orphans, 0 deleted" in done.stdout
+    assert done.status == 0, done.err
+    assert "3 namespaces, 3 orphans, 0 deleted" in done.out
     assert json_of(node(author))["outcome"] == "created"
     if sys.version_info < (3, 7):  # whose compileall has no such option
         builder = builder.replace("--invalidation-mode unchecked-hash", "")
     done = node(builder + 'cd image/opt/nlraw && python3 -I -c "%s" scan -n pod1\n' % START)
-    assert done.returncode == 0, done.stderr
-    assert pods.TAP in done.stdout
+    assert done.status == 0, done.err
+    assert pods.TAP in done.out
 
 
 START = "import sys; sys.path.insert(0, '.'); from nlraw.cli import program; program()"
@@ -111,13 +105,13 @@ def test_the_commands_of_use_do_what_stands_beside_them(node):
     states = {name: pod.state() for name, pod in node.pods.items()}
     for line, word in ((scan, "would clean"), (dry_run, "would clean"), (setup, '"created"')):
         done = node(line + "\n")
-        assert done.returncode == 0, done.stderr
-        assert word in done.stdout, done.stdout
+        assert done.status == 0, done.err
+        assert word in done.out, done.out
         if line in (scan, dry_run):
             assert {name: pod.state() for name, pod in node.pods.items()} == states
     for line in (cleanup, folder, sweep):
         done = node(line + "\n")
-        assert done.returncode == 0, done.stderr
+        assert done.status == 0, done.err
     assert [pods.TAP in pod.links() for pod in node.pods.values()] == [False, False, False]
 
 
@@ -140,6 +134,6 @@ def test_setup_prints_what_the_readme_shows(node):
 def test_the_python_of_the_library(node, tmp_path, number):
     (tmp_path / "example.py").write_text(readme.blocks("Library", "python")[number])
     done = node("python3 example.py\n")
-    assert done.returncode == 0, done.stderr
-    assert pods.TAP in done.stdout
+    assert done.status == 0, done.err
+    assert pods.TAP in done.out
     assert (pods.TAP in node.pods["pod1"].links()) == (number == 1)
