@@ -26,18 +26,16 @@ TASKS = {lab.NLRAW: "cleanup", lab.GO: "cleanup", lab.MNL: "cleanup", lab.PYROUT
 
 def measure(laboratory):
     turns, seconds = (9, 15) if laboratory.quick else (51, 45)
-    with laboratory.world() as other, laboratory.world() as world:
-        for pod in (other, world):
-            pod.uplink()
+    with laboratory.pod() as other, laboratory.pod() as pod:
+        for each in (other, pod):
+            each.uplink()
         other.orphan()
-        whole = {who: _process(world, who, argv) for who, argv in laboratory.cleanups().items()}
-        workers = {who: laboratory.worker(who, world) for who in TASKS if who in laboratory.peers}
+        whole = {who: _process(pod, who, argv) for who, argv in laboratory.cleanups().items()}
+        workers = {who: laboratory.worker(who, pod) for who in TASKS if who in laboratory.peers}
         try:
             samples = in_turn(whole, turns, seconds)
-            ready = {
-                who: _library(world, who, worker, TASKS[who]) for who, worker in workers.items()
-            }
-            ready["split"] = _library(world, lab.NLRAW, workers[lab.NLRAW], "cleanup-split")
+            ready = {who: _library(pod, who, worker, TASKS[who]) for who, worker in workers.items()}
+            ready["split"] = _library(pod, lab.NLRAW, workers[lab.NLRAW], "cleanup-split")
             told = in_turn(ready, turns, seconds)
         finally:
             for worker in workers.values():
@@ -62,22 +60,22 @@ def rest():
     time.sleep(random.uniform(0.2, 0.21))
 
 
-def _process(world, who, argv):
+def _process(pod, who, argv):
     def turn():
-        world.orphan()
+        pod.orphan()
         rest()
-        seconds = lab.spawn_well(argv, world)
-        world.check_clean(who)
+        seconds = lab.spawn_well(argv, pod)
+        pod.check_clean(who)
         return seconds
 
     return turn
 
 
-def _library(world, who, worker, task):
+def _library(pod, who, worker, task):
     def turn():
-        world.orphan()
+        pod.orphan()
         told = worker.do(task, removed=1)
-        world.check_clean(who)
+        pod.check_clean(who)
         return told
 
     for _ in range(WARM):

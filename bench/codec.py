@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from nlraw import link, uapi
 
 from . import lab
+from .pods import NotDone
 from .timing import Row, in_turn
-from .worlds import NotDone
 
 PEER = os.path.join(lab.PEERS, "codec_peer.py")
 
@@ -24,9 +24,9 @@ PEER = os.path.join(lab.PEERS, "codec_peer.py")
 def message(laboratory):
     """The path of a file with one message of the kernel's about a TAP."""
     path = os.path.join(laboratory.directory, "message")
-    with laboratory.world() as world:
-        world.taps(1)
-        ((_, _, _, _, data, start, end),) = world.query(link.dump("tun"))[0]
+    with laboratory.pod() as pod:
+        pod.taps(1)
+        ((_, _, _, _, data, start, end),) = pod.query(link.dump("tun"))[0]
     with open(path, "wb") as file:
         file.write(data[start - uapi.nlmsghdr.size : end])
     return path

@@ -22,14 +22,14 @@ from .timing import Row, in_turn
 BARE = "bare interpreter"
 
 
-def commands(laboratory, world):
-    """What is started in the world, by (what, who)."""
+def commands(laboratory, pod):
+    """What is started in the pod, by (what, who)."""
     one_file = os.path.join(laboratory.directory, "nlraw.pyz")
     subprocess.run([lab.PYTHON, "-m", "nlraw.bundle", one_file], cwd=laboratory.copy, check=True)
     found = {
         ("start", BARE): lab.ISOLATED + ["-c", "pass"],
         ("cleanup", lab.NLRAW): laboratory.nlraw("cleanup"),
-        ("cleanup of another namespace", lab.NLRAW): laboratory.nlraw("cleanup", "-n", world.path),
+        ("cleanup of another namespace", lab.NLRAW): laboratory.nlraw("cleanup", "-n", pod.path),
         ("cleanup, one file", lab.NLRAW): lab.ISOLATED + [one_file, "cleanup"],
         ("start, with site", BARE): [lab.PYTHON, "-I", "-c", "pass"],
         ("cleanup, with site", lab.NLRAW): [lab.PYTHON, "-I"]
@@ -49,11 +49,11 @@ def commands(laboratory, world):
 
 
 def measure(laboratory):
-    with laboratory.world() as world, laboratory.world() as node, laboratory.worker(
-        lab.NLRAW, world
+    with laboratory.pod() as pod, laboratory.pod() as node, laboratory.worker(
+        lab.NLRAW, pod
     ) as inside:
-        world.uplink()
-        starts = {name: _start(argv, world) for name, argv in commands(laboratory, world).items()}
+        pod.uplink()
+        starts = {name: _start(argv, pod) for name, argv in commands(laboratory, pod).items()}
         starts["hook", lab.NLRAW] = _start(
             laboratory.nlraw("hook"), node, _state(laboratory, inside.process.pid)
         )
@@ -78,6 +78,6 @@ def _state(laboratory, pid):
     return path
 
 
-def _start(argv, world, fed=os.devnull):
-    lab.spawn_well(argv, world, fed=fed)  # the first one writes bytecode caches
-    return lambda: lab.spawn_well(argv, world, fed=fed)
+def _start(argv, pod, fed=os.devnull):
+    lab.spawn_well(argv, pod, fed=fed)  # the first one writes bytecode caches
+    return lambda: lab.spawn_well(argv, pod, fed=fed)

@@ -39,13 +39,13 @@ def measure(laboratory):
 
 def _system_calls(laboratory):
     rows = []
-    with laboratory.world() as world:
-        world.uplink()
-        directory = laboratory.directory_of([world])
+    with laboratory.pod() as pod:
+        pod.uplink()
+        directory = laboratory.directory_of([pod])
         worker = laboratory.peers[lab.NLRAW]
 
         def each(task):
-            few, many = (_traced(world, worker, [task + " 1"] * times) for times in (FEW, MANY))
+            few, many = (_traced(pod, worker, [task + " 1"] * times) for times in (FEW, MANY))
             return (many - few) // (MANY - FEW)
 
         def row(what, who, count):
@@ -56,36 +56,36 @@ def _system_calls(laboratory):
         clean = each("cleanup")
         row("cleanup, nothing to do", lab.NLRAW, clean)
         sweeps = [
-            _traced(world, worker, ["sweep-dry %s" % directory] * times) for times in (FEW, MANY)
+            _traced(pod, worker, ["sweep-dry %s" % directory] * times) for times in (FEW, MANY)
         ]
         row(
             "sweep of one namespace, nothing to do",
             lab.NLRAW,
             (sweeps[1] - sweeps[0]) // (MANY - FEW),
         )
-        nothing = _traced(world, worker, ["cleanup 1"])
-        world.orphan()
+        nothing = _traced(pod, worker, ["cleanup 1"])
+        pod.orphan()
         row(
             "cleanup, one orphan",
             lab.NLRAW,
-            clean + _traced(world, worker, ["cleanup 1"]) - nothing,
+            clean + _traced(pod, worker, ["cleanup 1"]) - nothing,
         )
-        world.check_clean(lab.NLRAW)
-        row("process", BARE, _traced(world, lab.ISOLATED + ["-c", "pass"]))
+        pod.check_clean(lab.NLRAW)
+        row("process", BARE, _traced(pod, lab.ISOLATED + ["-c", "pass"]))
         for who, argv in laboratory.cleanups().items():
-            world.orphan()
-            row("process, one orphan", who, _traced(world, argv))
-            world.check_clean(who)
+            pod.orphan()
+            row("process, one orphan", who, _traced(pod, argv))
+            pod.check_clean(who)
     return rows
 
 
-def _traced(world, argv, lines=()):
+def _traced(pod, argv, lines=()):
     """The number of system calls of a process and its children, which is fed these lines."""
-    trace = world.path + ".strace"
+    trace = pod.path + ".strace"
     strace = ["strace", "-f", "-c", "-U", "calls,name", "-o", trace] + argv
     fed = "".join(line + "\n" for line in lines).encode("ascii")
     options = {"env": lab.ENVIRONMENT, "stdout": subprocess.DEVNULL, "check": True}
-    world.run(lambda: subprocess.run(strace, input=fed, **options))
+    pod.run(lambda: subprocess.run(strace, input=fed, **options))
     with open(trace) as file:
         counts = [line.split() for line in file if re.match(r" *\d+ [a-z]", line)]
     os.unlink(trace)
@@ -97,10 +97,10 @@ def _traced(world, argv, lines=()):
 
 def _instructions(laboratory):
     runs = {("start", BARE): lambda: _counted(["-c", "pass"])}
-    with laboratory.world() as world, ThreadPoolExecutor(2) as pool:
-        world.uplink()
+    with laboratory.pod() as pod, ThreadPoolExecutor(2) as pool:
+        pod.uplink()
         command = laboratory.nlraw("cleanup")[len(lab.ISOLATED) :]
-        runs["cleanup, nothing to do", lab.NLRAW] = lambda: world.run(lambda: _counted(command))
+        runs["cleanup, nothing to do", lab.NLRAW] = lambda: pod.run(lambda: _counted(command))
         path = codec.message(laboratory)
         places = {lab.NLRAW: laboratory.copy}
         if lab.PYROUTE2 in laboratory.peers:

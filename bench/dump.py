@@ -20,8 +20,8 @@ import json
 import shutil
 
 from . import lab
+from .pods import NotDone
 from .timing import Row, in_turn, repeats
-from .worlds import NotDone
 
 TAPS = 3
 SIZES = (10, 100, 1004, 5000)
@@ -47,16 +47,16 @@ COMMANDS = {"all": ["ip", "-j", "link"], "taps": ["ip", "-j", "link", "show", "t
 def measure(laboratory):
     rows = []
     for size in QUICK_SIZES if laboratory.quick else SIZES:
-        with laboratory.world() as world:
-            world.uplink()
-            world.taps(TAPS)
-            world.fill(size)
-            rows += _in_world(laboratory, world, size)
+        with laboratory.pod() as pod:
+            pod.uplink()
+            pod.taps(TAPS)
+            pod.fill(size)
+            rows += _in_pod(laboratory, pod, size)
     return rows
 
 
-def _in_world(laboratory, world, size):
-    everything, taps = world.expected(), world.expected("tun")
+def _in_pod(laboratory, pod, size):
+    everything, taps = pod.expected(), pod.expected("tun")
     workers, contenders = {}, {}
     try:
         for what, tasks in TASKS.items():
@@ -64,14 +64,14 @@ def _in_world(laboratory, world, size):
                 if who not in laboratory.peers:
                     continue
                 if who not in workers:
-                    workers[who] = laboratory.worker(who, world)
+                    workers[who] = laboratory.worker(who, pod)
                 expected = everything if what.startswith("all") else taps
                 contenders[what, who] = _turn(workers[who], task, expected)
         if shutil.which("ip"):
             for what, command in COMMANDS.items():
                 links = (everything if what == "all" else taps)["links"]
                 contenders[what, lab.IPROUTE2] = _process(
-                    world, [shutil.which(command[0])] + command[1:], links
+                    pod, [shutil.which(command[0])] + command[1:], links
                 )
         samples = in_turn(contenders, *((21, 15) if laboratory.quick else (51, 40)))
     finally:
@@ -97,12 +97,12 @@ def _turn(worker, task, expected):
     return turn
 
 
-def _process(world, argv, links):
+def _process(pod, argv, links):
     """The same of a process that lists so many links in JSON."""
-    output = world.path + ".json"
+    output = pod.path + ".json"
 
     def turn():
-        seconds = lab.spawn_well(argv, world, output)
+        seconds = lab.spawn_well(argv, pod, output)
         with open(output) as file:
             # iproute2 lists what it leaves out as {}
             listed = sum("ifindex" in found for found in json.load(file))

@@ -12,7 +12,7 @@ from importlib import metadata
 
 import nlraw
 
-from .worlds import NotDone, World, hide_mounts
+from .pods import NotDone, Pod, hide_mounts
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = os.path.join(HERE, "peers")
@@ -59,20 +59,20 @@ class Lab:
         shutil.copytree(source, os.path.join(self.copy, "nlraw"), ignore=no_cache)
         subprocess.run(ISOLATED + ["-m", "compileall", "-q", self.copy], check=True)
         self.peers, self.skipped = _peers(self.copy)
-        self.worlds = []
+        self.pods = []
 
-    def world(self):
-        self.worlds.append(World(os.path.join(self.directory, "world%d" % len(self.worlds))))
-        return self.worlds[-1]
+    def pod(self):
+        self.pods.append(Pod(os.path.join(self.directory, "pod%d" % len(self.pods))))
+        return self.pods[-1]
 
-    def worker(self, who, world):
-        return Worker(self.peers[who], world)
+    def worker(self, who, pod):
+        return Worker(self.peers[who], pod)
 
-    def directory_of(self, worlds):
-        """A directory with a link to each of these worlds, as `sweep` takes it."""
+    def directory_of(self, pods):
+        """A directory with a link to each of these pods, as `sweep` takes it."""
         directory = tempfile.mkdtemp(dir=self.directory)
-        for world in worlds:
-            os.symlink(world.path, os.path.join(directory, os.path.basename(world.path)))
+        for pod in pods:
+            os.symlink(pod.path, os.path.join(directory, os.path.basename(pod.path)))
         return directory
 
     def nlraw(self, *arguments):
@@ -94,15 +94,15 @@ class Lab:
         return commands
 
     def close(self):
-        for world in self.worlds:
-            world.close()
+        for pod in self.pods:
+            pod.close()
         self._directory.cleanup()
 
 
 class Worker:
-    """A peer that stands ready in a world: imports done, process started."""
+    """A peer that stands ready in a pod: imports done, process started."""
 
-    def __init__(self, argv, world):
+    def __init__(self, argv, pod):
         pipes = {
             "stdin": subprocess.PIPE,
             "stdout": subprocess.PIPE,
@@ -110,7 +110,7 @@ class Worker:
             "bufsize": 1,
         }
         self.argv = argv
-        self.process = world.run(lambda: subprocess.Popen(argv, env=ENVIRONMENT, **pipes))
+        self.process = pod.run(lambda: subprocess.Popen(argv, env=ENVIRONMENT, **pipes))
 
     def do(self, task, argument=1, **expected):
         """Do a task, and return what it told, "seconds" among it.
@@ -168,9 +168,9 @@ def spawn(argv, output=os.devnull, fed=os.devnull):
     ) else -os.WTERMSIG(status)
 
 
-def spawn_well(argv, world, output=os.devnull, fed=os.devnull):
-    """`spawn` in a world; the seconds. Raises `NotDone` for an exit status that is not 0."""
-    seconds, status = world.run(lambda: spawn(argv, output, fed))
+def spawn_well(argv, pod, output=os.devnull, fed=os.devnull):
+    """`spawn` in a pod; the seconds. Raises `NotDone` for an exit status that is not 0."""
+    seconds, status = pod.run(lambda: spawn(argv, output, fed))
     if status:
         raise NotDone("%s ended with %d" % (" ".join(argv[:4]), status))
     return seconds

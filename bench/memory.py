@@ -14,18 +14,18 @@ WAITING = lab.ISOLATED + [
 
 def measure(laboratory):
     rows = []
-    with laboratory.world() as world:
-        world.uplink()
-        with lab.Worker(WAITING, world) as bare:
+    with laboratory.pod() as pod:
+        pod.uplink()
+        with lab.Worker(WAITING, pod) as bare:
             bare.do("nothing")
             floor = bare.peak()
         rows.append(Row("memory", "peak", 1, BARE, [floor], "KiB"))
         for who in (lab.NLRAW, lab.PYROUTE2, lab.GO, lab.MNL):
             if who in laboratory.peers:
-                world.orphan()
-                with laboratory.worker(who, world) as worker:
+                pod.orphan()
+                with laboratory.worker(who, pod) as worker:
                     worker.do("cleanup", removed=1)
-                    world.check_clean(who)
+                    pod.check_clean(who)
                     peak = worker.peak()
                 rows.append(Row("memory", "peak", 1, who, [peak], "KiB"))
                 if who in (lab.NLRAW, lab.PYROUTE2):

@@ -27,8 +27,8 @@ IN_SEQUENCE = "nlraw, one after the other"
 
 def measure(laboratory):
     sizes = QUICK_SIZES if laboratory.quick else SIZES
-    rows, worlds = [], []
-    home = laboratory.world()
+    rows, pods = [], []
+    home = laboratory.pod()
     tasks = {lab.NLRAW: (lab.NLRAW, "sweep"), IN_SEQUENCE: (lab.NLRAW, "in-sequence")}
     tasks[lab.PYTHON_FLOOR] = (lab.NLRAW, "sweep-floor")
     tasks.update(
@@ -37,16 +37,16 @@ def measure(laboratory):
     workers = {who: laboratory.worker(peer, home) for who, (peer, _) in tasks.items()}
     try:
         for size in sizes:
-            while len(worlds) < size:
-                worlds.append(laboratory.world())
-                worlds[-1].uplink()
-            directory = laboratory.directory_of(worlds)
-            rows += _look(workers[lab.NLRAW], directory, size, laboratory.directory_of(worlds[:1]))
+            while len(pods) < size:
+                pods.append(laboratory.pod())
+                pods[-1].uplink()
+            directory = laboratory.directory_of(pods)
+            rows += _look(workers[lab.NLRAW], directory, size, laboratory.directory_of(pods[:1]))
             whats = {"remove": size, "remove 64": SOME} if size > SOME else {"remove": size}
             for what, orphans in whats.items():
                 here = [who for who in tasks if who != lab.PYTHON_FLOOR or size <= SOME]
                 contenders = {
-                    who: _turn(worlds, orphans, directory, who, workers[who], tasks[who][1])
+                    who: _turn(pods, orphans, directory, who, workers[who], tasks[who][1])
                     for who in here
                 }
                 turns = (
@@ -59,8 +59,8 @@ def measure(laboratory):
     finally:
         for worker in workers.values():
             worker.close()
-        for world in worlds + [home]:
-            world.close()
+        for pod in pods + [home]:
+            pod.close()
     return rows
 
 
@@ -80,13 +80,13 @@ def _look(worker, directory, size, directory_of_one):
     return rows
 
 
-def _turn(worlds, orphans, directory, who, worker, task):
+def _turn(pods, orphans, directory, who, worker, task):
     def turn():
-        for world in worlds[:: len(worlds) // orphans][:orphans]:
-            world.orphan()
-        seconds = worker.do(task, directory, removed=orphans, namespaces=len(worlds))["seconds"]
-        for world in worlds:
-            world.check_clean(who)
+        for pod in pods[:: len(pods) // orphans][:orphans]:
+            pod.orphan()
+        seconds = worker.do(task, directory, removed=orphans, namespaces=len(pods))["seconds"]
+        for pod in pods:
+            pod.check_clean(who)
         return seconds
 
     return turn

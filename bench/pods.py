@@ -34,7 +34,7 @@ def mount(source, target, flags):
         raise OSError(number, os.strerror(number), target)
 
 
-class World:
+class Pod:
     """A network namespace of our own.
 
     ``uplink()``, ``fill()`` and ``orphan()`` put into it what the bench is about.
