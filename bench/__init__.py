@@ -5,7 +5,7 @@
 
     __main__   runs the benches and writes results.json, results.md and the charts
     lab        an installed nlraw, the peers, and processes to run either in
-    worlds     throwaway network namespaces
+    pods       throwaway network namespaces
     machine    what the figures were measured on
     timing     contenders in turn; medians, spread, ratios
     budgets    the ratios that nlraw promises, in one table

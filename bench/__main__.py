@@ -21,24 +21,40 @@ def main():
             # what other work on the machine did to a bench once, it hardly does twice
             measured.update(run(laboratory, benches_with_losses(measured)))
         judged = budgets.judged(all_rows(measured))
-        found = report.document(machine.describe(), options.quick, laboratory.skipped, all_rows(measured), judged)
+        found = report.document(
+            machine.describe(), options.quick, laboratory.skipped, all_rows(measured), judged
+        )
     finally:
         laboratory.close()
     print(report.in_markdown(found))
     full = not (options.quick or options.only)
     if full or options.output:
-        readme = os.path.join(lab.HERE, os.pardir, "README.md") if full and not options.output else ""
+        readme = (
+            os.path.join(lab.HERE, os.pardir, "README.md") if full and not options.output else ""
+        )
         report.write(found, options.output or lab.HERE, readme)
     return verdict(judged) if options.check else 0
 
 
 def parse():
     parser = argparse.ArgumentParser(prog="python3 -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer sizes and turns: two minutes instead of a quarter of an hour")
-    parser.add_argument("--check", action="store_true", help="fail if a budget is lost, with room for noise, twice in a row")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="fewer sizes and turns: two minutes instead of a quarter of an hour",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="fail if a budget is lost, with room for noise, twice in a row",
+    )
     names = "one of %s; may be repeated" % ", ".join(BENCHES)
     parser.add_argument("--only", action="append", choices=BENCHES, metavar="NAME", help=names)
-    parser.add_argument("--output", metavar="DIRECTORY", help="where to write the results; a full run's go to bench/")
+    parser.add_argument(
+        "--output",
+        metavar="DIRECTORY",
+        help="where to write the results; a full run's go to bench/",
+    )
     return parser.parse_args()
 
 

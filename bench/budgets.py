@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nlraw promises: ratios of two rows measured in the same run, and a few limits that stand by themselves.
+"""What nlraw promises: ratios of two rows of the same run, and a few absolute limits.
 
-`--check` grants each its room, a factor: where two figures are measured in turn on a busy machine the ratio still moves,
-where something is counted it does not.
+`--check` grants each its room, a factor: where two figures are measured in turn on a busy machine
+the ratio still moves, where something is counted it does not.
 """
 
 from statistics import median
@@ -19,7 +19,9 @@ PROCESS, CALLS, ONCE, EXACT = 1.25, 1.2, 1.3, 1.0
 
 
 class Budget:
-    """``ours`` and ``theirs`` are the keys of rows, (bench, what, size, who). One of the limits is given:
+    """``ours`` and ``theirs`` are the keys of rows, (bench, what, size, who).
+
+    One of the limits is given:
 
     ``at_most``: ours is at most so many times theirs, or at most so much where there is no theirs;
     ``faster``: theirs is at least so many times ours.
@@ -27,7 +29,9 @@ class Budget:
     Where that cannot be kept, ``bound`` is what is held instead and ``why`` the reason.
     """
 
-    def __init__(self, text, ours, theirs=None, at_most=None, faster=None, room=CALLS, bound=None, why=""):
+    def __init__(
+        self, text, ours, theirs=None, at_most=None, faster=None, room=CALLS, bound=None, why=""
+    ):
         self.text = text
         self.ours = ours
         self.theirs = theirs
@@ -73,9 +77,10 @@ BUDGETS = (
         ("dump", "taps, floor", 1004, lab.FLOOR),
         at_most=1.3,
         bound=1.5,
-        why="7 µs more than the C floor's 24 are allowed; Python's own system calls take 3 of them, to check and keep three "
-        "messages and their end in one function (`taps, flat`) 4, and layers that can be tested apart (asking again, the "
-        "socket's errors, sorting answers to requests) 3",
+        why="7 µs more than the C floor's 24 are allowed; Python's own system calls take 3 of "
+        "them, to check and keep three messages and their end in one function (`taps, flat`) 4, "
+        "and layers that can be tested apart (asking again, the socket's errors, sorting answers "
+        "to requests) 3",
     ),
     Budget(
         "scan of that namespace, socket opened and closed; C floor of the list alone",
@@ -83,8 +88,9 @@ BUDGETS = (
         ("dump", "taps, floor", 1004, lab.FLOOR),
         at_most=2,
         bound=3.7,
-        why="2x is what the row `scan, unchecked` takes, which knows the place of every value beforehand; to check the layout of "
-        "a TAP's 50 attributes, judge it and tell of it takes some 15 µs, and there are three",
+        why="2x is what the row `scan, unchecked` takes, which knows the place of every value "
+        "beforehand; to check the layout of a TAP's 50 attributes, judge it "
+        "and report it takes about 15 µs, and there are three",
     ),
     Budget(
         "list all 1,004 links, into objects; Go, vishvananda/netlink",
@@ -112,7 +118,8 @@ BUDGETS = (
         at_most=1e-3,
         room=ONCE,
         bound=1.2e-3,
-        why="near the limit where caches are cold; a third of it is the kernel's, that deletes TC state and starts a thread",
+        why="near the limit where caches are cold; a third of it is the kernel's, that deletes TC "
+        "state and starts a thread",
     ),
     Budget(
         "remove 500 orphans of one namespace; one delete after another",
@@ -127,7 +134,8 @@ BUDGETS = (
         ("namespaces", "remove", 64, IN_SEQUENCE),
         faster=15,
         room=ONCE,
-        why="64 threads that only send the same deletions, planned before, are the row `Python floor`",
+        why="64 threads that only send the same deletions, planned before, are the row `Python "
+        "floor`",
     ),
     Budget(
         "scan of one more namespace in a sweep",
@@ -172,7 +180,9 @@ BUDGETS = (
         room=EXACT,
     ),
     # What is counted is held where it stands: one more has to be meant.
-    Budget("system calls of a scan", ("system calls", "scan", 1, lab.NLRAW), at_most=10, room=EXACT),
+    Budget(
+        "system calls of a scan", ("system calls", "scan", 1, lab.NLRAW), at_most=10, room=EXACT
+    ),
     Budget(
         "system calls of a cleanup with nothing to do",
         ("system calls", "cleanup, nothing to do", 1, lab.NLRAW),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the cost grows with links, orphans and namespaces: one picture each, nlraw beside its peers, both axes logarithmic."""
+"""Pictures of how the cost grows with links, orphans and namespaces, on logarithmic axes."""
 
 import os
 
@@ -17,13 +17,17 @@ COLOURS = {
     lab.FLOOR: "#999999",
 }
 
-# File, title, name of the x axis, and the panels: title, bench, what. What ends in "floor" is drawn with the rest.
+# File, title, name of the x axis, and the panels: title, bench, what. What ends in "floor" is drawn
+# with the rest.
 PICTURES = (
     (
         "links.svg",
         "List the links of a namespace",
         "links in the namespace",
-        (("find the TAPs", "dump", ("taps", "taps, floor")), ("all links into objects", "dump", ("all", "all, floor"))),
+        (
+            ("find the TAPs", "dump", ("taps", "taps, floor")),
+            ("all links into objects", "dump", ("all", "all, floor")),
+        ),
     ),
     (
         "orphans.svg",
@@ -35,17 +39,30 @@ PICTURES = (
         "namespaces.svg",
         "Remove the orphans of many namespaces",
         "namespaces",
-        (("an orphan in each", "namespaces", ("remove",)), ("64 orphans in all", "namespaces", ("remove 64",))),
+        (
+            ("an orphan in each", "namespaces", ("remove",)),
+            ("64 orphans in all", "namespaces", ("remove 64",)),
+        ),
     ),
 )
 
 
 def draw(summaries, directory):
-    """Write the pictures that these summaries of rows have the points for; return the names of the files."""
+    """Write the pictures that these summaries of rows have the points for.
+
+    Return the names of the files.
+    """
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": "nlraw", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10})
+    matplotlib.rcParams.update(
+        {
+            "svg.hashsalt": "nlraw",
+            "svg.fonttype": "none",
+            "font.family": "sans-serif",
+            "font.size": 10,
+        }
+    )
     from matplotlib import pyplot
 
     written = []
@@ -53,13 +70,21 @@ def draw(summaries, directory):
         lines = [(panel, _lines(summaries, bench, whats)) for panel, bench, whats in panels]
         if not all(found for _, found in lines):
             continue
-        figure, axes = pyplot.subplots(1, len(panels), figsize=(4 + 3 * len(panels), 4.4), sharey=True, squeeze=False)
+        figure, axes = pyplot.subplots(
+            1, len(panels), figsize=(4 + 3 * len(panels), 4.4), sharey=True, squeeze=False
+        )
         for axis, (panel, found) in zip(axes[0], lines):
             _panel(axis, panel, x_axis, found)
         axes[0][0].set_ylabel("time")
         figure.suptitle(title)
         handles = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=2 + len(panels), frameon=False)
+        figure.legend(
+            handles.values(),
+            handles.keys(),
+            loc="outside lower center",
+            ncols=2 + len(panels),
+            frameon=False,
+        )
         figure.set_layout_engine("constrained")
         figure.savefig(os.path.join(directory, name), metadata={"Date": None})
         pyplot.close(figure)

@@ -5,9 +5,9 @@
     library                        the call, in a process that stands ready
     library, less the link delete  the same without the time in which the kernel deletes the link
 
-The kernel deletes a link in some 15 ms, nearly all of which it waits for its RCU. There is another pod with redirects of its own,
-as on any node that has work: with the last of the whole machine the kernel also patches its code, which takes 0.1 ms
-(net_dec_ingress_queue(), net/core/dev.c).
+The kernel deletes a link in some 15 ms, nearly all of which it waits for its RCU. There is another
+pod with redirects of its own, as on any node that has work: with the last of the whole machine the
+kernel also patches its code, which takes 0.1 ms (net_dec_ingress_queue(), net/core/dev.c).
 """
 
 import random
@@ -16,7 +16,8 @@ import time
 from . import lab
 from .timing import Row, in_turn
 
-# How often one that stands ready has done it before: CPython adapts a function's bytecode in its first eight calls.
+# How often one that stands ready has done it before: CPython adapts a function's bytecode in its
+# first eight calls.
 WARM = 8
 
 # The task of each that stands ready.
@@ -25,16 +26,16 @@ TASKS = {lab.NLRAW: "cleanup", lab.GO: "cleanup", lab.MNL: "cleanup", lab.PYROUT
 
 def measure(laboratory):
     turns, seconds = (9, 15) if laboratory.quick else (51, 45)
-    with laboratory.world() as other, laboratory.world() as world:
-        for pod in (other, world):
-            pod.uplink()
+    with laboratory.pod() as other, laboratory.pod() as pod:
+        for each in (other, pod):
+            each.uplink()
         other.orphan()
-        whole = {who: _process(world, who, argv) for who, argv in laboratory.cleanups().items()}
-        workers = {who: laboratory.worker(who, world) for who in TASKS if who in laboratory.peers}
+        whole = {who: _process(pod, who, argv) for who, argv in laboratory.cleanups().items()}
+        workers = {who: laboratory.worker(who, pod) for who in TASKS if who in laboratory.peers}
         try:
             samples = in_turn(whole, turns, seconds)
-            ready = {who: _library(world, who, worker, TASKS[who]) for who, worker in workers.items()}
-            ready["split"] = _library(world, lab.NLRAW, workers[lab.NLRAW], "cleanup-split")
+            ready = {who: _library(pod, who, worker, TASKS[who]) for who, worker in workers.items()}
+            ready["split"] = _library(pod, lab.NLRAW, workers[lab.NLRAW], "cleanup-split")
             told = in_turn(ready, turns, seconds)
         finally:
             for worker in workers.values():
@@ -52,27 +53,29 @@ def measure(laboratory):
 
 
 def rest():
-    """Wait as an orphan has waited when it is found: until the kernel is done with what its making left behind, or whoever is
-    first would wait for that too; and to no tick of the kernel's clock, 4 ms at 250 Hz, as its waits end with one."""
+    """Wait until the kernel is done with the making of the orphan, as one that is found has.
+
+    The wait ends at no tick of the kernel's clock (4 ms at 250 Hz), as the kernel's own waits do.
+    """
     time.sleep(random.uniform(0.2, 0.21))
 
 
-def _process(world, who, argv):
+def _process(pod, who, argv):
     def turn():
-        world.orphan()
+        pod.orphan()
         rest()
-        seconds = lab.spawn_well(argv, world)
-        world.check_clean(who)
+        seconds = lab.spawn_well(argv, pod)
+        pod.check_clean(who)
         return seconds
 
     return turn
 
 
-def _library(world, who, worker, task):
+def _library(pod, who, worker, task):
     def turn():
-        world.orphan()
+        pod.orphan()
         told = worker.do(task, removed=1)
-        world.check_clean(who)
+        pod.check_clean(who)
         return told
 
     for _ in range(WARM):

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What does it cost to build a message and to parse one, without a kernel?
 
-Built is the request for a pair of veth, in which attributes are nested three deep; parsed is what the kernel tells of a TAP, some
-1,100 bytes, and nine of its values are read. pyperf does the timing, in processes that take turns.
+Built is the request for a pair of veth, in which attributes are nested three deep; parsed is what
+the kernel tells of a TAP, some 1,100 bytes, and nine of its values are read. pyperf does the
+timing, in processes that take turns.
 """
 
 import json
@@ -14,8 +15,8 @@ from importlib.util import find_spec
 from nlraw import link, uapi
 
 from . import lab
+from .pods import NotDone
 from .timing import Row, in_turn
-from .worlds import NotDone
 
 PEER = os.path.join(lab.PEERS, "codec_peer.py")
 
@@ -23,9 +24,9 @@ PEER = os.path.join(lab.PEERS, "codec_peer.py")
 def message(laboratory):
     """The path of a file with one message of the kernel's about a TAP."""
     path = os.path.join(laboratory.directory, "message")
-    with laboratory.world() as world:
-        world.taps(1)
-        ((_, _, _, _, data, start, end),) = world.query(link.dump("tun"))[0]
+    with laboratory.pod() as pod:
+        pod.taps(1)
+        ((_, _, _, _, data, start, end),) = pod.query(link.dump("tun"))[0]
     with open(path, "wb") as file:
         file.write(data[start - uapi.nlmsghdr.size : end])
     return path
@@ -38,7 +39,11 @@ def measure(laboratory):
     codecs = [lab.NLRAW, lab.PYROUTE2] if lab.PYROUTE2 in laboratory.peers else [lab.NLRAW]
     path = message(laboratory)
     check(laboratory, path, codecs)
-    contenders = {(task, codec): _turn(laboratory, path, codec, task) for task in ("build", "parse") for codec in codecs}
+    contenders = {
+        (task, codec): _turn(laboratory, path, codec, task)
+        for task in ("build", "parse")
+        for codec in codecs
+    }
     samples = in_turn(contenders, *((3, 1) if laboratory.quick else (15, 90)))
     rows = [Row("codec", task, 1, codec, taken) for (task, codec), taken in samples.items()]
     for codec in codecs:
@@ -58,7 +63,15 @@ def _turn(laboratory, path, codec, task):
     result = os.path.join(laboratory.directory, "pyperf.json")
 
     def turn():
-        options = ["--processes=1", "--warmups=1", "--values=3", "--loops=500", "--quiet", "-o", result]
+        options = [
+            "--processes=1",
+            "--warmups=1",
+            "--values=3",
+            "--loops=500",
+            "--quiet",
+            "-o",
+            result,
+        ]
         _run(laboratory, path, codec, task, *options)
         with open(result) as file:
             (run,) = json.load(file)["benchmarks"][0]["runs"]
@@ -70,5 +83,7 @@ def _turn(laboratory, path, codec, task):
 
 def _run(laboratory, path, codec, task, *options):
     argv = [sys.executable, PEER, laboratory.copy, path, codec, task] + list(options)
-    done = subprocess.run(argv, env=lab.ENVIRONMENT, stdout=subprocess.PIPE, universal_newlines=True, check=True)
+    done = subprocess.run(
+        argv, env=lab.ENVIRONMENT, stdout=subprocess.PIPE, universal_newlines=True, check=True
+    )
     return done.stdout

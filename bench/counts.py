@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many system calls, how many instructions? Python's are exact: the same each time, however busy the machine is.
+"""How many system calls, how many instructions? Python's are exact on any machine.
 
-System calls by strace, instructions by callgrind. What an interpreter does to start cancels out where the same is done so
-often and then more often. The calls by which the C library manages memory and threads do not count. Those of Go vary: its
-runtime looks after its threads by the clock.
+System calls by strace, instructions by callgrind. What an interpreter does to start cancels out
+where the same is done so often and then more often. The calls by which the C library manages memory
+and threads do not count. Those of Go vary: its runtime looks after its threads by the clock.
 """
 
 import os
@@ -39,13 +39,13 @@ def measure(laboratory):
 
 def _system_calls(laboratory):
     rows = []
-    with laboratory.world() as world:
-        world.uplink()
-        directory = laboratory.directory_of([world])
+    with laboratory.pod() as pod:
+        pod.uplink()
+        directory = laboratory.directory_of([pod])
         worker = laboratory.peers[lab.NLRAW]
 
         def each(task):
-            few, many = (_traced(world, worker, [task + " 1"] * times) for times in (FEW, MANY))
+            few, many = (_traced(pod, worker, [task + " 1"] * times) for times in (FEW, MANY))
             return (many - few) // (MANY - FEW)
 
         def row(what, who, count):
@@ -55,27 +55,37 @@ def _system_calls(laboratory):
         row("scan of another namespace", lab.NLRAW, each("scan-other"))
         clean = each("cleanup")
         row("cleanup, nothing to do", lab.NLRAW, clean)
-        sweeps = [_traced(world, worker, ["sweep-dry %s" % directory] * times) for times in (FEW, MANY)]
-        row("sweep of one namespace, nothing to do", lab.NLRAW, (sweeps[1] - sweeps[0]) // (MANY - FEW))
-        nothing = _traced(world, worker, ["cleanup 1"])
-        world.orphan()
-        row("cleanup, one orphan", lab.NLRAW, clean + _traced(world, worker, ["cleanup 1"]) - nothing)
-        world.check_clean(lab.NLRAW)
-        row("process", BARE, _traced(world, lab.ISOLATED + ["-c", "pass"]))
+        sweeps = [
+            _traced(pod, worker, ["sweep-dry %s" % directory] * times) for times in (FEW, MANY)
+        ]
+        row(
+            "sweep of one namespace, nothing to do",
+            lab.NLRAW,
+            (sweeps[1] - sweeps[0]) // (MANY - FEW),
+        )
+        nothing = _traced(pod, worker, ["cleanup 1"])
+        pod.orphan()
+        row(
+            "cleanup, one orphan",
+            lab.NLRAW,
+            clean + _traced(pod, worker, ["cleanup 1"]) - nothing,
+        )
+        pod.check_clean(lab.NLRAW)
+        row("process", BARE, _traced(pod, lab.ISOLATED + ["-c", "pass"]))
         for who, argv in laboratory.cleanups().items():
-            world.orphan()
-            row("process, one orphan", who, _traced(world, argv))
-            world.check_clean(who)
+            pod.orphan()
+            row("process, one orphan", who, _traced(pod, argv))
+            pod.check_clean(who)
     return rows
 
 
-def _traced(world, argv, lines=()):
+def _traced(pod, argv, lines=()):
     """The number of system calls of a process and its children, which is fed these lines."""
-    trace = world.path + ".strace"
+    trace = pod.path + ".strace"
     strace = ["strace", "-f", "-c", "-U", "calls,name", "-o", trace] + argv
     fed = "".join(line + "\n" for line in lines).encode("ascii")
     options = {"env": lab.ENVIRONMENT, "stdout": subprocess.DEVNULL, "check": True}
-    world.run(lambda: subprocess.run(strace, input=fed, **options))
+    pod.run(lambda: subprocess.run(strace, input=fed, **options))
     with open(trace) as file:
         counts = [line.split() for line in file if re.match(r" *\d+ [a-z]", line)]
     os.unlink(trace)
@@ -87,10 +97,10 @@ def _traced(world, argv, lines=()):
 
 def _instructions(laboratory):
     runs = {("start", BARE): lambda: _counted(["-c", "pass"])}
-    with laboratory.world() as world, ThreadPoolExecutor(2) as pool:
-        world.uplink()
+    with laboratory.pod() as pod, ThreadPoolExecutor(2) as pool:
+        pod.uplink()
         command = laboratory.nlraw("cleanup")[len(lab.ISOLATED) :]
-        runs["cleanup, nothing to do", lab.NLRAW] = lambda: world.run(lambda: _counted(command))
+        runs["cleanup, nothing to do", lab.NLRAW] = lambda: pod.run(lambda: _counted(command))
         path = codec.message(laboratory)
         places = {lab.NLRAW: laboratory.copy}
         if lab.PYROUTE2 in laboratory.peers:
@@ -104,12 +114,26 @@ def _instructions(laboratory):
     for who in places:
         each = (counted.pop((MANY, who)) - counted.pop((FEW, who))) // (MANY - FEW)
         rows.append(Row("instructions", "build and parse", 1, who, [each], "instructions"))
-    return rows + [Row("instructions", what, 0, who, [count], "instructions") for (what, who), count in counted.items()]
+    return rows + [
+        Row("instructions", what, 0, who, [count], "instructions")
+        for (what, who), count in counted.items()
+    ]
 
 
 def _counted(arguments):
-    """The instructions of a bare Python; not with `-I`, under which PYTHONHASHSEED would not count."""
-    argv = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", lab.PYTHON, "-S"] + arguments
+    """The instructions of a bare Python.
+
+    Not with `-I`, under which PYTHONHASHSEED would not count.
+    """
+    argv = [
+        "valgrind",
+        "--tool=callgrind",
+        "--callgrind-out-file=/dev/null",
+        lab.PYTHON,
+        "-S",
+    ] + arguments
     environment = {"PYTHONHASHSEED": "0", "PATH": os.environ["PATH"]}
-    done = subprocess.run(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True)
+    done = subprocess.run(
+        argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=True
+    )
     return int(re.search(rb"Collected : (\d+)", done.stderr).group(1))

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does it cost to list the links of a namespace, or to find the TAPs among them, as the links grow?
+"""What does it cost to list the links, or to find the TAPs among them, as the links grow?
 
     taps         the TAPs into objects, found by the kernel where the peer can ask for that
     scan         socket opened, TAPs found and judged, socket closed
     all          every link into an object
     all, read    the same, and six values of each link read: nlraw parses when it is asked
-    ..., floor   the kernel's answers to the same requests received and counted, nothing else: in C; and the same system calls
+    ..., floor   the kernel's answers to the same requests received and counted, nothing else: in C;
+                 and the same system calls
                  made by Python, which looks at nothing but whether that was the end
     taps, flat   with all checks, in one function and no layers
-    ..., unchecked  the same results by the shortest Python that makes them of this kernel's answers: no check, no error, no
+    ..., unchecked  the same results by the shortest Python that makes them of this kernel's
+                 answers: no check, no error, no
                  other layout
 
 iproute2's figures are those of whole processes.
@@ -18,8 +20,8 @@ import json
 import shutil
 
 from . import lab
+from .pods import NotDone
 from .timing import Row, in_turn, repeats
-from .worlds import NotDone
 
 TAPS = 3
 SIZES = (10, 100, 1004, 5000)
@@ -45,16 +47,16 @@ COMMANDS = {"all": ["ip", "-j", "link"], "taps": ["ip", "-j", "link", "show", "t
 def measure(laboratory):
     rows = []
     for size in QUICK_SIZES if laboratory.quick else SIZES:
-        with laboratory.world() as world:
-            world.uplink()
-            world.taps(TAPS)
-            world.fill(size)
-            rows += _in_world(laboratory, world, size)
+        with laboratory.pod() as pod:
+            pod.uplink()
+            pod.taps(TAPS)
+            pod.fill(size)
+            rows += _in_pod(laboratory, pod, size)
     return rows
 
 
-def _in_world(laboratory, world, size):
-    everything, taps = world.expected(), world.expected("tun")
+def _in_pod(laboratory, pod, size):
+    everything, taps = pod.expected(), pod.expected("tun")
     workers, contenders = {}, {}
     try:
         for what, tasks in TASKS.items():
@@ -62,13 +64,15 @@ def _in_world(laboratory, world, size):
                 if who not in laboratory.peers:
                     continue
                 if who not in workers:
-                    workers[who] = laboratory.worker(who, world)
+                    workers[who] = laboratory.worker(who, pod)
                 expected = everything if what.startswith("all") else taps
                 contenders[what, who] = _turn(workers[who], task, expected)
         if shutil.which("ip"):
             for what, command in COMMANDS.items():
                 links = (everything if what == "all" else taps)["links"]
-                contenders[what, lab.IPROUTE2] = _process(world, [shutil.which(command[0])] + command[1:], links)
+                contenders[what, lab.IPROUTE2] = _process(
+                    pod, [shutil.which(command[0])] + command[1:], links
+                )
         samples = in_turn(contenders, *((21, 15) if laboratory.quick else (51, 40)))
     finally:
         for worker in workers.values():
@@ -77,7 +81,7 @@ def _in_world(laboratory, world, size):
 
 
 def _turn(worker, task, expected):
-    """A function that does the task often enough for a turn, checks what came of it, and returns the seconds of one."""
+    """A function that does the task for one turn, checks it, and returns the seconds of one."""
 
     def once():
         return worker.do(task, 1, **expected)["seconds"]
@@ -93,14 +97,15 @@ def _turn(worker, task, expected):
     return turn
 
 
-def _process(world, argv, links):
+def _process(pod, argv, links):
     """The same of a process that lists so many links in JSON."""
-    output = world.path + ".json"
+    output = pod.path + ".json"
 
     def turn():
-        seconds = lab.spawn_well(argv, world, output)
+        seconds = lab.spawn_well(argv, pod, output)
         with open(output) as file:
-            listed = sum("ifindex" in found for found in json.load(file))  # iproute2 lists what it leaves out as {}
+            # iproute2 lists what it leaves out as {}
+            listed = sum("ifindex" in found for found in json.load(file))
         if listed != links:
             raise NotDone("%s listed %d links and not %d" % (" ".join(argv), listed, links))
         return seconds

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a bench measures with: a copy of nlraw as it would be installed, the peers, and processes to run either in."""
+"""What a bench measures with: an installed copy of nlraw, the peers, and their processes."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from importlib import metadata
 
 import nlraw
 
-from .worlds import NotDone, World, hide_mounts
+from .pods import NotDone, Pod, hide_mounts
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = os.path.join(HERE, "peers")
@@ -30,13 +30,24 @@ PYTHON_FLOOR = "Python floor"
 GOCODE = "/usr/share/gocode"
 COMPILED = {
     FLOOR: ("floor", ["cc", "-O2", "-o", "build/floor", "floor.c"], ["cc"]),
-    MNL: ("mnl", ["cc", "-O2", "-o", "build/mnl", "mnl.c", "-lmnl"], ["cc", "/usr/include/libmnl/libmnl.h"]),
-    GO: ("go", ["go", "build", "-o", "build/go", "peer.go"], ["go", GOCODE + "/src/github.com/vishvananda/netlink"]),
+    MNL: (
+        "mnl",
+        ["cc", "-O2", "-o", "build/mnl", "mnl.c", "-lmnl"],
+        ["cc", "/usr/include/libmnl/libmnl.h"],
+    ),
+    GO: (
+        "go",
+        ["go", "build", "-o", "build/go", "peer.go"],
+        ["go", GOCODE + "/src/github.com/vishvananda/netlink"],
+    ),
 }
 
 
 class Lab:
-    """Everything that is set up once. ``peers`` are the commands of those that are here, ``skipped`` says why others are not."""
+    """Everything that is set up once.
+
+    ``peers`` are the commands of those that are here, ``skipped`` says why others are not.
+    """
 
     def __init__(self, quick):
         self.quick = quick
@@ -48,51 +59,64 @@ class Lab:
         shutil.copytree(source, os.path.join(self.copy, "nlraw"), ignore=no_cache)
         subprocess.run(ISOLATED + ["-m", "compileall", "-q", self.copy], check=True)
         self.peers, self.skipped = _peers(self.copy)
-        self.worlds = []
+        self.pods = []
 
-    def world(self):
-        self.worlds.append(World(os.path.join(self.directory, "world%d" % len(self.worlds))))
-        return self.worlds[-1]
+    def pod(self):
+        self.pods.append(Pod(os.path.join(self.directory, "pod%d" % len(self.pods))))
+        return self.pods[-1]
 
-    def worker(self, who, world):
-        return Worker(self.peers[who], world)
+    def worker(self, who, pod):
+        return Worker(self.peers[who], pod)
 
-    def directory_of(self, worlds):
-        """A directory with a link to each of these worlds, as `sweep` takes it."""
+    def directory_of(self, pods):
+        """A directory with a link to each of these pods, as `sweep` takes it."""
         directory = tempfile.mkdtemp(dir=self.directory)
-        for world in worlds:
-            os.symlink(world.path, os.path.join(directory, os.path.basename(world.path)))
+        for pod in pods:
+            os.symlink(pod.path, os.path.join(directory, os.path.basename(pod.path)))
         return directory
 
     def nlraw(self, *arguments):
-        """The command line `nlraw ...`, of an installed copy with its bytecode cached, as bare as a caller can start it."""
-        start = "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()" % self.copy
+        """The command line of an installed copy, bytecode cached, as bare as can be started."""
+        start = (
+            "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()"
+            % self.copy
+        )
         return ISOLATED + ["-c", start] + list(arguments)
 
     def cleanups(self):
-        """The command of each contender that cleans up the namespace it is started in and exits, by name."""
+        """The command of each contender that cleans up its own namespace and exits, by name."""
         commands = {NLRAW: self.nlraw("cleanup")}
         if shutil.which("ip") and shutil.which("tc"):
             commands["ip/tc script"] = ["/bin/sh", os.path.join(PEERS, "iproute2_cleanup.sh")]
-        commands.update((who, self.peers[who] + ["cleanup"]) for who in (PYROUTE2, GO, MNL) if who in self.peers)
+        commands.update(
+            (who, self.peers[who] + ["cleanup"]) for who in (PYROUTE2, GO, MNL) if who in self.peers
+        )
         return commands
 
     def close(self):
-        for world in self.worlds:
-            world.close()
+        for pod in self.pods:
+            pod.close()
         self._directory.cleanup()
 
 
 class Worker:
-    """A peer that stands ready in a world: imports done, process started."""
+    """A peer that stands ready in a pod: imports done, process started."""
 
-    def __init__(self, argv, world):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "universal_newlines": True, "bufsize": 1}
+    def __init__(self, argv, pod):
+        pipes = {
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+            "universal_newlines": True,
+            "bufsize": 1,
+        }
         self.argv = argv
-        self.process = world.run(lambda: subprocess.Popen(argv, env=ENVIRONMENT, **pipes))
+        self.process = pod.run(lambda: subprocess.Popen(argv, env=ENVIRONMENT, **pipes))
 
     def do(self, task, argument=1, **expected):
-        """Do a task, and return what it told, "seconds" among it. Raises `NotDone` if that is not what was expected."""
+        """Do a task, and return what it told, "seconds" among it.
+
+        Raises `NotDone` if that is not what was expected.
+        """
         self.process.stdin.write("%s %s\n" % (task, argument))
         answer = self.process.stdout.readline()
         if not answer:
@@ -100,7 +124,9 @@ class Worker:
         told = json.loads(answer)
         for name, value in expected.items():
             if told.get(name, value) != value:
-                raise NotDone("%s, %s: %s is %d and not %d" % (self.argv[0], task, name, told[name], value))
+                raise NotDone(
+                    "%s, %s: %s is %d and not %d" % (self.argv[0], task, name, told[name], value)
+                )
         told["seconds"] = told["ns"] / 1e9
         return told
 
@@ -126,7 +152,10 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 def spawn(argv, output=os.devnull, fed=os.devnull):
-    """Start a process that reads one file and writes another, and wait for it; the seconds that took, and its exit status."""
+    """Start a process that reads one file and writes another, and wait for it.
+
+    The seconds that took, and its exit status.
+    """
     files = [
         (os.POSIX_SPAWN_OPEN, 0, fed, os.O_RDONLY, 0),
         (os.POSIX_SPAWN_OPEN, 1, output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600),
@@ -134,12 +163,14 @@ def spawn(argv, output=os.devnull, fed=os.devnull):
     begun = time.perf_counter()
     pid = os.posix_spawn(argv[0], argv, ENVIRONMENT, file_actions=files)
     status = os.waitpid(pid, 0)[1]
-    return time.perf_counter() - begun, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+    return time.perf_counter() - begun, os.WEXITSTATUS(status) if os.WIFEXITED(
+        status
+    ) else -os.WTERMSIG(status)
 
 
-def spawn_well(argv, world, output=os.devnull, fed=os.devnull):
-    """`spawn` in a world; the seconds. Raises `NotDone` for an exit status that is not 0."""
-    seconds, status = world.run(lambda: spawn(argv, output, fed))
+def spawn_well(argv, pod, output=os.devnull, fed=os.devnull):
+    """`spawn` in a pod; the seconds. Raises `NotDone` for an exit status that is not 0."""
+    seconds, status = pod.run(lambda: spawn(argv, output, fed))
     if status:
         raise NotDone("%s ended with %d" % (" ".join(argv[:4]), status))
     return seconds

@@ -14,7 +14,10 @@ from .lab import PYTHON
 
 def describe():
     with open("/proc/cpuinfo") as info:
-        model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.machine())
+        model = next(
+            (line.split(":")[1].strip() for line in info if line.startswith("model name")),
+            platform.machine(),
+        )
     return {
         "processor": model,
         "processors": os.cpu_count(),
@@ -49,6 +52,8 @@ def _package(name):
 
 def _output(argv):
     try:
-        return subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True).stdout.strip()
+        return subprocess.run(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+        ).stdout.strip()
     except OSError:
         return ""

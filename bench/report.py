@@ -21,7 +21,7 @@ def document(machine, quick, skipped, rows, judged):
 
 
 def write(found, directory, readme):
-    """Write results.json, results.md and the pictures, and put the tables between the markers of the README, if it has any."""
+    """Write results.json, results.md and the pictures, and the tables of the README, if any."""
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, "results.json"), "w") as file:
         json.dump(found, file, indent=1)
@@ -36,7 +36,9 @@ def write(found, directory, readme):
         text = file.read()
     with open(readme, "w") as file:
         between = re.compile(re.escape(BEGIN) + ".*?" + re.escape(END), re.DOTALL)
-        file.write(between.sub(lambda _: "%s\n\n%s\n%s" % (BEGIN, budgets_in_markdown(found), END), text))
+        file.write(
+            between.sub(lambda _: "%s\n\n%s\n%s" % (BEGIN, budgets_in_markdown(found), END), text)
+        )
 
 
 def in_markdown(found):
@@ -44,26 +46,47 @@ def in_markdown(found):
 
 
 def budgets_in_markdown(found):
-    """What was promised and what came of it: the median of the ratios of each turn, and their quartiles."""
-    lines = ["| what, and beside what | measured | quartiles | promised | |", "| --- | --- | --- | --- | --- |"]
+    """Promises and results: the median of the ratios of each turn, and their quartiles."""
+    lines = [
+        "| what, and beside what | measured | quartiles | promised | |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for budget in found["budgets"]:
-        value, low, high, limit = (amount(budget[name], budget["unit"]) for name in ("value", "low", "high", "limit"))
+        value, low, high, limit = (
+            amount(budget[name], budget["unit"]) for name in ("value", "low", "high", "limit")
+        )
         promise = "%s %s" % ("at least" if budget["at least"] else "at most", limit)
-        kept = "kept" if budget["kept"] else "lost" + (": " + budget["why"] if budget["why"] else "")
-        lines.append("| %s | **%s** | %s to %s | %s | %s |" % (budget["what"], value, low, high, promise, kept))
+        kept = (
+            "kept" if budget["kept"] else "lost" + (": " + budget["why"] if budget["why"] else "")
+        )
+        lines.append(
+            "| %s | **%s** | %s to %s | %s | %s |"
+            % (budget["what"], value, low, high, promise, kept)
+        )
     machine = found["machine"]
     told = ", ".join("%s: %s" % (name, machine[name]) for name in machine if machine[name])
-    lines += ["", "A ratio is the median over turns taken one after the other. Measured on %s." % told]
-    lines += ["Not measured: %s (%s)." % (who, why) for who, why in sorted(found["skipped"].items())]
+    lines += [
+        "",
+        "A ratio is the median over turns taken one after the other. Measured on %s." % told,
+    ]
+    lines += [
+        "Not measured: %s (%s)." % (who, why) for who, why in sorted(found["skipped"].items())
+    ]
     return "\n".join(lines) + "\n"
 
 
 def rows_in_markdown(found):
-    lines = ["| bench | what | of how many | who | median | quartiles |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| bench | what | of how many | who | median | quartiles |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for row in found["rows"]:
         median, low, high = (amount(row[name], row["unit"]) for name in ("median", "low", "high"))
         size = "{:,}".format(row["size"]) if row["size"] else ""
-        lines.append("| %s | %s | %s | %s | %s | %s to %s |" % (row["bench"], row["what"], size, row["who"], median, low, high))
+        lines.append(
+            "| %s | %s | %s | %s | %s | %s to %s |"
+            % (row["bench"], row["what"], size, row["who"], median, low, high)
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -5,12 +5,13 @@ import random
 from statistics import median
 from time import monotonic
 
-# A turn repeats what is quick until it takes about so many seconds: the clock and the wake-up must not show.
+# A turn repeats what is quick until it takes about so many seconds: the clock and the wake-up must
+# not show.
 TURN = 0.02
 
 
 class Row:
-    """One contender's cost of one thing: what each turn gave, in ``unit`` ("s", "KiB" or a count)."""
+    """One contender's cost of one thing: a value for each turn, in ``unit`` (s, KiB, count)."""
 
     def __init__(self, bench, what, size, who, samples, unit="s"):
         self.key = (bench, what, size, who)
@@ -51,8 +52,9 @@ def quartiles(samples):
 def in_turn(contenders, turns, seconds):
     """Call each contender once a turn, and return a list of what each call returned, by name.
 
-    Each gets that many turns, and an equal part of the seconds: one that has used up its part after three turns or more drops
-    out. The order is another one each turn: who comes next finds the caches as the one before has left them.
+    Each gets that many turns, and an equal part of the seconds: one that has used up its part after
+    three turns or more drops out. The order is another one each turn: who comes next finds the
+    caches as the one before has left them.
     """
     order = list(contenders.items())
     shuffle = random.Random(0).shuffle

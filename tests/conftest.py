@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of the live tests: network namespaces that a test gets for itself and that end with it."""
+"""Fixtures of the live tests: network namespaces that a test gets and that end with it."""
 
 import pytest
 
-import nodes
-import pods
+from lib import nodes, pods
 
 
 @pytest.fixture
 def make_pod():
-    """Make pods as `pods.Pod` does; all are gone at the end of the test. Skips where none can be made."""
+    """Make pods as `pods.Pod` does; all are gone at the end of the test.
+
+    Skips where none can be made.
+    """
     reason = pods.missing()
     if reason is not None:
         pytest.skip("needs a network namespace of its own: " + reason)
@@ -32,7 +34,10 @@ def pod(make_pod):
 
 @pytest.fixture
 def node(make_pod, tmp_path):
-    """A node of its own for a test; ``make_pod`` is there to skip where no namespace can be made."""
+    """A node of its own for a test.
+
+    ``make_pod`` is there to skip where no namespace can be made.
+    """
     directory = tmp_path / "netns"
     directory.mkdir()
     made = nodes.Node(directory)

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codecs alone, without a kernel: build the request for a pair of veth, parse what the kernel told of a TAP.
+"""The codecs alone: build the request for a pair of veth, parse the kernel's message of a TAP.
 
     codec_peer.py DIRECTORY MESSAGE CODEC TASK ...
 
-DIRECTORY is where to import the codec from, MESSAGE a file with one message of the kernel's, CODEC nlraw or pyroute2, TASK one of
+DIRECTORY is where to import the codec from, MESSAGE a file with one message of the kernel's, CODEC
+nlraw or pyroute2, TASK one of
 
     build, parse    as a pyperf runner, which takes the rest of the arguments
     show            print what either gives, for comparison
@@ -56,7 +57,10 @@ def pyroute2_codec():
     def build():
         message = ifinfmsg()
         peer = {"attrs": [("IFLA_IFNAME", "peer0")]}
-        info = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]})]
+        info = [
+            ("IFLA_INFO_KIND", "veth"),
+            ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer)]}),
+        ]
         message["attrs"] = [("IFLA_IFNAME", "eth0"), ("IFLA_LINKINFO", {"attrs": info})]
         message["header"]["type"] = RTM_NEWLINK
         message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The floor: what a request costs when nothing is done with the answer but counting it. A raw socket, no library.
+// The floor: what a request costs when nothing is done with the answer but counting it. A raw
+// socket, no library.
 //
-// Reads "TASK COUNT" from stdin a line, does the task so many times, and answers with one JSON object a line.
+// Reads "TASK COUNT" from stdin a line, does the task so many times, and answers with one JSON
+// object a line.
 //   dump    all links
 //   taps    those of kind "tun"
-//   scan    what a scan asks: a socket opened, one link by its name and those of kind "tun", the socket closed
+//   scan    what a scan asks: a socket opened, one link by its name and those of kind "tun",
+//           the socket closed
 //   delete  those of kind "tun", each deleted before the next
 #include <linux/rtnetlink.h>
 #include <stdio.h>
@@ -89,7 +92,8 @@ static void dump(int filtered, struct tally *tally)
 static void open_socket(void)
 {
     fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&(struct sockaddr_nl){.nl_family = AF_NETLINK}, sizeof(struct sockaddr_nl)))
+    struct sockaddr_nl any = {.nl_family = AF_NETLINK};
+    if (fd < 0 || bind(fd, (struct sockaddr *)&any, sizeof any))
         fail("socket");
 }
 
@@ -102,7 +106,12 @@ static void scan(struct tally *tally)
         struct ifinfomsg info;
         struct rtattr name;
         char eth0[8];
-    } uplink = {{sizeof uplink, RTM_GETLINK, NLM_F_REQUEST, ++sequence, 0}, {0}, {sizeof(struct rtattr) + 5, IFLA_IFNAME}, "eth0"};
+    } uplink = {
+        {sizeof uplink, RTM_GETLINK, NLM_F_REQUEST, ++sequence, 0},
+        {0},
+        {sizeof(struct rtattr) + 5, IFLA_IFNAME},
+        "eth0",
+    };
     if (send(fd, &uplink, sizeof uplink, 0) < 0 || recv(fd, buffer, sizeof buffer, 0) < 0)
         fail("scan");
     dump(1, tally);
@@ -128,6 +137,7 @@ int main(void)
             for (int run = 0; run < count; run++)
                 strcmp(task, "scan") == 0 ? scan(&tally) : dump(strcmp(task, "taps") == 0, &tally);
         }
-        printf("{\"ns\": %ld, \"links\": %ld, \"ifindexes\": %ld}\n", now() - begun, tally.links, tally.ifindexes);
+        printf("{\"ns\": %ld, \"links\": %ld, \"ifindexes\": %ld}\n", now() - begun, tally.links,
+               tally.ifindexes);
     }
 }

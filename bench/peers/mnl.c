@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C peer, on libmnl: links into structs, and the cleanup of one namespace.
 //
-//   mnl            reads "TASK ARGUMENT" from stdin a line and answers each with one JSON object; the argument is how often to
+//   mnl            reads "TASK ARGUMENT" from stdin a line and answers each with one JSON object;
+//                  the argument is how often to
 //                  do the task, or a directory of namespaces to do it in
 //   mnl cleanup    cleans up once and exits
 #define _GNU_SOURCE
@@ -107,7 +108,9 @@ static int talk(struct nlmsghdr *h, struct links *links)
         return -1;
     for (;;) {
         int size = mnl_socket_recvfrom(nl, buffer, sizeof buffer);
-        int more = size < 0 ? size : mnl_cb_run(buffer, size, sequence, mnl_socket_get_portid(nl), message, links);
+        int more = size;
+        if (size >= 0)
+            more = mnl_cb_run(buffer, size, sequence, mnl_socket_get_portid(nl), message, links);
         if (more <= MNL_CB_STOP || (h->nlmsg_type == RTM_GETLINK && !(h->nlmsg_flags & NLM_F_DUMP)))
             return more < 0 ? -1 : 0;
     }
@@ -226,12 +229,14 @@ int main(int argc, char **argv)
         if (strcmp(task, "cleanup") == 0) {
             deleting = 0;
             int removed = cleanup(&deleting);
-            printf("{\"ns\": %ld, \"deleting\": %ld, \"removed\": %d}\n", now() - begun, deleting, removed);
+            printf("{\"ns\": %ld, \"deleting\": %ld, \"removed\": %d}\n", now() - begun, deleting,
+                   removed);
             continue;
         }
         if (strcmp(task, "sweep") == 0) {
             int namespaces = 0, removed = sweep(argument, &namespaces);
-            printf("{\"ns\": %ld, \"removed\": %d, \"namespaces\": %d}\n", now() - begun, removed, namespaces);
+            printf("{\"ns\": %ld, \"removed\": %d, \"namespaces\": %d}\n", now() - begun, removed,
+                   namespaces);
             continue;
         }
         int scans = strcmp(task, "scan") == 0, all = strcmp(task, "dump") == 0;
@@ -254,6 +259,7 @@ int main(int argc, char **argv)
         }
         if (!scans)
             mnl_socket_close(nl);
-        printf("{\"ns\": %ld, \"links\": %ld, \"ifindexes\": %ld, \"names\": %ld}\n", now() - begun, links, ifindexes, names);
+        printf("{\"ns\": %ld, \"links\": %ld, \"ifindexes\": %ld, \"names\": %ld}\n", now() - begun,
+               links, ifindexes, names);
     }
 }

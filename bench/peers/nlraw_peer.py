@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw itself, as a peer. Arguments: the directories to import it and the rest of this folder from."""
+"""nlraw itself, as a peer.
+
+Arguments: the directories to import it and the rest of this folder from.
+"""
 
 import os
 import struct
@@ -50,7 +53,7 @@ def links(count, request, parse=link.links):
 
 
 def read(messages):
-    """`Link` objects, with what the other peers parse read of each: a Link parses when it is asked."""
+    """`Link` objects, and the values that the other peers parse: a Link parses when it is asked."""
     found = link.links(messages)
     for one in found:
         one.ifname, one.kind, one.mtu, one.address, one.operstate, one.carrier
@@ -58,7 +61,7 @@ def read(messages):
 
 
 def floor(count, anew):
-    """The system calls of `links`, or where the socket is opened ``anew`` of `scan`, and nothing else."""
+    """The system calls of `links`, or of `scan` if the socket is opened ``anew``, nothing else."""
     asked = link.dump("tun").numbered(1)
     sockets = [] if anew else [route._open()[0]]
 
@@ -73,7 +76,9 @@ def floor(count, anew):
         return datagrams
 
     def links_of(datagrams):
-        return names(link.links([message for datagram in datagrams for message in wire.messages(datagram)]))
+        return names(
+            link.links([message for datagram in datagrams for message in wire.messages(datagram)])
+        )
 
     return tally(count, once, links_of)
 
@@ -85,7 +90,7 @@ class Seen:
 
 
 def unchecked_links(count):
-    """`links` of TAPs in one straight line: nothing is checked, nobody else's messages are expected, nothing can be refused."""
+    """`links` of TAPs in one straight line: no check, no strangers' messages, no refusal."""
     asked = link.dump("tun").numbered(1)
     socket = route._open()[0]
     header, fixed = uapi.nlmsghdr.unpack_from, uapi.ifinfomsg.unpack_from
@@ -107,13 +112,16 @@ def unchecked_links(count):
                 at += length + 3 & ~3
 
     def links_of(found):
-        return [(one.ifindex, wire.Row(one.datagram, one.start + 16, one.end).string(uapi.IFLA_IFNAME)) for one in found]
+        return [
+            (one.ifindex, wire.Row(one.datagram, one.start + 16, one.end).string(uapi.IFLA_IFNAME))
+            for one in found
+        ]
 
     return tally(count, once, links_of)
 
 
 def flat_links(count):
-    """`links` of TAPs with all that is checked on the way, in one function: the rest is the price of the layers."""
+    """`links` of TAPs with all checks, in one function: the rest is the price of the layers."""
     asked = link.dump("tun")
     socket, port = route._open()
     header, sequences = uapi.nlmsghdr.unpack_from, iter(range(1, 1 << 31))
@@ -151,7 +159,7 @@ def flat_links(count):
 
 
 def unchecked_scan(count):
-    """`scan` in one straight line: as above, each TAP is laid out as the first was, and is one without queues."""
+    """`scan` in one straight line: as above, each TAP laid out as the first, without queues."""
     asked = link.dump("tun").numbered(1)
     header, values, name, ifindex, flags, operstate, carrier, up_count = _layout_of_first()
 
@@ -186,7 +194,7 @@ def unchecked_scan(count):
 
 
 def _layout_of_first():
-    """What reads all of a TAP that a report tells at one go, and where in the result each value stands."""
+    """A reader of all values of a TAP that a report has, and where in it each one stands."""
     with netns.Namespace() as namespace, route.Route(namespace) as asked:
         message = asked.query(link.dump("tun"))[0].answer()[0]
     row, start = link.Link(message).attributes, message[5]
@@ -198,18 +206,34 @@ def _layout_of_first():
         format += "%dx%s" % (place - at, kind)
         at = place + struct.calcsize("=" + kind)
     order = ["ifindex", "flags"] + [type for _, type, _ in places]
-    wanted = (uapi.IFLA_IFNAME, "ifindex", "flags", uapi.IFLA_OPERSTATE, uapi.IFLA_CARRIER, uapi.IFLA_CARRIER_UP_COUNT)
-    return (uapi.nlmsghdr.unpack_from, struct.Struct(format).unpack_from) + tuple(map(order.index, wanted))
+    wanted = (
+        uapi.IFLA_IFNAME,
+        "ifindex",
+        "flags",
+        uapi.IFLA_OPERSTATE,
+        uapi.IFLA_CARRIER,
+        uapi.IFLA_CARRIER_UP_COUNT,
+    )
+    return (uapi.nlmsghdr.unpack_from, struct.Struct(format).unpack_from) + tuple(
+        map(order.index, wanted)
+    )
 
 
 def scan(count, **where):
-    return tally(count, lambda: nlraw.scan(**where), lambda taps: names(tap for tap in taps if tap.verdict == "orphan"))
+    return tally(
+        count,
+        lambda: nlraw.scan(**where),
+        lambda taps: names(tap for tap in taps if tap.verdict == "orphan"),
+    )
 
 
 def cleanup(count):
     begun = time.perf_counter_ns()
     report = nlraw.cleanup(OWN)
-    return {"ns": time.perf_counter_ns() - begun, "removed": sum(tap.deleted for tap in report.taps)}
+    return {
+        "ns": time.perf_counter_ns() - begun,
+        "removed": sum(tap.deleted for tap in report.taps),
+    }
 
 
 def sweep(directory, dry_run=False):
@@ -218,7 +242,7 @@ def sweep(directory, dry_run=False):
 
 
 def sweep_floor(directory):
-    """What a sweep deletes, planned beforehand and then sent, each namespace's on a thread of its own."""
+    """Send the deletions of a sweep, planned beforehand, each namespace's on its own thread."""
     target, planned, removed = orphans.Target(orphans.MATCH, orphans.UPLINK), [], 0
     for name in os.listdir(directory):
         namespace = netns.Namespace(os.path.join(directory, name))
@@ -230,7 +254,10 @@ def sweep_floor(directory):
         planned.append((namespace, asked, [step.request for step in steps]))
         removed += len(taps)
     begun = time.perf_counter_ns()
-    for wait in [netns.start(lambda asked=asked, requests=requests: asked.change(*requests)) for _, asked, requests in planned]:
+    for wait in [
+        netns.start(lambda asked=asked, requests=requests: asked.change(*requests))
+        for _, asked, requests in planned
+    ]:
         wait()
     told = {"ns": time.perf_counter_ns() - begun, "removed": removed, "namespaces": len(planned)}
     for namespace, asked, _ in planned:
@@ -242,7 +269,10 @@ def sweep_floor(directory):
 def in_sequence(directory):
     """What a sweep does, one namespace after the other."""
     reports = [nlraw.cleanup(os.path.join(directory, name)) for name in os.listdir(directory)]
-    return {"removed": sum(tap.deleted for report in reports for tap in report.taps), "namespaces": len(reports)}
+    return {
+        "removed": sum(tap.deleted for report in reports for tap in report.taps),
+        "namespaces": len(reports),
+    }
 
 
 def cleanup_split(count):

@@ -2,7 +2,8 @@
 
 // The Go peer, on vishvananda/netlink: links into its objects, and the cleanup of one namespace.
 //
-//	peer            reads "TASK ARGUMENT" from stdin a line and answers each with one JSON object; the argument is how often
+//	peer            reads "TASK ARGUMENT" from stdin a line and answers each with one JSON
+//	                object; the argument is how often
 //	                to do the task, or a directory of namespaces to do it in
 //	peer cleanup    cleans up once and exits
 package main

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pyroute2 peer. Arguments: the directories to import it and the rest of this folder from; then `cleanup` to do that once."""
+"""The pyroute2 peer.
+
+Arguments: the directories to import it and the rest of this folder from; then `cleanup` to do that
+once.
+"""
 
 import os
 import sys
@@ -20,7 +24,11 @@ def told(link):
 
 def links(count, **kind):
     with IPRoute() as route:
-        return tally(count, lambda: list(route.get_links(**kind)), lambda found: [told(link) for link in found])
+        return tally(
+            count,
+            lambda: list(route.get_links(**kind)),
+            lambda found: [told(link) for link in found],
+        )
 
 
 def orphans(route):

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Python peers share: the conversation with the bench. It imports nothing that would count as a peer's memory."""
+"""What the Python peers share: the conversation with the bench.
+
+It imports nothing that would count as a peer's memory.
+"""
 
 import sys
 import time
 
 
 def serve(tasks):
-    """Read "TASK ARGUMENT" from stdin a line, and answer each with what the task returns: numbers by name, as JSON.
+    """Read "TASK ARGUMENT" from stdin a line, and answer each with the task's result as JSON.
 
-    The argument is how often to do it, or a directory of namespaces to do it in. ``ns``, how many nanoseconds it took, is
-    filled in where the task does not say.
+    The argument is how often to do it, or a directory of namespaces to do it in. ``ns``, how many
+    nanoseconds it took, is filled in where the task does not say.
     """
     for line in sys.stdin:
         task, argument = line.split()
@@ -19,15 +22,17 @@ def serve(tasks):
         print(str(told).replace("'", '"'), flush=True)
 
 
-# How many results are kept until they are counted. All of a turn would make every call take memory that was never used before;
-# to count each at once would have every call find the caches of the processor full of something else.
+# How many results are kept until they are counted. All of a turn would make every call take memory
+# that was never used before; to count each at once would have every call find the caches of the
+# processor full of something else.
 KEPT = 8
 
 
 def tally(count, function, links_of):
-    """Call a function so many times, and tell what every peer tells of all the links that it returned, with the time it took.
+    """Call a function so many times; return the counts that every peer returns, and the time.
 
-    ``links_of`` makes of what it returns a list of links, each as (ifindex, name). The bench knows what is there.
+    ``links_of`` makes of what it returns a list of links, each as (ifindex, name). The bench knows
+    what is there.
     """
     told = {"links": 0, "ifindexes": 0, "names": 0, "ns": 0}
     for done in range(0, count, KEPT):

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command lines on pods, a fault put into each, and what must come of it.
+
+A run ends in time, with the right exit status, and never in a traceback. It leaves the namespace as
+it was, or finished, or so that the next run finishes it: in the end all is as if no orphan had been
+there, and nothing of anybody else was touched.
+"""
+
+import collections
+import compileall
+import os
+import re
+
+import pytest
+
+import nlraw
+from lib import command, inject, pods
+
+TAP = pods.TAP
+
+# What a message may begin with behind "nlraw: " and a namespace: the step that failed.
+STEPS = (
+    "open namespace |enter namespace[ :]|start thread: |look up link |list |read link |set group "
+    "of link |delete |clean up |"
+    "open /dev/net/tun|create TAP |set owner |set group |set up link |create qdisc |create "
+    "redirect |persist TAP |"
+    "run the command: |the result could not be written: "
+)
+
+
+def prepare():
+    """Skip the test if nothing can be injected here; else see to it that all runs are alike.
+
+    The first run must not meet the calls that write bytecode caches, which no later one does.
+    """
+    reason = pods.missing() or inject.missing()
+    if reason is not None:
+        pytest.skip("needs to trace in a namespace of its own: " + reason)
+    compileall.compile_dir(os.path.dirname(nlraw.__file__), quiet=1)
+
+
+class Play:
+    """A command line on pods, and what has to come of it; ``arguments`` is the command line.
+
+    ``prepare`` puts the pods into the state that the command meets, from clean or from what the
+    last run left.
+    """
+
+    # Exit status 3 is right only where a TAP is in use.
+    refusals = (1,)
+    # What the system may say of a namespace that the command then has nothing to do with,
+    # successfully.
+    ignores = ()
+
+    def __init__(self, make_pod, directory):
+        self.pods = []
+        self.arguments = ()
+        self.furnish(make_pod, directory)
+        self.clean = [pod.state() for pod in self.pods]
+
+    def furnish(self, make_pod, directory):
+        raise NotImplementedError
+
+    def prepare(self):
+        raise NotImplementedError
+
+    def states(self):
+        return [pod.state() for pod in self.pods]
+
+    def is_finished(self, after):
+        return after == self.clean
+
+    def check_left(self, killed, after):
+        """Make sure that a run which ended early left nothing worse than it may.
+
+        ``killed``: without time to undo anything.
+        """
+
+    def finish(self):
+        """Run the command again, undisturbed: it has to come through, and all is finished.
+
+        Then make it clean.
+        """
+        assert command.nlraw(*self.arguments).status == 0
+        assert self.is_finished(self.states())
+        self.reset()
+
+    def reset(self):
+        pass
+
+
+def furnished(make_pod, filter=True):
+    """A pod with what must survive.
+
+    A filter of somebody else on the uplink, a TAP in use that is none of ours, an idle one.
+    """
+    pod = make_pod()
+    if filter:
+        pod.tc("qdisc", "add", "dev", "eth0", "ingress")
+        pod.tc(
+            *"filter add dev eth0 ingress pref 7 protocol ip u32 match ip dport 22 0xffff flowid "
+            "1:7".split()
+        )
+    pod.add_tap("vm0", redirect=False)
+    pod.hold("vm0")
+    pod.add_tap("tap0_other", redirect=False)
+    return pod
+
+
+def add_orphans(pod, *names):
+    """Make TAPs that nobody holds, the first one with its redirects."""
+    pod.add_orphan(names[0])
+    pod.add_taps(names[1:])
+
+
+class Scan(Play):
+    """`scan` of an orphan."""
+
+    def furnish(self, make_pod, directory):
+        pod = furnished(make_pod)
+        add_orphans(pod, TAP)
+        self.pods, self.arguments = [pod], ("scan", "-n", pod.path)
+
+    def prepare(self):
+        assert self.states() == self.clean
+
+
+class CleanupOfOne(Play):
+    """`cleanup` of one orphan."""
+
+    names = (TAP,)
+    filter = True
+
+    def furnish(self, make_pod, directory):
+        pod = furnished(make_pod, self.filter)
+        self.pods, self.arguments = [pod], ("cleanup", "-n", pod.path)
+
+    def prepare(self):
+        add_orphans(self.pods[0], *self.names)
+
+
+class CleanupOfMany(CleanupOfOne):
+    """`cleanup` of four orphans, as a group."""
+
+    names = tuple("tap%d_urunc" % number for number in range(4))
+    filter = False
+
+
+class CleanupBesideUse(CleanupOfOne):
+    """`cleanup` of an orphan beside a TAP in use: exit status 3, and nothing changed."""
+
+    refusals = (1, 3)
+
+    def furnish(self, make_pod, directory):
+        CleanupOfOne.furnish(self, make_pod, directory)
+        add_orphans(self.pods[0], *self.names)
+        self.pods[0].add_tap("tap9_urunc", redirect=False)
+        self.pods[0].hold("tap9_urunc")
+
+    def prepare(self):
+        assert self.states() == self.clean
+
+    def finish(self):
+        raise AssertionError("something was changed")
+
+
+class Setup(Play):
+    """`setup` from nothing."""
+
+    filter = False
+    old = None
+
+    def furnish(self, make_pod, directory):
+        pod = furnished(make_pod, self.filter)
+        self.pods, self.arguments = [pod], ("setup", "-n", pod.path)
+
+    def prepare(self):
+        assert self.states() == self.clean
+
+    def is_finished(self, after):
+        pod = self.pods[0]
+        links = pod.links()
+        whole = (
+            TAP in links
+            and "UP" in links[TAP]["flags"]
+            and links[TAP]["linkinfo"]["info_data"]["persist"]
+        )
+        return whole and pod.redirects("eth0", TAP) == pod.redirects(TAP, "eth0") == 1
+
+    def check_left(self, killed, after):
+        if not self.is_finished(after):
+            # the kernel takes away what is not persistent yet, and that comes last; with time to
+            # undo all else goes too
+            assert self.pods[0].links().get(TAP, {}).get("ifindex") in (None, self.old)
+            assert killed or after == self.clean
+
+    def reset(self):
+        nlraw.cleanup(netns=self.pods[0].path)
+        assert self.states() == self.clean
+
+
+class SetupOverOrphan(Setup):
+    """`setup` where a dead VM left its TAP."""
+
+    filter = True
+
+    def prepare(self):
+        add_orphans(self.pods[0], TAP)
+        self.old = self.pods[0].links()[TAP]["ifindex"]
+
+    def is_finished(self, after):
+        return Setup.is_finished(self, after) and self.pods[0].links()[TAP]["ifindex"] != self.old
+
+
+class Sweep(Play):
+    """`sweep` of three namespaces: one orphan, four, and one beside a TAP in use."""
+
+    ignores = ("ENOENT",)  # it has vanished
+
+    def furnish(self, make_pod, directory):
+        self.pods = [furnished(make_pod), make_pod(), make_pod()]
+        add_orphans(self.pods[2], TAP)
+        self.pods[2].add_tap("tap9_urunc", redirect=False)
+        self.pods[2].hold("tap9_urunc")
+        for number, pod in enumerate(self.pods):
+            os.symlink(pod.path, str(directory / ("pod%d" % number)))
+        # one job: the calls of several threads would be struck together
+        self.arguments = ("sweep", "--include-fresh", "--jobs", "1", "--dir", str(directory))
+
+    def prepare(self):
+        for pod, names in zip(self.pods, (CleanupOfOne.names, CleanupOfMany.names)):
+            if TAP not in pod.links():
+                add_orphans(pod, *names)
+
+
+PLAYS = [Scan, CleanupOfOne, CleanupOfMany, CleanupBesideUse, Setup, SetupOverOrphan, Sweep]
+
+
+def kind_of(fault):
+    return (
+        "signal" if fault.kind in ("INT", "TERM") else "KILL" if fault.kind == "KILL" else "error"
+    )
+
+
+def check_end(play, fault, ended, usual):
+    """Make sure of the exit status and the words; ``fault`` is None where it was not met."""
+    # a thread that gets no memory is told of by the interpreter, in words of its own
+    err = re.sub(
+        "^Exception ignored in thread started by.*\n(MemoryError.*\n)?",
+        "",
+        ended.err,
+        flags=re.MULTILINE,
+    )
+    assert not re.search("Traceback|Exception ignored|Fatal Python error", err), ended
+    if fault is None:
+        assert ended.status == usual.status, ended
+    elif command.was_aborted(ended.status, ended.err):
+        return
+    elif fault.kind == "KILL":
+        assert ended.status == -9, ended
+    elif fault.kind == "TERM":
+        assert ended.status in (-15, usual.status), ended
+    elif fault.kind == "INT":
+        # once the interpreter is on its way out it dies of the signal
+        assert ended.status in (130, -2, usual.status), ended
+    else:
+        assert ended.status in (usual.status,) + play.refusals, ended
+    assert all(line.startswith("nlraw: ") for line in err.splitlines()), ended
+    if ended.status == 1:
+        assert re.search("^nlraw: (/[^ ]*: )?(%s)" % STEPS, err, re.MULTILINE), ended
+
+
+def run(play, log, chosen):
+    """Put each of the faults into a run; return what came of them, and what was wrong with it."""
+    counts, wrong = collections.Counter(), []
+    play.prepare()
+    usual, calls = inject.record(log, *play.arguments)
+    if not play.is_finished(play.states()):
+        wrong.append("undisturbed: %s" % (usual,))
+    play.reset()
+    fresh = False
+    for fault in chosen(inject.faults(calls)):
+        if not fresh:
+            play.prepare()
+            before = play.states()
+        ended, struck = inject.strike(log, fault, *play.arguments)
+        after = play.states()
+        fresh = after == before
+        came = (
+            "untouched"
+            if fresh
+            else "finished"
+            if play.is_finished(after)
+            else "finished by the next run"
+        )
+        if not struck:
+            came = "not met"
+        counts[fault.call.name, kind_of(fault), came] += 1
+        try:
+            check_end(play, fault if struck else None, ended, usual)
+            if ended.status == usual.status == 0 and fault.kind not in play.ignores:
+                assert play.is_finished(after), "it says that all is done"
+            if not fresh:
+                play.check_left(ended.status < 0, after)
+            if not fresh and play.is_finished(after):
+                play.reset()
+            elif not fresh:
+                play.finish()
+        except AssertionError as error:
+            wrong.append(
+                "%s %d %s: %s" % (fault.call.name, fault.call.number, fault.kind, str(error)[:600])
+            )
+            if not fresh:
+                play.finish()
+    return counts, wrong

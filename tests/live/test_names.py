@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TAP and an uplink of any name are set up, reported, and cleaned up."""
+
+import json
+import os
+
+import pytest
+
+import nlraw
+import nlraw.netns
+import nlraw.tap
+from lib import command
+from lib.names import NAMES, is_plain, names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_setup_makes_and_tells_a_tap_of_any_name(make_pod, name):
+    uplink = os.fsdecode(name.replace(b"tap", b"up"))
+    pod = make_pod(uplink=None)
+    pod.ip("link", "add", uplink, "type", "veth", "peer", "name", "peer0")
+    before = names(pod)
+    done = command.nlraw("setup", "-n", pod.path, "-u", uplink, "--tap", name, "-j")
+    assert (done.status, done.err) == (0, "") and is_plain(done.out)
+    told = json.loads(done.out)
+    assert told["tap"]["ifname"].encode("utf-8", "surrogateescape") == name
+    assert os.fsencode(uplink) == told["uplink"]["ifname"].encode("utf-8", "surrogateescape")
+    assert names(pod) == before | {name}
+    again = command.nlraw("setup", "-n", pod.path, "-u", uplink, "--tap", name)
+    assert again.status == 0 and is_plain(again.out)
+    with nlraw.netns.Namespace(pod.path) as namespace:
+        holder = nlraw.tap.attach(namespace, name.decode("utf-8", "surrogateescape"))
+    refused = command.nlraw("setup", "-n", pod.path, "-u", uplink, "--tap", name)
+    assert refused.status == 3 and is_plain(refused.out) and is_plain(refused.err)
+    os.close(holder)
+    assert command.nlraw("cleanup", "-n", pod.path, "-u", uplink, "-m", name).status == 0
+    assert names(pod) == before

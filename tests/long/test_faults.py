@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Injected faults: every system call from main() on fails, meets a signal, or is the last.
+
+About 4,500 runs in ten minutes or more, with a table of what came of them:
+
+    pytest -s tests/long/test_faults.py
+
+The ordinary suite takes a fixed sample (tests/live/once/test_faults.py).
+"""
+
+import pytest
+
+from lib import faults
+from lib.faults import PLAYS, run
+
+COLUMNS = ("untouched", "finished", "finished by the next run", "not met")
+
+
+def table(name, counts):
+    """How many faults of each kind each call met, and what they left."""
+    rows = [("call", "fault", "tried") + COLUMNS]
+    for call, kind in sorted({key[:2] for key in counts}):
+        numbers = [counts[call, kind, came] for came in COLUMNS]
+        rows.append((call, kind, sum(numbers)) + tuple(numbers))
+    total = [sum(row[column] for row in rows[1:]) for column in range(2, len(rows[0]))]
+    rows.append(("all", "") + tuple(total))
+    lines = ["  %-14s %-7s %6s  %9s  %8s  %24s  %7s" % row for row in rows]
+    return "\n".join([name] + lines)
+
+
+@pytest.fixture(autouse=True)
+def prepared():
+    faults.prepare()
+
+
+@pytest.mark.parametrize("play", PLAYS, ids=lambda play: play.__doc__.split(":")[0].rstrip("."))
+def test_at_every_system_call(make_pod, tmp_path, play):
+    (tmp_path / "netns").mkdir()
+    counts, wrong = run(play(make_pod, tmp_path / "netns"), tmp_path / "log", lambda every: every)
+    print("\n" + table(play.__doc__, counts))
+    print("\n".join(wrong))
+    assert wrong == []
+    assert (
+        sum(number for key, number in counts.items() if key[2] == "not met")
+        < sum(counts.values()) / 50
+    )

@@ -1,0 +1,378 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's systemd unit and Kubernetes DaemonSet: validated, and run with their rights.
+
+No systemd and no cluster are here. The unit's command line is run with the unit's capabilities, and
+its system calls are held against the unit's filters; the DaemonSet's container is run by runc. In
+mount namespaces of their own: the node's /run/netns is never the machine's.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+
+import pytest
+
+from lib import command, pods, readme
+from lib.prometheus import counted, read
+
+UNIT, TIMER, DAEMON_SET = "nlraw-sweep.service", "nlraw-sweep.timer", "nlraw-sweep.yaml"
+
+
+def needs(*programs):
+    missing = [program for program in programs if shutil.which(program) is None]
+    return pytest.mark.skipif(bool(missing), reason="not installed: " + ", ".join(missing))
+
+
+def output(*argv):
+    """The exit status, and what was printed and complained of, as it came."""
+    done = command.attempt(*argv, stderr=subprocess.STDOUT)
+    return done.status, done.out
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    path = str(tmp_path / "nlraw.pyz")
+    command.run(*command.BUNDLE, path, cwd="/", env=command.environment())
+    return path
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    """The directory of the node's textfile collector."""
+    (tmp_path / "metrics").mkdir()
+    return tmp_path / "metrics"
+
+
+# ---------------------------------------------------------------- systemd
+
+
+def unit():
+    """The settings of the service, by name."""
+    return dict(
+        line.split("=", 1) for line in readme.file(UNIT).splitlines() if re.match(r"\w+=", line)
+    )
+
+
+@needs("systemd-analyze")
+@pytest.mark.parametrize(
+    "change, expected", [(None, 0), (("ExecStart=", "ExecStrat="), 1)], ids=["as it is", "misspelt"]
+)
+def test_systemd_finds_the_units_right(tmp_path, change, expected):
+    for name in (UNIT, TIMER):
+        text = readme.file(name)
+        (tmp_path / name).write_text(text.replace(*change) if change else text)
+    argv = ["systemd-analyze", "verify", "--recursive-errors=yes", "--man=no"] + [
+        str(tmp_path / name) for name in (UNIT, TIMER)
+    ]
+    status, told = output(*argv)
+    assert (status != 0) == bool(expected), told
+    assert bool(told) == bool(expected), told
+
+
+@needs("systemd-analyze")
+def test_systemd_finds_the_service_well_locked_up(tmp_path):
+    (tmp_path / UNIT).write_text(readme.file(UNIT))
+    status, told = output(
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        "--threshold=25",
+        "--no-pager",
+        str(tmp_path / UNIT),
+    )
+    assert status == 0, told
+
+
+# As a mount namespace of its own has it: a /run with pods of ours alone, the one file where the
+# unit looks for it, the collector's directory, and all else read-only.
+SERVICE = """
+pod=$1 bundle=$2 metrics=$3
+shift 3
+mount -t tmpfs tmpfs /mnt
+mkdir -p /mnt/lib/prometheus/node-exporter
+cp "$bundle" /mnt/nlraw.pyz
+mount --bind "$metrics" /mnt/lib/prometheus/node-exporter
+mount -t tmpfs tmpfs /usr/local/lib
+mv /mnt/nlraw.pyz /usr/local/lib
+mount --rbind /mnt/lib /var/lib
+mount -t tmpfs tmpfs /run
+mkdir /run/netns
+: >/run/netns/pod
+mount --bind "/proc/$pod/ns/net" /run/netns/pod
+mount -o remount,bind,ro /
+umask 077
+exec "$@"
+"""
+
+
+def service(pod, bundle, metrics, wrapper=(), less=()):
+    """Run the service's command line with its capabilities, less some.
+
+    ``wrapper`` is the argv of what runs it.
+    """
+    kept = [
+        "+" + name[len("CAP_") :].lower()
+        for name in unit()["CapabilityBoundingSet"].split()
+        if name not in less
+    ]
+    privileges = ["setpriv", "--inh-caps=-all", "--bounding-set=" + ",".join(["-all"] + kept)]
+    assert unit()["NoNewPrivileges"] == "yes"
+    privileges.append("--no-new-privs")
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", SERVICE, "sh"]
+    argv += [str(pod.child().pid), bundle, str(metrics)] + privileges + list(wrapper)
+    return command.nlraw(argv=argv + shlex.split(unit()["ExecStart"]))
+
+
+@needs("setpriv", "unshare")
+def test_the_services_command_line_sweeps_with_the_services_capabilities(pod, bundle, metrics):
+    before = pod.state()
+    pod.add_orphan()
+    done = service(pod, bundle, metrics)
+    assert (done.status, done.err) == (0, "")
+    assert pod.state() == before
+    assert counted(read(metrics / "nlraw.prom")) == {
+        "namespaces": 1,
+        "orphans": 1,
+        "orphans_removed": 1,
+    }
+
+
+@needs("setpriv", "unshare")
+@pytest.mark.parametrize("capability", ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"])
+def test_the_service_needs_each_of_its_capabilities(pod, bundle, metrics, capability):
+    assert capability in unit()["CapabilityBoundingSet"].split()
+    pod.add_orphan()
+    done = service(pod, bundle, metrics, less=[capability])
+    assert done.status == 1 and capability in done.err
+    assert pods.TAP in pod.links()
+    assert read(metrics / "nlraw.prom")["nlraw_sweep_namespaces_failed"] == 1
+
+
+def allowed(name):
+    """The system calls of one of systemd's sets."""
+    calls = set()
+    for line in output("systemd-analyze", "syscall-filter", name)[1].splitlines()[1:]:
+        word = line.strip()
+        calls |= (
+            allowed(word)
+            if word.startswith("@")
+            else {word}
+            if word and not word.startswith("#")
+            else set()
+        )
+    return calls
+
+
+@needs("setpriv", "unshare", "strace", "systemd-analyze")
+def test_the_service_makes_no_system_call_that_its_filters_forbid(pod, bundle, metrics):
+    pod.add_orphan()
+    trace = os.path.join(os.path.dirname(unit()["ExecStart"].split()[-1]), "trace")
+    done = service(pod, bundle, metrics, wrapper=["strace", "-f", "-q", "-o", trace])
+    assert done.status == 0, done.err
+    with open(str(metrics / "trace")) as file:
+        calls = re.findall(r"^\d+ +(\w+)\((.*)", file.read(), re.MULTILINE)
+    made = {name for name, _ in calls}
+    assert {"execve", "setns", "socket"} <= made
+    assert not made - allowed(unit()["SystemCallFilter"])
+    assert unit()["RestrictNamespaces"] == "net" and "unshare" not in made
+    assert {"CLONE_NEWNET" in rest for name, rest in calls if name == "setns"} == {True}
+    assert {rest.split(",")[0] for name, rest in calls if name == "socket"} == {
+        unit()["RestrictAddressFamilies"]
+    }
+    # MemoryDenyWriteExecute: systemd.exec(5)
+    assert not [
+        rest
+        for name, rest in calls
+        if name == "mmap" and "PROT_WRITE" in rest and "PROT_EXEC" in rest
+    ]
+    assert not [
+        rest
+        for name, rest in calls
+        if name in ("mprotect", "pkey_mprotect", "shmat") and "EXEC" in rest
+    ]
+
+
+# ---------------------------------------------------------------- Kubernetes
+
+
+def daemon_set():
+    yaml = pytest.importorskip(
+        "yaml", reason="PyYAML is not installed; kubernetes-validate brings it"
+    )
+    return yaml.safe_load(readme.file(DAEMON_SET))["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize(
+    "change, expected", [(None, 0), (("hostPath:", "hostPaht:"), 1)], ids=["as it is", "misspelt"]
+)
+def test_kubernetes_finds_the_daemon_set_right(tmp_path, change, expected):
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
+    validate = shutil.which("kubernetes-validate", path=path)
+    if validate is None:
+        pytest.skip("kubernetes-validate is not installed")
+    text = readme.file(DAEMON_SET)
+    (tmp_path / DAEMON_SET).write_text(text.replace(*change) if change else text)
+    status, told = output(validate, "--strict", str(tmp_path / DAEMON_SET))
+    assert status == expected, told
+
+
+def test_the_one_file_fits_into_a_config_map(bundle):
+    assert os.path.getsize(bundle) < 1 << 20  # validation.go of Kubernetes, MaxSecretSize
+
+
+class Host:
+    """The container of the DaemonSet, run by runc on a made-up host with a /run of its own."""
+
+    def __init__(self, directory, bundle, metrics):
+        self.name = "nlraw-test-" + uuid.uuid4().hex[:12]
+        self.directory = str(directory)
+        spec = daemon_set()
+        (container,) = spec["containers"]
+        sources = {"nlraw": os.path.dirname(bundle), "netns": "/run/netns", "metrics": str(metrics)}
+        assert {
+            volume["name"]: volume["hostPath"]["path"]
+            for volume in spec["volumes"]
+            if "hostPath" in volume
+        } == {
+            "netns": sources["netns"],
+            "metrics": os.path.dirname(unit()["ExecStart"].split()[-1]),
+        }
+        mounts = [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
+            {"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]},
+        ]
+        for volume in container["volumeMounts"]:
+            options = [
+                "rbind",
+                {"HostToContainer": "rslave"}.get(volume.get("mountPropagation"), "rprivate"),
+            ]
+            options += ["ro"] if volume.get("readOnly") else []
+            mounts.append(
+                {
+                    "destination": volume["mountPath"],
+                    "type": "bind",
+                    "source": sources[volume["name"]],
+                    "options": options,
+                }
+            )
+        capabilities = [
+            "CAP_" + name for name in container["securityContext"]["capabilities"]["add"]
+        ]
+        assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+        # each of which is needed, see above
+        assert sorted(capabilities) == sorted(unit()["CapabilityBoundingSet"].split())
+        (script,) = container["args"]
+        assert "sleep 60 " in script
+        config = {
+            "ociVersion": "1.0.2",
+            "root": {
+                "path": "root",
+                "readonly": container["securityContext"]["readOnlyRootFilesystem"],
+            },
+            "mounts": mounts,
+            "process": {
+                "user": {"uid": 0, "gid": 0},
+                "cwd": "/",
+                "env": ["PATH=/usr/bin:/bin"],
+                "args": container["command"] + [script.replace("sleep 60 ", "sleep 1 ")],
+                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+            },
+            "linux": {
+                "namespaces": [{"type": kind} for kind in ("pid", "mount", "network", "ipc", "uts")]
+            },
+        }
+        root = os.path.join(self.directory, "root")
+        for link in ("bin", "sbin", "lib", "lib64"):
+            os.makedirs(root, exist_ok=True)
+            os.symlink("usr/" + link, os.path.join(root, link))
+        with open(os.path.join(self.directory, "config.json"), "w") as file:
+            json.dump(config, file)
+        host = 'mount -t tmpfs tmpfs /run; mount --make-shared /run; mkdir /run/netns; exec "$@"'
+        self.runc = ["runc", "--root", os.path.join(self.directory, "state")]
+        argv = [
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-euc",
+            host,
+            "sh",
+        ] + self.runc
+        with open(os.path.join(self.directory, "log"), "w") as log:
+            self.process = subprocess.Popen(
+                argv + ["run", "--bundle", self.directory, self.name],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def log(self):
+        with open(os.path.join(self.directory, "log")) as file:
+            return file.read()
+
+    def inside(self, *argv):
+        """Run something on the host."""
+        return output("nsenter", "--target", str(self.process.pid), "--mount", *argv)
+
+    def pin(self, name, pod):
+        """Make a pod's namespace one of the host's."""
+        target = "/run/netns/" + name
+        status, told = self.inside(
+            "sh",
+            "-euc",
+            ': >"$1"; mount --bind "$2" "$1"',
+            "sh",
+            target,
+            "/proc/%d/ns/net" % pod.child().pid,
+        )
+        assert status == 0, told
+
+    def wait_for(self, condition):
+        deadline = time.monotonic() + command.PATIENCE
+        while not condition():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def stop(self, signal):
+        return self.inside(*(self.runc + ["kill", self.name, signal]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.stop("KILL")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
+            self.process.kill()
+        self.process.wait()
+
+
+@needs("runc", "unshare", "nsenter")
+def test_the_daemon_sets_container_sweeps_what_is_pinned_after_its_start_and_ends_when_told(
+    make_pod, bundle, metrics, tmp_path
+):
+    (tmp_path / "host").mkdir()
+    pod = make_pod()
+    before = pod.state()
+    with Host(tmp_path / "host", bundle, metrics) as host:
+        host.wait_for((metrics / "nlraw.prom").exists)
+        assert counted(read(metrics / "nlraw.prom")) == {}, host.log()
+        pod.add_orphan()
+        host.pin("pod", pod)
+        host.wait_for(lambda: pods.TAP not in pod.links())
+        assert pod.state() == before
+        begin = time.monotonic()
+        host.stop("TERM")
+        assert host.process.wait(command.PATIENCE) == 0, host.log()
+        assert time.monotonic() - begin < 5
+        assert "failed" not in host.log().replace("0 failed", "") and "Traceback" not in host.log()

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nlraw.inet: the requests byte for byte.
+
+Addresses and default routes as captured replies tell them.
+"""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib import build, golden
+from nlraw import inet, link, uapi, wire
+from nlraw.errors import Malformed
+
+# ---------------------------------------------------------------- requests
+
+
+@pytest.mark.parametrize("family", [inet.AF_INET, inet.AF_INET6])
+def test_dump_routes_bytes(family):
+    assert build.sent(inet.dump_routes(family)) == build.native(
+        """
+        u32=28 u16=26 u16=0x301 u32=1 u32=0                         # RTM_GETROUTE, REQUEST | DUMP
+        u8=%d u8=0 u8=0 u8=0 u8=0 u8=0 u8=0 u8=0 u32=0              # rtmsg: family
+        """
+        % family
+    )
+
+
+def test_dump_addresses_bytes():
+    assert build.sent(inet.dump_addresses()) == build.native(
+        """
+        u32=24 u16=22 u16=0x301 u32=1 u32=0                         # RTM_GETADDR, REQUEST | DUMP
+        u8=2 u8=0 u8=0 u8=0 u32=0                                   # ifaddrmsg: AF_INET
+        """
+    )
+
+
+def test_create_address_bytes():
+    assert build.sent(inet.create_address(7, b"\x0a\x09\x08\x02", 24, "tap0")) == build.native(
+        """
+        u32=40 u16=20 u16=0x605 u32=1 u32=0            # RTM_NEWADDR, REQUEST | ACK | CREATE | EXCL
+        u8=2 u8=24 u8=0 u8=0 u32=7                     # ifaddrmsg: AF_INET, prefix length, index
+        u16=8 u16=2 0a 09 08 02                                     # IFA_LOCAL
+        u16=8 u16=1 0a 09 08 02                                     # IFA_ADDRESS
+        """
+    )
+
+
+def test_create_ipv6_address_bytes():
+    address = bytes.fromhex("fd00" + "00" * 13 + "02")
+    value = "fd 00" + " 00" * 13 + " 02"
+    assert build.sent(inet.create_address(7, address, 64, "tap0")) == build.native(
+        """
+        u32=64 u16=20 u16=0x605 u32=1 u32=0            # RTM_NEWADDR, REQUEST | ACK | CREATE | EXCL
+        u8=10 u8=64 u8=0 u8=0 u32=7                    # ifaddrmsg: AF_INET6, prefix length, index
+        u16=20 u16=2 %s
+        u16=20 u16=1 %s
+        """
+        % (value, value)
+    )
+
+
+# ---------------------------------------------------------------- captured
+
+
+@golden.needs_little_endian
+def test_captured_ipv4_default_routes_are_those_of_the_main_table_by_metric():
+    (reply,) = golden.play("routes-ipv4", inet.dump_routes(inet.AF_INET))
+    found = inet.default_routes(reply.answer())
+    assert [(route.ifindex, route.metric, route.gateway) for route in found] == [
+        (2, 10, "10.9.7.1"),
+        (3, 20, "10.9.8.1"),
+    ]
+
+
+@golden.needs_little_endian
+def test_a_captured_ipv6_default_route_has_no_gateway_to_tell():
+    (reply,) = golden.play("routes-ipv6", inet.dump_routes(inet.AF_INET6))
+    assert [
+        (route.ifindex, route.metric, route.gateway)
+        for route in inet.default_routes(reply.answer())
+    ] == [(3, 1024, None)]
+
+
+@golden.needs_little_endian
+def test_captured_addresses_are_the_primary_ones_and_the_near_ends():
+    (reply,) = golden.play("addresses", inet.dump_addresses())
+    found = inet.addresses(reply.answer())
+    assert [(address.ifindex, address.local, address.prefixlen) for address in found] == [
+        (2, "10.9.7.2", 24),
+        (3, "10.9.8.2", 24),
+        (3, "10.9.9.2", 32),
+    ]
+
+
+# ---------------------------------------------------------------- made
+
+
+def route(
+    *attributes, family=inet.AF_INET, length=0, table=uapi.RT_TABLE_MAIN, kind=uapi.RTN_UNICAST
+):
+    payload = uapi.rtmsg.pack(family, length, 0, 0, table, 0, 0, kind, 0) + b"".join(attributes)
+    return build.received(uapi.RTM_NEWROUTE, payload)
+
+
+OIF = wire.attribute_u32(uapi.RTA_OIF, 3)
+
+
+def found(*messages):
+    return [(each.ifindex, each.metric, each.gateway) for each in inet.default_routes(messages)]
+
+
+def test_a_route_without_a_metric_or_gateway_is_of_metric_0():
+    assert found(route(OIF)) == [(3, 0, None)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        route(OIF, length=8),
+        route(OIF, table=255),
+        route(OIF, kind=7),
+        route(OIF, wire.attribute_u32(uapi.RTA_TABLE, 1000)),
+        route(),
+        build.received(uapi.RTM_NEWLINK, build.link_payload()),
+    ],
+)
+def test_what_is_no_default_route_of_the_main_table_is_left_out(other):
+    assert found(other) == []
+
+
+def test_the_table_attribute_counts_more_than_the_byte_in_the_header():
+    assert found(route(OIF, wire.attribute_u32(uapi.RTA_TABLE, 254), table=252)) == [(3, 0, None)]
+
+
+def test_routes_of_one_metric_stay_in_the_kernels_order():
+    assert [
+        each[0]
+        for each in found(*[route(wire.attribute_u32(uapi.RTA_OIF, index)) for index in (5, 3, 4)])
+    ] == [5, 3, 4]
+
+
+@pytest.mark.parametrize("number", [1, 2**31 - 1, 2**31, 2**32 - 1])
+def test_whatever_ifindex_a_route_tells_that_device_can_be_asked_for(number):
+    ((ifindex, _, _),) = found(route(wire.attribute_u32(uapi.RTA_OIF, number)))
+    assert ifindex & 0xFFFFFFFF == number
+    assert link.get(ifindex, "of the default route").payload[4:8] == struct.pack("=I", number)
+
+
+def next_hop(ifindex, *attributes):
+    value = b"".join(attributes)
+    return struct.pack("=HBBi", 8 + len(value), 0, 0, ifindex) + value
+
+
+def test_of_a_multipath_route_the_first_next_hop_counts():
+    gateways = [wire.attribute(uapi.RTA_GATEWAY, bytes([10, 0, 0, number])) for number in (1, 2)]
+    hops = wire.attribute(uapi.RTA_MULTIPATH, next_hop(7, gateways[0]) + next_hop(8, gateways[1]))
+    assert found(route(hops)) == [(7, 0, "10.0.0.1")]
+
+
+def test_an_ipv6_gateway_is_not_told():
+    assert found(route(OIF, wire.attribute(uapi.RTA_GATEWAY, bytes(16)), family=inet.AF_INET6)) == [
+        (3, 0, None)
+    ]
+
+
+def test_an_address_without_a_far_end_is_its_local_one():
+    payload = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3) + wire.attribute(
+        uapi.IFA_ADDRESS, bytes([10, 9, 8, 2])
+    )
+    (address,) = inet.addresses([build.received(uapi.RTM_NEWADDR, payload)])
+    assert (address.ifindex, address.local, address.prefixlen) == (3, "10.9.8.2", 24)
+
+
+def test_addresses_of_another_family_or_without_a_value_are_left_out():
+    six = uapi.ifaddrmsg.pack(inet.AF_INET6, 64, 0, 0, 3) + wire.attribute(
+        uapi.IFA_LOCAL, bytes(16)
+    )
+    none = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3)
+    assert (
+        inet.addresses([build.received(uapi.RTM_NEWADDR, payload) for payload in (six, none)]) == []
+    )
+
+
+def test_messages_that_are_no_addresses_are_left_out():
+    payload = uapi.ifaddrmsg.pack(inet.AF_INET, 24, 0, 0, 3) + wire.attribute(
+        uapi.IFA_LOCAL, bytes([10, 9, 8, 2])
+    )
+    assert (
+        inet.addresses(
+            [build.received(type, payload) for type in (uapi.RTM_NEWROUTE, uapi.NLMSG_DONE)]
+        )
+        == []
+    )
+
+
+# ---------------------------------------------------------------- malformed
+
+
+def parse_all(payload):
+    try:
+        inet.default_routes([build.received(uapi.RTM_NEWROUTE, payload)])
+    except Malformed:
+        pass
+    try:
+        inet.addresses([build.received(uapi.RTM_NEWADDR, payload)])
+    except Malformed:
+        pass
+
+
+def test_a_route_shorter_than_its_fixed_part_is_malformed():
+    with pytest.raises(Malformed) as caught:
+        inet.default_routes([build.received(uapi.RTM_NEWROUTE, bytes(11))])
+    assert caught.value.offset == 16
+
+
+near_routes = st.lists(
+    st.tuples(st.sampled_from([1, 4, 5, 6, 9, 15]), st.binary(max_size=24)), max_size=5
+).map(
+    lambda row: (
+        uapi.rtmsg.pack(2, 0, 0, 0, 254, 0, 0, 1, 0)
+        + b"".join(wire.attribute(type, value) for type, value in row)
+    )
+)
+
+
+@build.patient
+@given(st.one_of(st.binary(max_size=100), near_routes))
+def test_any_bytes_are_routes_and_addresses_or_malformed(payload):
+    parse_all(payload)
+
+
+@golden.needs_little_endian
+@build.patient
+@given(st.sampled_from(["routes-ipv4", "routes-ipv6", "addresses"]), st.data())
+def test_captured_routes_and_addresses_with_bytes_changed_are_such_or_malformed(name, data):
+    payload = bytearray(data.draw(st.sampled_from(golden.messages(name)[:-1])).payload)
+    for _ in range(data.draw(st.integers(1, 4))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    parse_all(bytes(payload))
