@@ -28,12 +28,12 @@ def commands(laboratory, pod):
     subprocess.run([lab.PYTHON, "-m", "nlraw.bundle", one_file], cwd=laboratory.copy, check=True)
     found = {
         ("start", BARE): lab.ISOLATED + ["-c", "pass"],
-        ("cleanup", lab.NLRAW): laboratory.nlraw("cleanup"),
+        ("cleanup", lab.NLRAW): laboratory.nlraw("cleanup", "-n", "current"),
         ("cleanup of another namespace", lab.NLRAW): laboratory.nlraw("cleanup", "-n", pod.path),
-        ("cleanup, one file", lab.NLRAW): lab.ISOLATED + [one_file, "cleanup"],
+        ("cleanup, one file", lab.NLRAW): lab.ISOLATED + [one_file, "cleanup", "-n", "current"],
         ("start, with site", BARE): [lab.PYTHON, "-I", "-c", "pass"],
         ("cleanup, with site", lab.NLRAW): [lab.PYTHON, "-I"]
-        + laboratory.nlraw("cleanup")[len(lab.ISOLATED) :],
+        + laboratory.nlraw("cleanup", "-n", "current")[len(lab.ISOLATED) :],
         ("import", lab.NLRAW): lab.ISOLATED
         + ["-c", "import sys; sys.path.insert(0, %r); import nlraw" % laboratory.copy],
     }

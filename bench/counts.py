@@ -99,7 +99,7 @@ def _instructions(laboratory):
     runs = {("start", BARE): lambda: _counted(["-c", "pass"])}
     with laboratory.pod() as pod, ThreadPoolExecutor(2) as pool:
         pod.uplink()
-        command = laboratory.nlraw("cleanup")[len(lab.ISOLATED) :]
+        command = laboratory.nlraw("cleanup", "-n", "current")[len(lab.ISOLATED) :]
         runs["cleanup, nothing to do", lab.NLRAW] = lambda: pod.run(lambda: _counted(command))
         path = codec.message(laboratory)
         places = {lab.NLRAW: laboratory.copy}

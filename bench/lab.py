@@ -85,7 +85,7 @@ class Lab:
 
     def cleanups(self):
         """The command of each contender that cleans up its own namespace and exits, by name."""
-        commands = {NLRAW: self.nlraw("cleanup")}
+        commands = {NLRAW: self.nlraw("cleanup", "-n", "current")}
         if shutil.which("ip") and shutil.which("tc"):
             commands["ip/tc script"] = ["/bin/sh", os.path.join(PEERS, "iproute2_cleanup.sh")]
         commands.update(

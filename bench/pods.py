@@ -11,7 +11,7 @@ import time
 
 import nlraw
 from nlraw import link, netns, tap, tc, uapi
-from nlraw.route import Route
+from nlraw.connection import Connection
 
 # linux/mount.h
 MS_BIND, MS_REC, MS_PRIVATE, MNT_DETACH = 0x1000, 0x4000, 0x40000, 2
@@ -55,13 +55,13 @@ class Pod:
             return namespace.run(function)
 
     def change(self, *requests):
-        with netns.Namespace(self.path) as namespace, Route(namespace) as route:
-            for reply in route.change(*requests):
+        with netns.Namespace(self.path) as namespace, Connection(namespace) as connection:
+            for reply in connection.change(*requests):
                 reply.answer()
 
     def query(self, *requests):
-        with netns.Namespace(self.path) as namespace, Route(namespace) as route:
-            return [reply.answer() for reply in route.query(*requests)]
+        with netns.Namespace(self.path) as namespace, Connection(namespace) as connection:
+            return [reply.answer() for reply in connection.ask(*requests)]
 
     def uplink(self):
         """A container interface: a veth that is up, whose other end is here too."""

@@ -59,8 +59,8 @@ def _need_namespace(given: "Options", command: str) -> None:
     """Raise `Invalid` if no namespace is named: on a node, the current one is the node's."""
     if "netns" not in given:
         words = (
-            "a namespace is needed: `-n` and a PID, a path or a name as in `ip netns`;"
-            " for the current one, `-n current`"
+            "a namespace is needed: give `-n` with a PID, a path or a name as in `ip netns`,"
+            " or `-n current` for the current one"
         )
         raise Invalid(words, command)
 

@@ -97,10 +97,10 @@ class Search:
         """Look at the first descriptors of every process, then at all others."""
         long = []
         for pid in self._processes():
+            if self._is_late():
+                return
             if self._look_at(pid, 0, FIRST):
                 long.append(pid)
-            if self.is_cut:
-                return
         for pid in long:
             self._look_at(pid, FIRST)
 

@@ -150,11 +150,7 @@ def setup_in_text(made: "Setup") -> str:
     lines = ["%s: %s" % (escape(made.netns), made.outcome)]
     if made.outcome == "failed" and made.error is not None:
         lines[0] += ": " + escape(str(made.error))
-    cleanup = made.cleanup
-    if cleanup is not None and cleanup.error is made.error:  # the reason stands above
-        cleanup = cleanup.replace(error=None)
-    if cleanup is not None and cleanup.outcome != "clean":
-        lines += ["  before that: " + line for line in in_text(cleanup).splitlines()]
+    lines += ["  before that: " + line for line in _cleanup_in_text(made)]
     for role, device in (("TAP", made.tap), ("uplink", made.uplink)):
         if device is not None:
             facts = [
@@ -164,6 +160,19 @@ def setup_in_text(made: "Setup") -> str:
             ]
             lines.append("  %-6s  %s" % (role, ", ".join(facts)))
     return "\n".join(lines)
+
+
+def _cleanup_in_text(made: "Setup") -> "List[str]":
+    """The lines on the cleanup before a setup; none if they have nothing to add."""
+    cleanup = made.cleanup
+    if cleanup is None:
+        return []
+    if cleanup.error is made.error:  # the reason stands above
+        cleanup = cleanup.replace(error=None)
+    lines = in_text(cleanup).splitlines()
+    if len(lines) == 1 and cleanup.error is None and cleanup.outcome in ("clean", "failed"):
+        return []
+    return lines
 
 
 def check_in_text(check: "Check") -> str:

@@ -207,7 +207,7 @@ def open_socket(
         # Takes a port if there is none yet. From now on the kernel refuses what other processes
         # send, so that they cannot fill the receive buffer (netlink_getsockbyportid()).
         socket.connect((0, 0))
-        return socket, socket.getsockname()[0]
+        return socket, WRITER_PORT if has_port else socket.getsockname()[0]
     except BaseException:
         close_socket(socket)
         raise

@@ -14,13 +14,16 @@ sys.path[:0] = sys.argv[1:]
 from serve import serve, tally
 
 import nlraw
-from nlraw import exchange, link, netns, orphans, route, tc, uapi, wire
+from nlraw import connection, exchange, link, netns, observe, threads, transport, uapi, wire
+from nlraw.connection import MSG_DONTWAIT, Connection
+from nlraw.plan import plan
+from nlraw.verdict import Target
 
 # So a process enters its own namespace as it would any other: through a thread and setns().
 OWN = "/proc/self/ns/net"
 
 
-class SplitSocket(route.Socket):
+class SplitSocket(transport.Socket):
     """Sends the deletion of links by itself, and knows how long the kernel took over it."""
 
     __slots__ = ()
@@ -42,14 +45,19 @@ class SplitSocket(route.Socket):
         return len(datagram)
 
 
+def open_socket():
+    """A socket as `Connection` opens it, and its port."""
+    return transport.open_socket(transport.SYSTEM, None, 0, False)
+
+
 def names(found):
     return [(one.ifindex, one.ifname) for one in found]
 
 
 def links(count, request, parse=link.links):
     """Ask on an open socket, get `Link` objects."""
-    with netns.Namespace() as namespace, route.Route(namespace) as asked:
-        return tally(count, lambda: parse(asked.query(request)[0].answer()), names)
+    with netns.Namespace() as namespace, Connection(namespace) as asked:
+        return tally(count, lambda: parse(asked.ask(request)[0].answer()), names)
 
 
 def read(messages):
@@ -63,14 +71,14 @@ def read(messages):
 def floor(count, anew):
     """The system calls of `links`, or of `scan` if the socket is opened ``anew``, nothing else."""
     asked = link.dump("tun").numbered(1)
-    sockets = [] if anew else [route._open()[0]]
+    sockets = [] if anew else [open_socket()[0]]
 
     def once():
-        socket = route._open()[0] if anew else sockets[0]
+        socket = open_socket()[0] if anew else sockets[0]
         socket.send(asked)
         datagrams = []
         while not datagrams or datagrams[-1][4] != uapi.NLMSG_DONE:
-            datagrams.append(socket.recvfrom(route.BUFFER, route.MSG_DONTWAIT)[0])
+            datagrams.append(socket.recvfrom(connection.BUFFER, MSG_DONTWAIT)[0])
         if anew:
             socket.close()
         return datagrams
@@ -92,14 +100,14 @@ class Seen:
 def unchecked_links(count):
     """`links` of TAPs in one straight line: no check, no strangers' messages, no refusal."""
     asked = link.dump("tun").numbered(1)
-    socket = route._open()[0]
+    socket = open_socket()[0]
     header, fixed = uapi.nlmsghdr.unpack_from, uapi.ifinfomsg.unpack_from
 
     def once():
         socket.send(asked)
         found = []
         while True:
-            datagram, _ = socket.recvfrom(route.BUFFER, route.MSG_DONTWAIT)
+            datagram, _ = socket.recvfrom(connection.BUFFER, MSG_DONTWAIT)
             at = 0
             while at < len(datagram):
                 length, kind, _, _, _ = header(datagram, at)
@@ -113,7 +121,10 @@ def unchecked_links(count):
 
     def links_of(found):
         return [
-            (one.ifindex, wire.Row(one.datagram, one.start + 16, one.end).string(uapi.IFLA_IFNAME))
+            (
+                one.ifindex,
+                wire.Attributes(one.datagram, one.start + 16, one.end).string(uapi.IFLA_IFNAME),
+            )
             for one in found
         ]
 
@@ -123,17 +134,17 @@ def unchecked_links(count):
 def flat_links(count):
     """`links` of TAPs with all checks, in one function: the rest is the price of the layers."""
     asked = link.dump("tun")
-    socket, port = route._open()
+    socket, port = open_socket()
     header, sequences = uapi.nlmsghdr.unpack_from, iter(range(1, 1 << 31))
 
     def once():
         reply, sequence, finished = exchange.Reply(asked), next(sequences), False
         socket.send(asked.numbered(sequence))
         while not finished:
-            datagram, sender = socket.recvfrom(route.BUFFER, route.MSG_DONTWAIT)
+            datagram, sender = socket.recvfrom(connection.BUFFER, MSG_DONTWAIT)
             if sender[0] != 0:
                 continue
-            if len(datagram) == route.BUFFER:
+            if len(datagram) == connection.BUFFER:
                 raise nlraw.Malformed("cut", 0)
             at, total = 0, len(datagram)
             while at < total:
@@ -164,11 +175,11 @@ def unchecked_scan(count):
     header, values, name, ifindex, flags, operstate, carrier, up_count = _layout_of_first()
 
     def once():
-        socket = route._open()[0]
+        socket = open_socket()[0]
         socket.send(asked)
         taps = []
         while True:
-            datagram, _ = socket.recvfrom(route.BUFFER, route.MSG_DONTWAIT)
+            datagram, _ = socket.recvfrom(connection.BUFFER, MSG_DONTWAIT)
             at = 0
             while at < len(datagram):
                 length, kind, _, _, _ = header(datagram, at)
@@ -195,8 +206,8 @@ def unchecked_scan(count):
 
 def _layout_of_first():
     """A reader of all values of a TAP that a report has, and where in it each one stands."""
-    with netns.Namespace() as namespace, route.Route(namespace) as asked:
-        message = asked.query(link.dump("tun"))[0].answer()[0]
+    with netns.Namespace() as namespace, Connection(namespace) as asked:
+        message = asked.ask(link.dump("tun"))[0].answer()[0]
     row, start = link.Link(message).attributes, message[5]
     kinds = {uapi.IFLA_OPERSTATE: "B", uapi.IFLA_CARRIER: "B", uapi.IFLA_CARRIER_UP_COUNT: "I"}
     kinds[uapi.IFLA_IFNAME] = "%ds" % len(row.string(uapi.IFLA_IFNAME))
@@ -243,19 +254,17 @@ def sweep(directory, dry_run=False):
 
 def sweep_floor(directory):
     """Send the deletions of a sweep, planned beforehand, each namespace's on its own thread."""
-    target, planned, removed = orphans.Target(orphans.MATCH, orphans.UPLINK), [], 0
+    target, planned, removed = Target(), [], 0
     for name in os.listdir(directory):
         namespace = netns.Namespace(os.path.join(directory, name))
-        asked = route.Route(namespace)
-        uplink, taps = orphans.look(asked, target)
-        (listed,) = asked.query(tc.dump_qdiscs())
-        qdiscs = tc.qdiscs(listed.answer())
-        steps = orphans.plan(uplink, taps, qdiscs, orphans.hooks(asked, uplink, qdiscs))
-        planned.append((namespace, asked, [step.request for step in steps]))
-        removed += len(taps)
+        asked = Connection(namespace)
+        seen = observe.observe_tc(asked, observe.observe_links(asked, target), target)
+        changes = plan(seen, target).changes
+        planned.append((namespace, asked, [change.request for change in changes]))
+        removed += len(seen.taps)
     begun = time.perf_counter_ns()
     for wait in [
-        netns.start(lambda asked=asked, requests=requests: asked.change(*requests))
+        threads.start(lambda asked=asked, requests=requests: asked.change(*requests))
         for _, asked, requests in planned
     ]:
         wait()
@@ -277,11 +286,11 @@ def in_sequence(directory):
 
 def cleanup_split(count):
     """`cleanup` with the deletion of the link apart: ``ns`` is what is left without it."""
-    plain, route.Socket, SplitSocket.deleting = route.Socket, SplitSocket, 0
+    plain, transport.Socket, SplitSocket.deleting = transport.Socket, SplitSocket, 0
     try:
         told = cleanup(count)
     finally:
-        route.Socket = plain
+        transport.Socket = plain
     told["deleting"] = SplitSocket.deleting
     return told
 
