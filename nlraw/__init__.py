@@ -31,8 +31,8 @@ from .report import CreatedTap, Report, Setup, Sweep, Tap, TcObject, Totals, Upl
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .node import sweep
-    from .provision import setup
     from .pod import cleanup, scan
+    from .provision import setup
 
 __version__ = "0.1.0"
 

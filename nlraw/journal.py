@@ -11,7 +11,7 @@ from .errors import Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Container, List, Optional, Sequence, Tuple
+    from typing import Container, List, Optional, Sequence, Set, Tuple
 
     from .exchange import Reply
     from .link import Link
@@ -78,6 +78,11 @@ class Journal:
     def deleted(self) -> "List[int]":
         """The TAPs that are gone, by ifindex."""
         return [tap.ifindex for change in self.done for tap in change.taps]
+
+    def places(self) -> "Set[Key]":
+        """The places from which filters are gone, as `place_key` has them."""
+        keys = [key for change in self.done for key in change.keys]
+        return {key[1:3] for key in keys if key[0] in ("filter", "priority")}
 
     def summary(self) -> str:
         """What is gone, for people."""

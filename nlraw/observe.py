@@ -5,6 +5,7 @@ import errno
 
 from . import link, tc, uapi
 from .connection import Connection
+from .errors import Refused
 from .report import Ignored
 from .snapshot import AttachmentPoint, Snapshot
 from .verdict import Target, is_tap
@@ -116,15 +117,21 @@ def observe_tc(connection: Connection, seen: Snapshot, target: Target) -> Snapsh
         dev = seen.names.get(qdisc.ifindex, "ifindex %d" % qdisc.ifindex)
         blocks.update((qdisc.ingress_block, qdisc.egress_block))
         for parent in _parents(qdisc):
-            (reply,) = connection.ask(tc.dump_filters(qdisc.ifindex, parent, dev))
-            filters = tc.filters(reply.answer())
+            filters = _list_filters(connection, qdisc.ifindex, parent, dev)
             points.append(AttachmentPoint(dev, qdisc, parent, filters, is_uplink))
     for block in sorted(blocks - {0}) if going else ():
         dev = "block %d" % block
-        request = tc.dump_filters(uapi.TCM_IFINDEX_MAGIC_BLOCK, block, dev)
-        (reply,) = connection.ask(request)
-        points.append(AttachmentPoint(dev, None, block, tc.filters(reply.answer())))
+        filters = _list_filters(connection, uapi.TCM_IFINDEX_MAGIC_BLOCK, block, dev)
+        points.append(AttachmentPoint(dev, None, block, filters))
     return seen.with_tc(qdiscs, points)
+
+
+def _list_filters(connection: Connection, ifindex: int, parent: int, dev: str) -> "List[tc.Filter]":
+    (reply,) = connection.ask(tc.dump_filters(ifindex, parent, dev))
+    if reply.error is not None and reply.error.errno == errno.EMSGSIZE:
+        words = "one of them is too long for the kernel to list: %s" % reply.error.message
+        raise Refused(errno.EMSGSIZE, words, "list filters of", dev)
+    return tc.filters(reply.answer())
 
 
 def _parents(qdisc: tc.Qdisc) -> "List[int]":

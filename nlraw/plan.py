@@ -11,11 +11,11 @@ neither redirects to an orphan nor is a dead redirect of the shape that runtimes
 
 from . import link, tc, uapi
 from .report import DeadRedirect, TcObject
-from .snapshot import filter_key, link_key, priority_key, qdisc_key
+from .snapshot import filter_key, link_key, place_key, priority_key, qdisc_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
+    from typing import Container, Dict, Iterable, Iterator, List, Mapping, Sequence, Set, Tuple
 
     from .exchange import Request
     from .link import Link
@@ -84,7 +84,12 @@ class Plan:
         return [change for change in self.changes if not change.taps] + [last]
 
 
-def plan(snapshot: "Snapshot", target: "Target", at_once: bool = False) -> Plan:
+def plan(
+    snapshot: "Snapshot",
+    target: "Target",
+    at_once: bool = False,
+    vacated: "Container[Key]" = (),
+) -> Plan:
     """Plan what has to go.
 
     First the filters that redirect to an orphan, on every device and in every shared block, with
@@ -93,14 +98,15 @@ def plan(snapshot: "Snapshot", target: "Target", at_once: bool = False) -> Plan:
 
     A chain other than 0 that holds only filters to delete may have been created explicitly, which
     shows when they are gone. Then the plan is these filters alone and another look has to follow,
-    unless all must go ``at_once``.
+    unless all must go ``at_once``. ``vacated`` are the places (`Journal.places`) from which filters
+    went before.
     """
     orphans = snapshot.orphans(target)
-    purges = _purges(snapshot, target)
+    purges = _purges(snapshot, target, vacated)
     dead = _dead_redirects(purges)
     undecided = [each.point for each in purges if each.takes_ingress and each.point.chains is None]
     first = [each for each in purges if each.takes_ingress and each.uses_other_chains]
-    if first and orphans and not at_once:
+    if first and not at_once:
         changes = [change for each in first for change in each.filter_changes(other_chains=True)]
         return Plan(changes, False, dead, undecided)
     changes = [change for each in purges for change in each.changes()]
@@ -141,7 +147,9 @@ def _delete_qdisc(qdisc: tc.Qdisc, dev: str) -> Change:
 # ---------------------------------------------------------------- attachment points
 
 
-def _purges(snapshot: "Snapshot", target: "Target") -> "List[_Purge]":
+def _purges(
+    snapshot: "Snapshot", target: "Target", vacated: "Container[Key]"
+) -> "List[_Purge]":
     """What goes at each attachment point.
 
     While a TAP is in use a dead redirect stays. While a fresh TAP is spared every `ingress` stays:
@@ -158,7 +166,7 @@ def _purges(snapshot: "Snapshot", target: "Target") -> "List[_Purge]":
         with_dead = point.is_uplink and point.is_incoming and not used
         purge = _Purge(point, sharing, seen, snapshot.names, ifindexes, with_dead)
         if point.is_ingress and purge.is_emptied and not point.has_explicit_chain:
-            if purge.doomed:
+            if purge.doomed or place_key(point) in vacated:
                 purge.takes_ingress = len(kept) == len(used)
             else:  # a killed setup's
                 purge.takes_ingress = point.is_uplink and bool(orphans) and not kept

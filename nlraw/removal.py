@@ -100,11 +100,12 @@ class Removal:
         return bool(self.snapshot.uplinks) or self.target.uplink == "none"
 
     def _make_plan(self, at_once: bool = False) -> None:
-        self.plan = plan(self.snapshot, self.target, at_once)
+        vacated = self.journal.places()
+        self.plan = plan(self.snapshot, self.target, at_once, vacated)
         if self.plan.undecided:
             points = self.plan.undecided
             self.snapshot = observe_chains(self.connection, self.snapshot, points)
-            self.plan = plan(self.snapshot, self.target, at_once)
+            self.plan = plan(self.snapshot, self.target, at_once, vacated)
 
     def _look_and_plan(self, rounds_left: int) -> "Optional[Report]":
         """Look, settle what was sent, and plan. Return a report if nothing is left to do."""

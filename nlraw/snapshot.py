@@ -170,9 +170,13 @@ def qdisc_key(qdisc: tc.Qdisc) -> "Key":
     return "qdisc", qdisc.ifindex, qdisc.parent, qdisc.handle, qdisc.kind
 
 
+def place_key(point: AttachmentPoint) -> "Key":
+    ifindex = uapi.TCM_IFINDEX_MAGIC_BLOCK if point.qdisc is None else point.qdisc.ifindex
+    return ifindex, point.parent
+
+
 def priority_key(point: AttachmentPoint, filter: tc.Filter) -> "Key":
-    place = (filter.ifindex, point.parent, filter.chain)
-    return ("priority",) + place + (filter.info, filter.kind)
+    return ("priority",) + place_key(point) + (filter.chain, filter.info, filter.kind)
 
 
 def filter_key(point: AttachmentPoint, filter: tc.Filter) -> "Key":
