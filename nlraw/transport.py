@@ -25,7 +25,7 @@ WRITER_PORT = 0x6E6C7261
 
 # What one look at a namespace may read. 1,000 orphans with their TC state are 6,000 messages and
 # 4 MiB.
-MESSAGES = 20000
+MESSAGES = 12000
 BYTES = 16 << 20
 SECONDS = 10.0
 
