@@ -13,15 +13,9 @@ import sys
 import pytest
 
 import nlraw
+from lib.house import ORDER, PURE
 
 PACKAGE = os.path.dirname(os.path.abspath(nlraw.__file__))
-
-PURE = ["uapi", "report", "errors", "wire", "exchange", "link", "tc", "inet"]
-ORDER = (
-    PURE
-    + "netns route tap orphans provision node hook metrics selftest".split()
-    + "cli __init__ __main__ bundle".split()
-)
 
 SYSTEM = {
     "socket",

@@ -3,17 +3,20 @@
 
     pip install mutmut pytest hypothesis
     python tests/tools/mutants.py wire exchange orphans    # as root: some tests make namespaces
+    python tests/tools/mutants.py orphans --live tests/live/test_foreign.py
 
 The changes are mutmut's, made to a copy of the tree. Its own runner cannot be used: it takes no
 methods with decorators, nothing outside of functions, and starts over with all tests. Here the
 tests are collected once; for each mutant the process is forked, the changed functions get their new
-code, and those tests run that come through the changed line, the quickest first. What nothing of
-that notices is tried again in a process that has imported nothing yet, and then by the live tests.
+code, and those tests of tests/unit run that come through the changed line, the quickest first. What
+nothing of that notices is tried again in a process that has imported nothing yet, and then, unless
+the file is one of those that touch no system, by tests/live, or by what --live names of it.
 
 A mutant that survives is listed, unless tests/tools/survivors.txt says why it may. The exit status
 is 1 if any is listed.
 """
 
+import argparse
 import gc
 import glob
 import json
@@ -33,27 +36,11 @@ from libcst.metadata import MetadataWrapper, PositionProvider
 from mutmut.mutation.mutators import mutation_operators
 
 TREE = os.path.abspath(os.path.join(os.path.dirname(__file__), os.pardir, os.pardir))
+sys.path.insert(0, os.path.join(TREE, "tests"))
 
-# By module: the tests that need no kernel, and the live ones for what these do not notice.
-TESTS = {
-    "wire": (["wire", "exchange", "link", "tc"], []),
-    "exchange": (["exchange"], []),
-    "orphans": (
-        ["orphans"],
-        [
-            "live_verdicts",
-            "live_group",
-            "live_netns",
-            "live_report",
-            "live_uplink",
-            "live_foreign",
-            "live_races",
-        ],
-    ),
-    "link": (["link", "orphans"], []),
-    "tc": (["tc", "orphans"], []),
-    "provision": (["provision"], ["live_setup", "live_setup_races", "live_setup_faults"]),
-}
+from lib.house import PURE
+
+UNIT, LIVE = "tests/unit", "tests/live"
 
 MEMORY = 2 << 30  # some mutants allocate without end
 UNPATCHED = 77  # an exit status
@@ -234,8 +221,9 @@ def in_child(work, patience):
 class Forking:
     """A plugin that tries the mutants instead of running the tests."""
 
-    def __init__(self, path, source, untried, more, log):
-        self.path, self.source, self.untried, self.more, self.log = path, source, untried, more, log
+    def __init__(self, path, source, untried, more, patience, log):
+        self.path, self.source, self.untried, self.log = path, source, untried, log
+        self.more, self.patience = more, patience
         self.survivors = []
         self.unpatched = []
 
@@ -303,7 +291,7 @@ class Forking:
             return self.run(session, numbers)
 
         try:
-            return in_child(work, 600)
+            return in_child(work, self.patience)
         finally:
             write(self.path, self.source)
 
@@ -313,8 +301,20 @@ def write(path, source):
         file.write(source)
 
 
-def options(names):
-    return ["-q", "-x", "-p", "no:cacheprovider"] + ["tests/test_%s.py" % name for name in names]
+def tests_of(module, live):
+    """The paths of the tests that need no kernel, and of the live ones."""
+    own = "%s/test_%s.py" % (UNIT, module)
+    return [own] * os.path.exists(own) + [UNIT], [] if module in PURE else live
+
+
+def options(paths):
+    # what is in a folder `once` takes too long
+    return ["-q", "-x", "-p", "no:cacheprovider", "--ignore-glob=*/once"] + paths
+
+
+def patience(paths):
+    """Seconds for all the tests at these paths."""
+    return 600 if paths[-1] == UNIT else 3600
 
 
 def fork_stage(path, source, untried, names, more, log):
@@ -325,7 +325,7 @@ def fork_stage(path, source, untried, names, more, log):
     told = tempfile.NamedTemporaryFile("w+")
 
     def work():
-        plugin = Forking(path, source, untried, more, log)
+        plugin = Forking(path, source, untried, more, patience(names), log)
         status = pytest.main(options(names), plugins=[plugin])
         told.write(json.dumps([plugin.survivors, plugin.unpatched]))
         told.flush()
@@ -342,7 +342,7 @@ def fresh_stage(path, source, untried, names, log):
     left = []
     for mutant in untried:
         write(path, mutant.source)
-        if in_child(lambda: int(pytest.main(options(names))), 300) == 0:
+        if in_child(lambda: int(pytest.main(options(names))), patience(names)) == 0:
             left.append(mutant)
             print("    survived afresh, %d: %s" % (mutant.line, mutant), file=log, flush=True)
         write(path, source)
@@ -352,7 +352,7 @@ def fresh_stage(path, source, untried, names, log):
 # ---------------------------------------------------------------- all of them
 
 
-def score(module, reasons, log):
+def score(module, live, reasons, log):
     start = time.monotonic()
     path = os.path.join(os.getcwd(), "nlraw", module + ".py")
     with open(path) as file:
@@ -360,7 +360,7 @@ def score(module, reasons, log):
     every = list(mutants(module, source))
     excused = [each for each in every if str(each) in reasons]
     left = [each for each in every if str(each) not in reasons]
-    pure, live = TESTS[module]
+    pure, live = tests_of(module, live)
     for compiled in glob.glob("nlraw/__pycache__/%s.*" % module):
         os.unlink(compiled)
     print("%s: %d mutants" % (module, len(every)), file=log, flush=True)
@@ -393,7 +393,7 @@ def score(module, reasons, log):
     return bool(left or unmet)
 
 
-def main(modules):
+def main(modules, live):
     log = os.fdopen(os.dup(1), "w")
     quiet = os.open(os.devnull, os.O_RDWR)
     reasons = explained()
@@ -419,11 +419,11 @@ def main(modules):
         for descriptor in (0, 1, 2):
             os.dup2(quiet, descriptor)
         # leaves what is compiled behind
-        in_child(lambda: int(pytest.main(["--collect-only", "-q", "tests"])), 120)
+        in_child(lambda: int(pytest.main(["--collect-only", "-q"])), 120)
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         # any() would stop at the first
-        return min(1, sum(score(module, reasons, log) for module in modules))
+        return min(1, sum(score(module, live, reasons, log) for module in modules))
 
 
 # A mutant may take the current network namespace for the one that was named: let it be an empty
@@ -440,8 +440,11 @@ APART = [
 ]
 
 if __name__ == "__main__":
-    modules = sys.argv[1:] or list(TESTS)
-    if any(TESTS[module][1] for module in modules) and "NLRAW_APART" not in os.environ:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help="files of nlraw to break")
+    parser.add_argument("--live", nargs="+", metavar="PATH", default=[LIVE], help="live tests")
+    wanted = parser.parse_args()
+    if not set(wanted.modules) <= set(PURE) and "NLRAW_APART" not in os.environ:
         os.environ["NLRAW_APART"] = "1"
         os.execvp("unshare", APART + [sys.executable] + sys.argv)
-    sys.exit(main(modules))
+    sys.exit(main(wanted.modules, wanted.live))
