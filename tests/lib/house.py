@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The files of nlraw: a file imports only from files above it; the first ones touch no system."""
 
-PURE = ["uapi", "report", "errors", "wire", "exchange", "link", "tc", "inet"]
+PURE = "uapi errors wire exchange link tc inet report oci verdict snapshot plan journal".split()
 ORDER = (
     PURE
-    + "netns route tap orphans provision node hook metrics selftest".split()
-    + "cli __init__ __main__ bundle".split()
+    + "threads libc netns holders transport connection observe marks removal pod".split()
+    + "tap provision visit node container hook metrics selftest".split()
+    + "mistakes options output syslog cli __init__ __main__ bundle".split()
 )
