@@ -155,32 +155,11 @@ def sweep(given: "Options") -> int:
 
 
 def hook(given: "Options") -> int:
-    """Run `nlraw hook`. Output that fails does not change the exit status.
-
-    A runtime refuses the container's start for any status but 0. Only the TAPs may cause that.
-    """
+    """Run `nlraw hook`. A runtime refuses the container's start for any status but 0."""
     from . import hook as oci_hook
-    from . import oci
 
-    target = _target(given)
-    if sys.stdin is None:
-        raise Error("it is closed", oci.READ_STATE, oci.STDIN)
-    state = oci_hook.read_state(0)
-    container = "container %s: " % state.id
-    status = DONE
-    namespace, why = oci_hook.find(state)
-    if namespace is None:
-        result = "%s; nothing to do" % why
-    else:
-        report = oci_hook.clean(namespace, target)
-        output.complain_about(report, container)
-        result, status = output.in_text(report), _status([report])
-    result = output.escape(container) + result
-    try:
-        say(result)
-    except Unwritten:
-        output.hint("nlraw: %s\n" % result)
-    return status
+    report = oci_hook.run(given, _target)
+    return DONE if report is None else _status([report])
 
 
 def selftest(given: "Options") -> int:
@@ -217,11 +196,12 @@ def _print_checks(story: "Iterable[Check]", as_json: bool) -> int:
     return DONE if ok else FAILED
 
 
-def _target(given: "Options") -> Target:
+def _target(given: "Options", spare_fresh: bool = False) -> Target:
     return Target(
         match=options.texts(given, "match", [verdict.MATCH]),
         uplink=options.texts(given, "uplink", [verdict.UPLINK]),
         exclude=options.texts(given, "exclude"),
+        spare_fresh=spare_fresh,
         keep_in_use="keep-in-use" in given,
     )
 
@@ -274,13 +254,12 @@ COMMANDS = {
     ),
     "hook": Command(
         "clean up as a hook of an OCI runtime, which writes the container's state to stdin",
-        "As createRuntime (or prestart): cleans up the container's network namespace. If a TAP\n"
-        "there is in use, exit status 3 refuses the start. As poststop: cleans up after the VM;\n"
-        "the exit status has no effect then. The namespace is that of the container's process, or\n"
-        "the one in the bundle's config.json; for a stopped container, only the latter. If the\n"
-        "container has the host's network, which is the hook's own, or its namespace is gone,\n"
-        "nothing is done. For bad input the exit status is 1. Start it with `python3 -I` and full\n"
-        "paths: see the README.",
+        "As createRuntime (or prestart) or poststop: cleans up the container's network namespace.\n"
+        "The hook runs for every container of a pod. So a TAP in use is left alone and the start\n"
+        "goes on, unless --refuse is given; and a fresh orphan is spared, because its VM may be\n"
+        "starting right now, unless --annotation names the VM's container. The host's network is\n"
+        "never touched. What is changed, refused or fails goes to the system log too. For bad\n"
+        "input the exit status is 1. Start it with `python3 -I` and full paths: see the README.",
         options.HOOK,
         hook,
     ),

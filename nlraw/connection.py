@@ -3,10 +3,10 @@
 
     ask      read; asks again after an overrun, a truncated datagram or a torn list
     change   send once; if the answer is lost, the caller has to look at what the kernel did
-    events   multicast messages of the groups that the connection joined
+    receive_events   deliver multicast messages of the groups that the connection joined
 
-After a failure in the middle of an exchange the socket is closed, with whatever may still arrive on
-it; the next request opens another one, inside the same namespace. Source: netlink(7).
+A failure during an exchange closes the socket, and late answers are lost. The next request opens
+another one, inside the same namespace. Source: netlink(7).
 """
 
 import errno
@@ -35,22 +35,22 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
 
-    # A multicast message and the ID of its namespace, None for the connection's own. Instead of
-    # both, None: events were lost, look at everything again.
+    # A multicast message and the ID of its namespace, which is None for the connection's own. An
+    # event that is None: events were lost, look at everything again.
     Event = Optional[Tuple[wire.Message, Optional[int]]]
 
 # The kernel fills at most 32 KiB of a dump into a datagram (netlink_dump(), af_netlink.c).
 BUFFER = 64 << 10
 LARGEST_BUFFER = 16 << 20
 
-# Requests in one datagram. Their ACKs, of about 800 bytes each, must fit the receive buffer of
-# usually 208 KiB together.
+# Requests in one datagram. Together their ACKs, of about 800 bytes each, must fit the receive
+# buffer, usually 208 KiB.
 WINDOW = 128
 
 # Seconds without a single message for us. This is long: the kernel answers before send() returns.
 SILENCE = 5.0
 
-# How often a list is asked for that changed while it was read, or whose answer was lost.
+# How many times a list is asked for that changes while it is read, or whose answer is lost.
 ATTEMPTS = 40
 
 # Datagrams of events that one call of `receive_events` takes.
@@ -64,7 +64,7 @@ class Connection:
 
     ``exclusive``: hold the writer port; wait for others who do, with ``patience``. ``groups``
     (RTMGRP_*): join these multicast groups; each event goes to ``on_event``, if given.
-    ``all_namespaces``: also hear the namespaces that have an ID here (takes CAP_NET_BROADCAST).
+    ``all_namespaces``: also hear the namespaces that have an ID here (needs CAP_NET_BROADCAST).
     ``silence``: seconds without an answer. ``system``: the socket factory and clock. ``on_request``
     is called with the requests before each datagram. ``allowance`` limits what a look may read.
 
@@ -97,7 +97,8 @@ class Connection:
         self._allowance = allowance or Allowance()
         self._is_joined = True
         self._is_quiet = groups != 0
-        self._is_split = False
+        self._is_torn = False
+        self._events = 0
         self._buffer = BUFFER
         self._window = WINDOW
         self._sequence = int(system.time())
@@ -111,21 +112,25 @@ class Connection:
 
     @property
     def is_torn(self) -> bool:
-        """True if a list may be incomplete: it took several datagrams, and an event arrived.
+        """True if a list since the look began may be incomplete.
 
-        The kernel does not flag such a list of qdiscs or filters: it resumes by position.
+        It took several datagrams, and an event arrived meanwhile. The kernel does not flag such a
+        list of qdiscs or filters: it resumes by position.
         """
-        return self._is_split and not self.is_quiet
+        return self._is_torn
 
     @property
     def is_quiet(self) -> bool:
-        """True if no event of a joined group has arrived since the look began, or was lost."""
+        """True if no TC or route event has arrived since the look began, and none was lost.
+
+        Link events do not count: a list of links shows the changes that matter.
+        """
         return self._is_quiet and self._socket is not None
 
     # ------------------------------------------------------------ requests
 
     def ask(self, *requests: Request) -> "List[Reply]":
-        """Send requests that only read, in one datagram, and return a reply to each.
+        """Send requests that only read, and return a reply to each.
 
         Several dumps may be among them. While one is in progress on the socket the kernel refuses
         the next with EBUSY, or with ENOBUFS if other answers fill the receive buffer; it is asked
@@ -152,7 +157,7 @@ class Connection:
             if not again:
                 return [replies[request] for request in requests]
             self._allowance.refund()
-            if all(map(_is_put_off, answers)):  # no dump of these is running: an older one is stuck
+            if all(map(_is_put_off, answers)):  # none of these dumps runs: an older one blocks them
                 self._discard()
             asked = tuple([reply.request for reply in again])
         for reply in replies.values():
@@ -162,10 +167,10 @@ class Connection:
         return [replies[request] for request in requests]
 
     def change(self, *requests: Request) -> "List[Reply]":
-        """Send requests in one datagram, once, and return a reply to each.
+        """Send requests once, at most `WINDOW` in a datagram, and return a reply to each.
 
         The kernel carries them out in order, and goes on after one that it refused. Raises `Lost`
-        if it is unknown which were carried out. More than `WINDOW` travel in several datagrams.
+        if it is unknown which were carried out.
         """
         if not 0 < len(requests) <= self._window:
             replies: List[Reply] = []
@@ -199,10 +204,11 @@ class Connection:
         socket.send(exchange.datagram())
         receive = self._receive_from_all if self._hears_all else socket.recvfrom
         spending = Spending(self._allowance, exchange, self._system)
+        events = self._events
         deadline = 0.0  # the clock is read once there is something to wait for
         while not exchange.is_finished:
             try:
-                datagram, sender = receive(self._buffer, MSG_DONTWAIT)[:2]
+                datagram, sender, *nsid = receive(self._buffer, MSG_DONTWAIT)
             except BlockingIOError:
                 deadline = deadline or self._system.monotonic() + self._silence
                 if not self._system.wait(socket, deadline - self._system.monotonic()):
@@ -217,14 +223,16 @@ class Connection:
                 if is_ours:
                     deadline = 0.0
                     continue
-                self._deliver(datagram, None)
+                self._deliver(datagram, nsid[0] if nsid else None)
             now = self._system.monotonic()
             deadline = deadline or now + self._silence
             if now > deadline:
                 raise _lost(errno.ETIMEDOUT, exchange)
         spending.settle()
-        if exchange.datagrams > 2 and len(exchange.replies) == 1:  # the last one is DONE
-            self._is_split = True
+        is_split = exchange.datagrams > 2 and len(exchange.replies) == 1  # the last one is DONE
+        if is_split and self._events > events:
+            # the kernel flags a list of links itself
+            self._is_torn |= exchange.replies[0].request.type != uapi.RTM_GETLINK
 
     # ------------------------------------------------------------ events
 
@@ -255,16 +263,16 @@ class Connection:
             raise refused(error, "receive events in", self.path) from None
 
     def begin_look(self) -> None:
-        """Begin another look: renew the allowance, join the groups again, and be quiet again."""
+        """Begin another look: renew the allowance, join the groups again, forget old events."""
         self._allowance.renew()
         self._is_quiet = self.groups != 0
-        self._is_split = False
+        self._is_torn = False
         if not self._is_joined:
             self._bind(self.groups)
             self._is_joined = True
 
     def leave_groups(self) -> None:
-        """Leave the multicast groups until the next look: own changes are not worth an event."""
+        """Leave the multicast groups until the next look, so that own changes cause no events."""
         if self._is_joined and self.groups:
             self._bind(0)
             self._is_joined = False
@@ -288,12 +296,15 @@ class Connection:
         return datagram, sender, None
 
     def _deliver(self, datagram: bytes, nsid: "Optional[int]") -> None:
-        self._is_quiet = False
-        if self._on_event is not None:
-            for message in wire.messages(datagram):
+        self._events += 1
+        for message in wire.messages(datagram):
+            if message[0] not in (uapi.RTM_NEWLINK, uapi.RTM_DELLINK):
+                self._is_quiet = False
+            if self._on_event is not None:
                 self._on_event((message, nsid))
 
     def _lose_events(self) -> None:
+        self._events += 1
         self._is_quiet = False
         if self._on_event is not None:
             self._on_event(None)
@@ -301,8 +312,9 @@ class Connection:
     # ------------------------------------------------------------ the socket
 
     def _open(self) -> "Socket":
+        groups = self.groups if self._is_joined else 0
         self._socket, self._port = self._namespace.run(
-            lambda: open_socket(self._system, self._patience, self.groups, self._hears_all)
+            lambda: open_socket(self._system, self._patience, groups, self._hears_all)
         )
         return self._socket
 
@@ -310,7 +322,6 @@ class Connection:
         """Close the socket after a failure: the events that it would have received are lost."""
         if self._socket is not None:
             self.close()
-            self._is_joined = True  # by the next socket
             if self.groups:
                 self._lose_events()
 
@@ -319,6 +330,7 @@ class Connection:
         if self._socket is not None:
             close_socket(self._socket)
             self._socket = None
+            self._is_quiet = False  # what is announced from now on is missed
 
     def __enter__(self) -> "Connection":
         return self

@@ -8,7 +8,7 @@
     Invalid, BadNamespace     the caller asked for something impossible
     TapInUse                  the policy forbids it
 
-An error names the step and the object, and leads with the kernel's own words.
+An error has the step, the object, then the reason: the kernel's own words first.
 """
 
 import errno
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Mapping, Optional, Tuple, Type
 
-# The thing that a path, a process ID, an index or a handle named is not there.
+# No object has this path, process ID, index or handle. ELOOP: a symbolic link that leads nowhere.
 GONE = frozenset((errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ENOTDIR, errno.ELOOP))
 
 
@@ -27,7 +27,7 @@ class Error(Exception):
 
     ``step`` names what was being done ("delete link") and ``object`` the thing it was done to
     ("tap0_urunc"); both may be None. ``message`` is the reason alone. ``report`` is the `Report` or
-    `Setup` of the function that raised it, None if no namespace was involved.
+    `Setup` of the function that raised it, None for `Invalid` and from `scan`.
     """
 
     errno: "Optional[int]" = None
@@ -65,9 +65,9 @@ class BadNamespace(Error, ValueError):
 class Refused(Error, OSError):
     """The kernel refused a request or a system call; ``errno`` is the number.
 
-    ``words`` are the kernel's own (the extended ACK), or empty. ``attribute`` is the path of
-    attribute types to the one that the kernel pointed at, such as ``(18, 1)``; empty if it pointed
-    at none (linux/netlink.h, NLMSGERR_ATTR_OFFS).
+    ``words`` are the kernel's own (the extended ACK), an explanation, or empty. ``attribute`` is
+    the path of attribute types to the one that the kernel pointed at, such as ``(18, 1)``; empty if
+    it pointed at none (linux/netlink.h, NLMSGERR_ATTR_OFFS).
     """
 
     def __init__(

@@ -10,6 +10,7 @@ Not visible here: a descriptor that no process has open, because vhost-net, an i
 in flight holds it; one whose queue is detached; processes that /proc does not show.
 """
 
+import errno
 import posix
 
 from . import uapi
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
     Identity = Tuple[int, int]
 
-    # Takes a process ID, a descriptor there, and a TAP's name; returns the TAP's namespace.
+    # Takes a process ID, a descriptor there, and a TAP's name; returns the TAP's namespace, or
+    # `NOWHERE` if the descriptor is not that TAP's by now, or None if that cannot be known.
     NamespaceOf = Callable[[int, int, str], Optional[Identity]]
 
 # The last holder of a TAP whose search was cut short: there may be more.
 MORE = Holder(pid=None, comm=None)
+
+# No namespace has this device and inode.
+NOWHERE = (0, 0)
 
 # Seconds that one search may take, and holders of one TAP to name.
 SECONDS = 2.0
@@ -127,13 +132,16 @@ class Search:
                 return
         yield from others
 
+    def _path(self, pid: int) -> str:
+        return "%s/%d" % (self.proc, pid)
+
     def _is_late(self) -> bool:
         self.is_cut = self.is_cut or self.clock() > self.deadline
         return self.is_cut
 
     def _look_at(self, pid: int, begin: int, end: "Optional[int]" = None) -> bool:
         """Look at some descriptors of a process; return True if it has more."""
-        path = "%s/%d" % (self.proc, pid)
+        path = self._path(pid)
         has_any = False
         for at, entry in enumerate(_entries(path + "/fd")):
             has_any = True
@@ -146,17 +154,13 @@ class Search:
         return False
 
     def _look_at_threads(self, pid: int, path: str) -> None:
-        """Look at the descriptors of a process whose first thread has ended: by another one."""
+        """Look at the descriptors of a process whose first thread has ended: by the others."""
         for thread in _entries(path + "/task"):
-            is_done = False
             task = "%s/task/%s" % (path, thread)
-            for entry in _entries(task + "/fd") if thread != str(pid) else ():
-                is_done = True
+            for entry in _entries(task + "/fd"):
                 if self._is_late():
                     return
                 self._look_at_descriptor(pid, task, entry)
-            if is_done:  # all threads share their descriptors
-                return
 
     def _look_at_descriptor(self, pid: int, path: str, entry: str) -> None:
         name = _tap_of(path, entry)
@@ -166,15 +170,16 @@ class Search:
         if pid in holders or not self._is_meant(pid, path, int(entry), name):
             return
         if len(holders) < HOLDERS:
-            holders[pid] = Holder(pid=pid, comm=_comm("%s/%d" % (self.proc, pid)))
+            holders[pid] = Holder(pid=pid, comm=_comm(self._path(pid)))
         else:
             self.crowded.add(name)
 
     def _is_meant(self, pid: int, path: str, fd: int, name: str) -> bool:
         """True if a descriptor's TAP of that name is in the namespace, as far as can be known."""
-        exact = None if self.namespace_of is None else self.namespace_of(pid, fd, name)
-        if exact is not None:
-            return exact == self.identity
+        if self.namespace_of is not None and path == self._path(pid):  # not one thread's
+            exact = self.namespace_of(pid, fd, name)
+            if exact is not None:
+                return exact == self.identity
         if _identity(path) == self.identity:
             return True
         links = _links_of(path)
@@ -206,7 +211,7 @@ def _identity(path: str) -> "Optional[Identity]":
 def _tap_of(path: str, entry: str) -> "Optional[str]":
     """The name of the TAP that a descriptor is attached to; None if it is none.
 
-    Where the path of the device's node ends is not known: it may be in a chroot, or unlinked.
+    The device's node may be anywhere: in a chroot, or unlinked. Its name begins with "tun".
     """
     try:
         target = posix.readlink("%s/fd/%s" % (path, entry))
@@ -273,47 +278,50 @@ def _namespace_of() -> "Optional[NamespaceOf]":
     try:
         if machine.startswith("mips") or posix.readlink("/proc/self") != str(posix.getpid()):
             return None
-        from ctypes import CDLL, c_long
+        from ctypes import CDLL, c_long, get_errno
 
-        syscall = CDLL(None).syscall
+        syscall = CDLL(None, use_errno=True).syscall
     except (ImportError, OSError, AttributeError):
         return None
     syscall.restype = c_long
     offset = OFFSETS.get(machine, 0)
 
+    def call(number: int, *arguments: int) -> int:
+        """Make a system call that returns a descriptor; raises OSError."""
+        fd = int(syscall(c_long(number + offset), *map(c_long, arguments)))
+        if fd < 0:
+            raise OSError(get_errno(), "")
+        return fd
+
     def namespace_of(pid: int, fd: int, name: str) -> "Optional[Identity]":
-        process = syscall(c_long(PIDFD_OPEN + offset), c_long(pid), c_long(0))
-        if process < 0:
-            return None
         try:
-            # While it is open the TAP stays in use, so it is closed at once.
-            copy = syscall(c_long(PIDFD_GETFD + offset), c_long(process), c_long(fd), c_long(0))
-        finally:
-            close(process)
-        if copy < 0:
-            return None
-        try:
-            return _namespace_of_tap(copy, name)
-        except OSError:
-            return None
-        finally:
-            close(copy)
+            process = call(PIDFD_OPEN, pid, 0)
+            try:
+                copy = call(PIDFD_GETFD, process, fd, 0)
+            finally:
+                close(process)
+            try:
+                return _namespace_of_tap(copy, name)
+            finally:
+                close(copy)  # at once: while it is open the TAP stays in use
+        except OSError as error:
+            return NOWHERE if error.errno in (errno.ESRCH, errno.EBADF, errno.EBADFD) else None
 
     return namespace_of
 
 
-def _namespace_of_tap(fd: int, name: str) -> "Optional[Identity]":
-    """The namespace of the TAP that a descriptor is attached to; None if it is none of that name.
+def _namespace_of_tap(fd: int, name: str) -> "Identity":
+    """The namespace of the TAP that a descriptor is attached to; `NOWHERE` if it is another one.
 
     The process may have ended since, and its number may belong to another one. So the descriptor
     may be anything: to another device the same ioctl may mean another request. Raises OSError.
     """
     device = posix.fstat(fd).st_rdev
     if (posix.major(device), posix.minor(device)) != (TUN_MAJOR, TUN_MINOR):
-        return None
+        return NOWHERE
     request = ioctl(fd, TUNGETIFF, bytes(uapi.ifreq.size))
     if _decode(request[: uapi.IFNAMSIZ].rstrip(b"\0")) != name:
-        return None
+        return NOWHERE
     namespace = ioctl(fd, TUNGETDEVNETNS)
     try:
         found = posix.fstat(namespace)

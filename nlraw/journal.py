@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was sent, and what became of it: confirmed, refused or lost. Pure.
+"""What was sent, and what became of it: confirmed, refused or lost. No system calls.
 
 A change is *open* from the moment it is sent until its answer confirms it. `settle` closes it: if
 its objects are gone it counts as done; if they are still there it was not carried out.
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from .plan import Change
     from .snapshot import Key
 
-# Refusals that pass: worth another round.
-_PASSING = (errno.EBUSY, errno.EINTR, errno.EAGAIN)
+# Refusals that are worth another round.
+_TEMPORARY = (errno.EBUSY, errno.EINTR, errno.EAGAIN)
 
 
 class Journal:
@@ -52,20 +52,18 @@ class Journal:
     def settle(self, present: "Container[Key]", may_retry: bool) -> "Optional[Refused]":
         """Close the open changes by the keys that are still present.
 
-        Returns the refusal of a change that was not carried out, None if there is none or if it
-        passes and another round ``may_retry``.
+        Returns the first final refusal, or None. A temporary one is final unless ``may_retry``.
         """
-        left = [
-            (change, error)
-            for change, error in self._open
-            if any(key in present for key in change.keys)
-        ]
-        still = [change for change, _ in left]
-        self.done += [change for change, _ in self._open if change not in still]
+        left = []
+        for change, error in self._open:
+            if any(key in present for key in change.keys):
+                left.append((change.request, error))
+            else:
+                self.done.append(change)
         self._open = []
         for _, error in left:
-            if error is not None and not (error.errno in _PASSING and may_retry):
-                names = ["%s %s" % (each.request.step, each.request.object) for each in still]
+            if error is not None and not (error.errno in _TEMPORARY and may_retry):
+                names = ["%s %s" % (each.step, each.object) for each, _ in left]
                 words = "%s; not done: %s" % (error.message, ", ".join(names))
                 return Refused(error.errno or 0, words, error.step, error.object)
         return None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mark links by a random group, so that one request deletes them all.
+"""Mark links with a random group, so that one request deletes them all.
 
 The kernel then waits once for all links, not once for each. A cleanup that is killed leaves its
-mark, which the next one knows by its number.
+mark, which the next one recognizes by its number.
 """
 
 import posix
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # A mark is this number and 16 random bits. "nl" in ASCII: nobody else's group.
 MARK = 0x6E6C0000
 
-# How often to restore the groups of links whose answers are lost.
+# How many times to restore the groups of links whose answers are lost.
 ATTEMPTS = 10
 
 
@@ -47,7 +47,7 @@ def set_groups(connection: Connection, groups: "Iterable[Tuple[Link, int]]") -> 
 
 
 def restore_groups(connection: Connection, marked: "Sequence[Link]", mark: int) -> None:
-    """Give each link that still has the mark its former group back: the one it was listed with."""
+    """Restore the group that each link still marked was listed with; 0 if that was a mark too."""
     former = {each.ifindex: 0 if is_marked(each) else each.group or 0 for each in marked}
     for _ in range(ATTEMPTS):
         links = list_links(connection)

@@ -54,8 +54,8 @@ def sweep(
     """Clean up the namespaces under the runtimes' directories, or ``dirs``, or of all processes.
 
     ``dirs`` are paths; ``proc`` stands for all processes. Each namespace is visited once, whatever
-    the number of its names; the node's own, which is that of the caller and that of process 1,
-    never. ``include_node`` adds the caller's. One with a TAP in use is left alone, which is not an
+    the number of its names; those of the caller and of process 1, the node's own, never are.
+    ``include_node`` adds the caller's. One with a TAP in use is left alone, which is not an
     error; with ``keep_in_use`` only its orphans go. Fresh orphans are spared unless
     ``include_fresh``. A failure in one namespace is the ``error`` of its report, and the others go
     on. ``jobs`` is the number of namespaces to clean up at a time. ``progress`` is called with what
@@ -72,7 +72,7 @@ def sweep(
         raise Invalid("directories are a list of paths, not one", "check directories", dirs)
     paths = list(distinct(candidates(dirs, proc), own_namespaces()))
     if include_node:
-        # by its thread: the path is opened on another one, which has moved
+        # name this thread: the one that opens the path has changed its namespace
         paths.append("/proc/%s/ns/net" % os.readlink("/proc/thread-self"))
     return sweep_paths(paths, target, jobs or JOBS, dry_run, progress)
 
@@ -137,10 +137,7 @@ def own_namespaces() -> "Set[Identity]":
 
 
 def distinct(paths: "Iterable[str]", without: "Set[Identity]") -> "Iterator[str]":
-    """The first of several paths to one namespace; nothing that is certainly no namespace.
-
-    Those that are named by ``without`` (device and inode) are left out.
-    """
+    """One path for each namespace, except those in ``without`` (device and inode)."""
     seen = set(without)
     for path in paths:
         try:

@@ -21,7 +21,7 @@ _LIST_QDISCS = tc.dump_qdiscs()
 
 
 def groups_of(target: Target) -> int:
-    """The multicast groups (RTMGRP_*) that announce changes to what a plan for it stands on.
+    """The multicast groups (RTMGRP_*) that announce changes to what a plan depends on.
 
     They announce a carrier late.
     """
@@ -98,28 +98,31 @@ def _default_routes(connection: Connection) -> "List[int]":
 # ---------------------------------------------------------------- TC
 
 
-def observe_tc(connection: Connection, seen: Snapshot, target: Target) -> Snapshot:
+def observe_tc(
+    connection: Connection, seen: Snapshot, target: Target, everywhere: bool = False
+) -> Snapshot:
     """The same snapshot with TC listed.
 
-    The filters of the uplinks are listed. If an orphan is to go, so are those of every other device
-    and shared block, but for the devices that go.
+    Lists the filters of the uplinks. If an orphan is to go, or ``everywhere``, it lists those of
+    all other devices and shared blocks too, without the devices that are to go.
     """
     (listed,) = connection.ask(_LIST_QDISCS)  # alone: while a dump is running another is refused
     qdiscs = tc.qdiscs(listed.answer())
     going = {orphan.ifindex for orphan in seen.orphans(target)}
+    everywhere = everywhere or bool(going)
     uplinks = {uplink.ifindex for uplink in seen.uplinks}
     points: List[AttachmentPoint] = []
     blocks: Set[int] = set()
     for qdisc in qdiscs:
         is_uplink = qdisc.ifindex in uplinks
-        if qdisc.handle == 0 or qdisc.ifindex in going or not (going or is_uplink):
+        if qdisc.handle == 0 or qdisc.ifindex in going or not (everywhere or is_uplink):
             continue
         dev = seen.names.get(qdisc.ifindex, "ifindex %d" % qdisc.ifindex)
         blocks.update((qdisc.ingress_block, qdisc.egress_block))
         for parent in _parents(qdisc):
             filters = _list_filters(connection, qdisc.ifindex, parent, dev)
             points.append(AttachmentPoint(dev, qdisc, parent, filters, is_uplink))
-    for block in sorted(blocks - {0}) if going else ():
+    for block in sorted(blocks - {0} if everywhere else ()):
         dev = "block %d" % block
         filters = _list_filters(connection, uapi.TCM_IFINDEX_MAGIC_BLOCK, block, dev)
         points.append(AttachmentPoint(dev, None, block, filters))
@@ -135,7 +138,7 @@ def _list_filters(connection: Connection, ifindex: int, parent: int, dev: str) -
 
 
 def _parents(qdisc: tc.Qdisc) -> "List[int]":
-    """The parents that a qdisc's own filters are listed under, those of a shared block aside."""
+    """The parents that a qdisc's filters are listed under, without those of a shared block."""
     if qdisc.kind != "clsact":
         return [] if qdisc.ingress_block else [qdisc.handle]
     sides = (

@@ -4,9 +4,11 @@
 This file makes no system call. Its input comes from outside: each field has a type and a size that
 is checked, or the text is refused with the reason. It raises `Error` and nothing else.
 
-    parse      text to JSON
-    state      JSON to the container's process and bundle
-    network    JSON to the path of the container's network namespace
+    parse        text to JSON
+    state        JSON to the container's process, bundle and annotations
+    config       JSON to the path of the container's network namespace, and its annotations
+    sandbox      annotations to the bundle of the pod's sandbox
+    is_older     the status of a process to whether it is the one that a config names
 
 Source: the OCI runtime specification, runtime.md (State) and config-linux.md (Namespaces).
 """
@@ -28,9 +30,8 @@ STDIN = "stdin"
 # The reasons why there is nothing to do for a container.
 HOST_NETWORK = "it has the host's network, which is left alone"
 NAMESPACE_GONE = "its network namespace is gone"
-NAMED_BY_PROCESS = (
-    "its network namespace is named by a process ID, which may belong to another process by now"
-)
+NAMED_BY_PROCESS = "its network namespace is named by a process, which may be another one by now"
+TWO_NAMESPACES = "the network namespace of its sandbox is not the one that its config names"
 
 # Limits of Linux: of a process ID (linux/threads.h, PID_MAX_LIMIT), of a path (linux/limits.h).
 _PID_MAX = 4 << 20
@@ -38,18 +39,33 @@ _PATH_MAX = 4096
 
 
 class State(Record):
-    """A container's state: its ``id``, ``status``, ``pid`` and ``bundle`` (an absolute path).
+    """A container's state: ``id``, ``status``, ``pid``, ``bundle`` and ``annotations``, a dict.
 
-    ``pid`` is the process whose namespaces are the container's, None if there is none.
+    ``pid`` is the process whose namespaces are the container's, None if there is none. ``bundle``
+    is an absolute path.
     """
 
-    __slots__ = ("id", "status", "pid", "bundle")
+    __slots__ = ("id", "status", "pid", "bundle", "annotations")
 
     if TYPE_CHECKING:
         id: str
         status: str
         pid: Optional[int]
         bundle: str
+        annotations: Dict[str, str]
+
+
+class Config(Record):
+    """A container's config: the path of its ``network`` namespace, and its ``annotations``.
+
+    ``network`` is "" for a new namespace, and None for that of the host.
+    """
+
+    __slots__ = ("network", "annotations")
+
+    if TYPE_CHECKING:
+        network: Optional[str]
+        annotations: Dict[str, str]
 
 
 # ---------------------------------------------------------------- text to JSON
@@ -148,26 +164,28 @@ def state(data: bytes) -> State:
             status=status,
             pid=_process(found.get("pid")) if status in ALIVE else None,
             bundle=_path(found, "bundle"),
+            annotations=_annotations(found),
         )
     except ValueError as error:
         raise Error(str(error), READ_STATE, STDIN) from None
 
 
-def network(data: bytes, path: str) -> "Optional[str]":
-    """Return the path of the network namespace in a container's config; raises `Error`.
-
-    "" means a new namespace, None that of the host. `path` is that of the config, for the error.
-    """
+def config(data: bytes, path: str) -> Config:
+    """Return the config of a container; `path` is the file's, for the error. Raises `Error`."""
     found = _document(data, READ_CONFIG, path)
     try:
-        entries = [entry for entry in _namespaces(found) if entry.get("type") == "network"]
-        if len(entries) > 1:
-            raise ValueError("there are two network namespaces")
-        if not entries:
-            return None
-        return _path(entries[0], "path") if entries[0].get("path") else ""
+        return Config(network=_network(found), annotations=_annotations(found))
     except ValueError as error:
         raise Error(str(error), READ_CONFIG, path) from None
+
+
+def _network(config: "Dict[str, Any]") -> "Optional[str]":
+    entries = [entry for entry in _namespaces(config) if entry.get("type") == "network"]
+    if len(entries) > 1:
+        raise ValueError("there are two network namespaces")
+    if not entries:
+        return None
+    return _path(entries[0], "path") if entries[0].get("path") else ""
 
 
 def _namespaces(config: "Dict[str, Any]") -> "List[Dict[str, Any]]":
@@ -181,6 +199,15 @@ def _namespaces(config: "Dict[str, Any]") -> "List[Dict[str, Any]]":
     if not all(isinstance(entry, dict) for entry in found):
         raise ValueError('"namespaces" has an entry that is not an object')
     return list(found)
+
+
+def _annotations(found: "Dict[str, Any]") -> "Dict[str, str]":
+    value = found.get("annotations")
+    if value is None:  # Go writes null for an empty map
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(each, str) for each in value.values()):
+        raise ValueError('"annotations" is not an object of strings')
+    return value
 
 
 def _string(found: "Dict[str, Any]", key: str) -> str:
@@ -214,3 +241,101 @@ def _process(value: "object") -> "Optional[int]":
     if type(value) is not int or not 0 < value <= _PID_MAX:  # not isinstance: True is an int, too
         raise ValueError('"pid" is not a process ID')
     return value
+
+
+# ---------------------------------------------------------------- a pod's sandbox
+
+# How container managers announce the sandbox of a pod: the annotations of its ID and of the kind of
+# a container, and where the bundle is below a directory named by the ID. Kubernetes pods under
+# containerd; CRI-O and podman pods.
+_MANAGERS = (
+    ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri.container-type", ()),
+    ("io.kubernetes.cri-o.SandboxID", "io.kubernetes.cri-o.ContainerType", ("userdata",)),
+)
+
+
+class Sandbox(Record):
+    """Where the bundle of a pod's sandbox is: a ``directory``, and the ``names`` below it.
+
+    The bundles of a pod's containers are siblings.
+    """
+
+    __slots__ = ("directory", "names")
+
+    if TYPE_CHECKING:
+        directory: str
+        names: Tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        return "/".join((self.directory,) + self.names)
+
+
+def sandbox(state: State, annotations: "Dict[str, str]") -> "Optional[Sandbox]":
+    """Return the sandbox that a container's annotations name, None if they name none.
+
+    Annotations are outsiders' words: raises `Error` for an ID that is not a plain file name.
+    """
+    for key, _, tail in _MANAGERS:
+        if key not in annotations:
+            continue
+        name = annotations[key]
+        if not is_plain(name):
+            raise Error("this is not the name of a sandbox", "check annotation " + key, name)
+        parts = state.bundle.rstrip("/").split("/")
+        above = len(tail) + 1
+        if len(parts) <= above or tuple(parts[len(parts) - len(tail) :]) != tail:
+            continue  # another layout
+        return Sandbox(directory="/".join(parts[:-above]) or "/", names=(name,) + tail)
+    return None
+
+
+def is_plain(name: str) -> bool:
+    """True for a name that leads to an entry of a directory and nowhere else."""
+    try:
+        return (
+            0 < len(encode(name)) < 256 and name not in (".", "..") and not set(name) & set("/\0")
+        )
+    except UnicodeEncodeError:
+        return False
+
+
+def is_sandbox(found: Sandbox, config: Config) -> bool:
+    """True unless a config says that it belongs to another container than this sandbox.
+
+    That of podman's infra container does not say what it is.
+    """
+    for key, kind, _ in _MANAGERS:
+        own = config.annotations.get(key, found.names[0])
+        if own != found.names[0] or config.annotations.get(kind, "sandbox") != "sandbox":
+            return False
+    return True
+
+
+# ---------------------------------------------------------------- a process that a path names
+
+
+def process_of(path: str) -> "Optional[int]":
+    """Return the process ID in a path such as ``/proc/4242/ns/net``; None for another path."""
+    head, _, rest = path[1:].partition("/")
+    digits, _, tail = rest.partition("/")
+    if head != "proc" or tail != "ns/net" or not digits.isdecimal() or len(digits) > 7:
+        return None
+    return int(digits) if str(int(digits)) == digits else None  # not 007, nor another script's
+
+
+def is_older(status: bytes, ticks: int, boot: float, now: float, changed: float) -> bool:
+    """True if a process is certain to have started before a file was last changed.
+
+    ``status`` is the content of /proc/PID/stat, whose field 22 counts clock ticks on the boot
+    clock, and ``ticks`` how many make a second. ``boot`` and ``now`` are the boot clock and the
+    real-time clock at one moment, the first one read first; ``changed`` is the file's st_ctime.
+    """
+    # the second field, the command, may hold anything but ends with the last parenthesis
+    fields = status.rpartition(b")")[2].split()
+    if len(fields) < 20 or not fields[19].isdigit():
+        return False
+    started = int(fields[19]) / ticks + now - boot
+    # A start is rounded down to a tick, and st_ctime to one of the kernel's. A change in the future
+    # means that the real-time clock was set back.
+    return started + 2 / ticks < changed <= now + 2 / ticks

@@ -124,6 +124,15 @@ JOBS = Option("", "jobs", "N", "how many namespaces to clean up at a time (defau
 METRICS = Option(
     "", "metrics", "FILE", "write the totals to this file, for Prometheus' textfile collector"
 )
+ANNOTATION = Option(
+    "",
+    "annotation",
+    "KEY=GLOB",
+    "do nothing for a container without this annotation, and remove fresh orphans for\n"
+    "one that has it; may be repeated, all must match",
+    many=True,
+)
+REFUSE = Option("", "refuse", "", "refuse the start while a TAP is in use (exit status 3)")
 HELP = Option("h", "help", "", "show this help")
 
 # The options of each command, in the order of its help.
@@ -132,7 +141,7 @@ CLEANUP = (NETNSES, MATCH, EXCLUDE, UPLINKS, KEEP_IN_USE, WAIT, WHO, DRY_RUN, JS
 SETUP = (NETNS, TAP, OWNER, GROUP, ADDRESS, MATCH, EXCLUDE, UPLINK, WAIT, WHO, JSON, HELP)
 _WHERE_AND_HOW = (DIR, PROC, INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS)
 SWEEP = _WHERE_AND_HOW + (MATCH, EXCLUDE, UPLINKS, DRY_RUN, METRICS, JSON, HELP)
-HOOK = (MATCH, EXCLUDE, UPLINKS, KEEP_IN_USE, WAIT, WHO, HELP)
+HOOK = (ANNOTATION, REFUSE, KEEP_IN_USE, WAIT, MATCH, EXCLUDE, UPLINKS, WHO, HELP)
 SELFTEST = (JSON, HELP)
 
 

@@ -147,9 +147,7 @@ def _delete_qdisc(qdisc: tc.Qdisc, dev: str) -> Change:
 # ---------------------------------------------------------------- attachment points
 
 
-def _purges(
-    snapshot: "Snapshot", target: "Target", vacated: "Container[Key]"
-) -> "List[_Purge]":
+def _purges(snapshot: "Snapshot", target: "Target", vacated: "Container[Key]") -> "List[_Purge]":
     """What goes at each attachment point.
 
     While a TAP is in use a dead redirect stays. While a fresh TAP is spared every `ingress` stays:
@@ -177,8 +175,8 @@ def _purges(
 class _Purge:
     """What goes at one attachment point: filters, and the `ingress` qdisc if it ``takes_ingress``.
 
-    ``targets`` are the orphans, by ifindex; ``with_dead`` takes dead redirects too. ``seen`` holds
-    the filters in shared tables that another purge deletes.
+    ``targets`` are the TAPs to go, by ifindex; ``with_dead`` takes dead redirects too. ``seen``
+    holds the filters in shared tables that another purge deletes.
     """
 
     def __init__(
@@ -213,11 +211,14 @@ class _Purge:
         return changes
 
     def filter_changes(self, other_chains: bool = False) -> "List[Change]":
-        """The deletions of filters, all of them or only those in other chains than 0."""
+        """The deletions of filters, all of them or only those in other chains than 0.
+
+        One in tables that several chains share may be in any of them.
+        """
         return [
             change
             for priority, changes in self.doomed
-            if priority.first.chain or not other_chains
+            if priority.first.chain or priority.sharing or not other_chains
             for change in changes
         ]
 
@@ -251,7 +252,7 @@ class _Priority:
         ]
 
     def is_vacated_by(self, doomed: "Sequence[tc.Filter]") -> bool:
-        """True if nobody's filter is left. A root table is nobody's, one more is somebody's."""
+        """True if no filter is left. Each priority has one root table; other tables are foreign."""
         all_go = len(doomed) == len(self.filters) and self.tables <= 1 + self.sharing
         return all_go and bool(self.tables or doomed)
 
@@ -261,7 +262,7 @@ class _Priority:
         """Delete the filters; of u32 the whole priority if that vacates it.
 
         Its root table may outlive the last filter. Tables that are not shared go with the priority,
-        filters and all. A filter in shared tables is deleted once.
+        with their filters. A filter in shared tables is deleted once.
         """
         dev, parent, first = self.point.dev, self.point.parent, self.first
         is_whole = first.kind == "u32" and self.is_vacated_by(doomed)
@@ -329,7 +330,7 @@ def is_dead(filter: tc.Filter) -> bool:
 
 
 def _dead_redirects(purges: "Iterable[_Purge]") -> "List[DeadRedirect]":
-    """The dead redirects on the uplinks that stay."""
+    """The dead redirects that stay on the uplinks."""
     left = []
     for purge in purges:
         point = purge.point
@@ -354,6 +355,6 @@ def _describe_filter(filter: tc.Filter, dev: str, names: "Mapping[int, str]") ->
 
 
 def _tables_key(point: "AttachmentPoint", filter: tc.Filter) -> "Key":
-    """What u32 priorities that share their tables have in common."""
+    """The key of the u32 tables that a filter uses."""
     place = point.parent if point.qdisc is None else point.qdisc
     return filter.kind, place, filter.priority

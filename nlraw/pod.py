@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     T = TypeVar("T", bound=Union[Report, Setup])
 
-# The list of TAPs alone. The kernel may end it early (see `link.dump`): enough for `scan`.
+# The list of TAPs alone. A TAP may be missing in it (see `link.dump`); `scan` accepts that.
 QUICK_LIST = link.dump("tun")
 
 # Seconds after which a TAP in use is looked at again although no event came: the release of one
@@ -37,7 +37,7 @@ def scan(
     exclude: "Names" = (),
     who: bool = False,
 ) -> "Tuple[Tap, ...]":
-    """List the matching TAPs of a namespace with their verdicts. Changes nothing, wakes nobody.
+    """List the matching TAPs of a namespace with their verdicts. Changes nothing, sends no event.
 
     ``netns``: None is the current one; an int or a string of digits a PID; an object with
     ``fileno()`` a descriptor; a string with a slash, or a path object, a path; any other string a
@@ -45,8 +45,8 @@ def scan(
     likewise, of names to leave alone. ``uplink`` is the container interface, or a list of them,
     which is never listed; it need not exist. ``who`` names the processes that hold a TAP.
 
-    While no TAP is an orphan it takes the quick way: Linux 6.18 leaves out a TAP with very many
-    alternative names, and those after it (`link.dump`). `cleanup` sees them, also a dry one.
+    Without an orphan it uses a shorter list, in which Linux 6.18 omits a TAP with very many
+    alternative names, and those after it (`link.dump`). `cleanup` uses the whole list.
     """
     target = Target(match, uplink, exclude)
     with Namespace(netns) as namespace, Connection(namespace) as connection:
@@ -55,7 +55,7 @@ def scan(
 
 
 def list_taps(connection: Connection, target: Target) -> "Tuple[Tap, ...]":
-    """The matching TAPs. What is stacked on an orphan shows in a list of all links."""
+    """The matching TAPs. If there is an orphan all links are listed, to find devices on top."""
     (listed,) = connection.ask(QUICK_LIST)
     seen = snapshot_of(link.links(listed.answer()), target)
     if len(seen.in_use()) < len(seen.taps):
@@ -77,11 +77,11 @@ def cleanup(
 
     ``netns``, ``match``, ``exclude`` and ``who`` are as for `scan`; ``dry_run`` only reports what
     would go. ``uplink`` names the container interfaces: if none of them exists nothing is touched.
-    "auto" takes that of the default route, "none" requires none. ``keep_in_use`` removes orphans
+    "auto" takes that of the default route, "none" needs no uplink. ``keep_in_use`` removes orphans
     beside TAPs in use. ``wait``: seconds to wait for a TAP in use to be released.
 
     Raises `TapInUse` if a matching TAP is in use, having changed nothing, and other kinds of
-    `Error`; each carries a `Report`, ``report``.
+    `Error`; all but `Invalid` carry a `Report`, ``report``.
     """
     target = Target(match, uplink, exclude, keep_in_use=keep_in_use)
     return clean_up(netns, target, dry_run, wait=wait, who=who).checked()

@@ -141,7 +141,7 @@ def _parse_cidr(address: str) -> "Tuple[bytes, int]":
         packed = b""
     is_length = tail.isdecimal() and len(tail) <= 3
     if not packed or not is_length or int(tail) > 8 * len(packed):
-        words = "this is no address with a prefix length, such as 10.9.8.1/24"
+        words = "this is not an address with a prefix length, such as 10.9.8.1/24"
         raise Invalid(words, "check address", address)
     if not any(packed):  # the kernel accepts it and drops it (__inet_insert_ifa(), devinet.c)
         raise Invalid("no device can have this address", "check address", address)
@@ -294,7 +294,7 @@ class _Builder:
         )
 
     def connect(self, tap: Link, uplink: Link, mtu: int) -> "Tuple[TcObject, ...]":
-        """Send all netlink requests in one datagram, the uplink's redirect last: it opens the way.
+        """Send all netlink requests in one datagram. Traffic starts with the last, the redirect.
 
         Returns the foreign filters on the uplink that see a packet before the redirect does.
         """
@@ -334,8 +334,12 @@ class _Builder:
         the kernel had picked it; if there are none, the kernel does pick it.
         """
         present = self.snapshot.ingress_of(uplink)
-        points = [point for point in self.snapshot.points if point.qdisc is present]
-        others = [filter for point in points for filter in point.filters]
+        others = [
+            filter
+            for point in self.snapshot.points
+            if point.qdisc is not None and point.qdisc is present
+            for filter in point.filters
+        ]
         parent, priority = uapi.TC_H_INGRESS_HANDLE, 0
         if present is not None and present.kind == "clsact":
             parent |= uapi.TC_H_MIN_INGRESS
@@ -360,7 +364,7 @@ class _Builder:
 
 
 def _undo(error: BaseException, *steps: "Callable[[], None]") -> None:
-    """Undo each step, whatever becomes of the others; add a failure to the message of the error."""
+    """Run every undo step; add failures to the message of the error."""
     for step in steps:
         try:
             step()

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from .plan import Change
 
 # From this number of orphans on they are deleted as a group: the kernel waits 10 to 30 ms for each
-# deletion, and once for a group.
+# deletion, but only once for a group.
 GROUP_FROM = 3
 
-# How often to look again when the namespace changed meanwhile, or an answer was lost.
+# How many times to look again when the namespace changed meanwhile, or an answer was lost.
 ROUNDS = 10
 
 
@@ -58,11 +58,11 @@ class Removal:
         return self.prepare(dry_run) or self.finish()
 
     def prepare(self, dry_run: bool = False) -> "Optional[Report]":
-        """Look and plan, which changes nothing. Return a report if there is nothing to `finish`."""
+        """Look and plan; only old marks are removed. Return a report if nothing is left to do."""
         return self._reporting(lambda: self._dry_run() if dry_run else self._look_and_plan(ROUNDS))
 
     def finish(self) -> Report:
-        """Carry out the plan, then look again until nothing is left to do."""
+        """Carry out the plan; look again until all is confirmed."""
         report = self._reporting(self._finish)
         assert report is not None
         return report
@@ -93,10 +93,10 @@ class Removal:
         """Take a snapshot. TC is listed only if it matters, or if changes are open."""
         self.connection.begin_look()
         self.snapshot = observe_links(self.connection, self.target)
-        if has_open or self._has_uplink():
-            self.snapshot = observe_tc(self.connection, self.snapshot, self.target)
+        if has_open or self._may_act():
+            self.snapshot = observe_tc(self.connection, self.snapshot, self.target, has_open)
 
-    def _has_uplink(self) -> bool:
+    def _may_act(self) -> bool:
         return bool(self.snapshot.uplinks) or self.target.uplink == "none"
 
     def _make_plan(self, at_once: bool = False) -> None:
@@ -114,7 +114,7 @@ class Removal:
             refusal = self.journal.settle(self.snapshot.keys(), rounds_left > 0)
             if refusal is not None:
                 return self.report("failed", refusal)
-        if not self._has_uplink():
+        if not self._may_act():
             return self.report("cleaned" if self.journal.done else "skipped")
         self._take_marks_off()
         used = self.snapshot.in_use()
@@ -131,7 +131,7 @@ class Removal:
         """Report what would be done. A list that changed while it was read is read again."""
         for _ in range(ROUNDS):
             self._look()
-            if not self._has_uplink():
+            if not self._may_act():
                 return self.report("skipped")
             self._make_plan(at_once=True)
             if self.connection.groups and self.connection.is_torn:
@@ -194,17 +194,19 @@ class Removal:
     def _is_confirmed(self) -> bool:
         """True if nothing has changed since the look, as far as that is announced or listed.
 
-        Every change but that of a carrier is announced at once. So the TAPs are listed again, and
+        Every change of TC state and routes is announced at once. The links are listed again, and
         each orphan is read again by itself.
         """
         orphans = self._orphans()
         requests = [link.get(each.ifindex, each.ifname) for each in orphans]
         listed, *replies = self.connection.ask(LIST_LINKS, *requests)
-        if self._has_more(snapshot_of(link.links(listed.answer()), self.target)):
+        now = snapshot_of(link.links(listed.answer()), self.target)
+        if self._has_more(now) or not self._has_same_uplinks(now):
             return False
         if any(reply.error is not None and reply.error.is_gone for reply in replies):
             return False
-        if self.connection.groups and not self.connection.is_quiet:
+        connection = self.connection
+        if connection.groups and (connection.is_torn or not connection.is_quiet):
             return False
         return _are_orphans(map(link.only, replies), orphans)
 
@@ -215,6 +217,13 @@ class Removal:
         if any(tap.ifindex not in used for tap in now.in_use()):
             return True
         return any(tap.ifindex not in known for tap in now.taps)
+
+    def _has_same_uplinks(self, now: Snapshot) -> bool:
+        """True if the uplinks are those that were seen. A change of routes is announced."""
+        seen = [(uplink.ifindex, uplink.ifname) for uplink in self.snapshot.uplinks]
+        if self.target.uplinks:
+            return [(uplink.ifindex, uplink.ifname) for uplink in now.uplinks] == seen
+        return all(now.names.get(ifindex) == name for ifindex, name in seen)
 
     def _send(self, changes: "Sequence[Change]") -> bool:
         """Send every change in one datagram; return True if all are confirmed."""
@@ -229,12 +238,11 @@ class Removal:
     # ------------------------------------------------------------ delete as a group
 
     def _carry_out_by_group(self) -> bool:
-        """The same, with one wait of the kernel for all links instead of one for each.
+        """Like `_carry_out`, with one wait of the kernel for all links instead of one for each.
 
-        The orphans are marked with a random group. A list of all links must show right before the
-        delete that the group holds them, each still an orphan, and nothing else. Nothing else is
-        changed before that is proven; if it is not, each gets its former group back, and the next
-        round takes another number.
+        The orphans are marked with a random group. Right before the delete, a list of all links
+        must show that the group holds only them, and that all are still orphans. If not, their
+        former groups are restored, and the next round uses another mark.
         """
         orphans = self._orphans()
         mark = new_mark()
@@ -244,8 +252,7 @@ class Removal:
             links = list_links(self.connection)
             now = snapshot_of(links, self.target)
             members = [found for found in links if found.group == mark]
-            proven = _are_orphans(members, orphans) and not any(map(now.uppers_of, members))
-            if proven and not self._has_more(now):
+            if _are_orphans(members, orphans) and not self._has_more(now):
                 is_done = self._send(self.plan.by_group(mark))
         finally:
             if not is_done:
@@ -253,7 +260,7 @@ class Removal:
         return is_done
 
     def _take_marks_off(self) -> None:
-        """Put TAPs that a killed group delete left marked, and that stay, back into group 0."""
+        """Put marked TAPs that stay into group 0; a killed group delete left them so."""
         going = {orphan.ifindex for orphan in self._orphans()}
         if self.snapshot.in_use() and not self.target.keep_in_use:
             going = set()

@@ -79,7 +79,7 @@ class Result(Record):
         error: Optional[Error]
 
     def checked(self: "S") -> "S":
-        """Return the result itself, or raise its error, which then carries it as ``report``."""
+        """Return self, or raise its error with self as ``report``."""
         if self.error is not None:
             self.error.report = self
             raise self.error
@@ -99,9 +99,10 @@ class Holder(Record):
 class Tap(Record):
     """One matching TAP.
 
-    ``verdict`` is "orphan" or "in-use". ``fresh``: an orphan that no second open ever attached to.
-    ``carrier`` is None if the kernel did not report it. ``operstate`` and ``flags`` use iproute2's
-    names; they lag the carrier. ``deleted``: nlraw asked for its deletion, and it is gone.
+    ``verdict`` is "orphan" or "in-use". ``fresh``: an orphan that was never opened again after its
+    creation. ``carrier`` is None if the kernel did not report it. ``operstate`` and ``flags`` use
+    iproute2's names; they change later than the carrier. ``deleted``: nlraw asked for its deletion,
+    and it is gone.
     ``holders`` is a tuple of `Holder`, None if they were not asked for.
     """
 
@@ -137,10 +138,10 @@ class Tap(Record):
 
 
 class TcObject(Record):
-    """A qdisc or filter: its device, "qdisc" or "filter", its kind.
+    """A qdisc or filter. ``object`` is "qdisc" or "filter", ``dev`` its device or "block N".
 
-    A filter also has its ``priority``, and as ``target`` the name of the device that it redirects
-    to, None if that is gone. ``dev`` is "block N" for a filter in a shared block.
+    A filter that was or would be removed has its ``priority``, and as ``target`` the name of the
+    first device that it redirects to, None if that is gone.
     """
 
     __slots__ = ("dev", "object", "kind", "priority", "target")
@@ -161,7 +162,7 @@ class TcObject(Record):
 
 
 class Ignored(Record):
-    """A link that matches by name and is not a TAP; ``kind`` is the driver's name for it."""
+    """A link that matches by name and is not a TAP. ``kind`` describes it."""
 
     __slots__ = ("ifname", "kind")
 
@@ -171,7 +172,7 @@ class Ignored(Record):
 
 
 class DeadRedirect(Record):
-    """A redirect on an uplink whose target is gone, seen and left."""
+    """A redirect on an uplink whose target is gone, and that was left there."""
 
     __slots__ = ("dev", "kind", "priority")
 
@@ -184,10 +185,12 @@ class DeadRedirect(Record):
 class Report(Result):
     """What was seen and done in one namespace.
 
-    ``netns`` is a path, or "current"; ``uplink`` the container interface's name, None if it has
-    none. ``outcome`` is "clean", "cleaned", "would-clean", "in-use", "skipped" or "failed".
-    ``taps`` is a tuple of `Tap`, ``tc_removed`` one of `TcObject`, ``ignored`` one of `Ignored`,
-    ``dead_redirects`` one of `DeadRedirect`. ``error`` is the `Error` of a failure, else None.
+    ``netns`` is a path, or "current". ``uplink`` is the name of the first uplink found, else of the
+    first one asked for; None for "auto" and "none". ``outcome`` is "clean", "cleaned",
+    "would-clean", "in-use", "skipped" or "failed". ``taps`` is a tuple of `Tap`, ``tc_removed`` one
+    of `TcObject`: what was removed, or with "would-clean" what would be. ``ignored`` is a tuple of
+    `Ignored`, ``dead_redirects`` one of `DeadRedirect`. ``error`` is the `Error` of a failure, else
+    None.
     """
 
     __slots__ = (

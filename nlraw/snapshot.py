@@ -57,7 +57,7 @@ class AttachmentPoint:
 
     @property
     def has_explicit_chain(self) -> bool:
-        """True if somebody created a chain that has no filter yet."""
+        """True if a listed chain has no filter: somebody created it."""
         return not {filter.chain for filter in self.filters}.issuperset(self.chains or ())
 
     def with_chains(self, chains: "Sequence[int]") -> "AttachmentPoint":
@@ -140,7 +140,7 @@ class Snapshot:
         return [tap for tap in found if not target.spares(tap)]
 
     def keys(self) -> "Set[Key]":
-        """The key of every deletion that still has an object."""
+        """The keys of all objects that can be deleted."""
         found: Set[Key] = {link_key(tap) for tap in self.taps}
         found.update(qdisc_key(qdisc) for qdisc in self.qdiscs)
         for point in self.points:

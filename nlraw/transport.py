@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 # writers take turns.
 WRITER_PORT = 0x6E6C7261
 
-# What one look at a namespace may read. 1,000 orphans with their TC state are 6,000 messages and
-# 4 MiB.
+# What may be read of a namespace: messages and bytes in a look, seconds in a connection. 1,000
+# orphans with their TC state are 6,000 messages and 4 MiB.
 MESSAGES = 12000
 BYTES = 16 << 20
 SECONDS = 10.0
 
-# Seconds that a command waits for writer ports, in all. Then it goes on without: no stranger can
-# stop it by holding the port.
+# Seconds that a command waits for writer ports, in all. Then it continues without the port: no
+# other process can stop it by holding that.
 PATIENCE = 5.0
 
 
@@ -66,14 +66,15 @@ class System:
 
 SYSTEM = System()
 
-# Bytes of an exchange after which its allowance is checked, again and again.
+# Bytes of an exchange between two checks of its allowance.
 _CHECK_AFTER = 64 << 10
 
 
 class Patience:
     """The seconds that one command may wait for writer ports.
 
-    Its connections share it, also those of several threads. Time counts once while several wait.
+    All connections of a command share it, also across threads. While several of them wait, time
+    counts once.
     """
 
     __slots__ = ("_left", "_waiting", "_since", "_lock")
@@ -106,10 +107,10 @@ class Patience:
 
 
 class Allowance:
-    """How much of a namespace one look reads: messages, bytes, seconds of processor time.
+    """How much of a namespace may be read: messages, bytes, seconds of processor time.
 
-    A pod's root makes as many links and filters as it likes. The seconds count for all looks of a
-    connection, the rest for each by itself.
+    A pod's root user can make any number of links and filters. Messages and bytes count for each
+    look, the seconds for all looks of a connection.
     """
 
     __slots__ = ("messages", "bytes", "seconds", "_left", "_last")
@@ -128,7 +129,7 @@ class Allowance:
         self._left = (self.messages, self.bytes, self._left[2])
 
     def refund(self) -> None:
-        """Take back the last exchange: its list is torn, and read again."""
+        """Return what the last exchange used: it is read again."""
         messages, bytes, seconds = self._left
         self._left = (messages + self._last[0], bytes + self._last[1], seconds)
 
@@ -139,10 +140,7 @@ class Allowance:
         self._left = (left[0] - messages, left[1] - bytes, left[2])
 
     def check(self, messages: int, bytes: int, seconds: float) -> None:
-        """Raise `TooMuch` if an exchange that read so much so far exceeds a limit.
-
-        The seconds are those since the last check, and are spent.
-        """
+        """Spend seconds; raise `TooMuch` if an exchange exceeds a limit."""
         left = self._left = (self._left[0], self._left[1], self._left[2] - seconds)
         if messages > left[0]:
             words = "over %d links, qdiscs and filters" % self.messages
@@ -156,7 +154,7 @@ class Allowance:
 
 
 class Spending:
-    """What one exchange reads of an allowance. Checked from time to time, for it takes time too."""
+    """What one exchange uses of an allowance. It is checked rarely, because a check takes time."""
 
     __slots__ = ("_allowance", "_exchange", "_system", "_bytes", "_checked", "_since")
 
@@ -165,21 +163,24 @@ class Spending:
         self._exchange = exchange
         self._system = system
         self._bytes = self._checked = 0
-        self._since: Optional[float] = None
+        self._since = system.thread_time()
 
     def count(self, bytes: int) -> None:
         """Count a datagram."""
         self._bytes += bytes
         if self._bytes - self._checked > _CHECK_AFTER:
-            now = self._system.thread_time()
-            seconds = 0.0 if self._since is None else now - self._since
-            self._checked, self._since = self._bytes, now
-            self._allowance.check(self._exchange.received, self._bytes, seconds)
+            self._checked = self._bytes
+            self._check()
 
     def settle(self) -> None:
         """Count the whole exchange."""
-        self._allowance.check(self._exchange.received, self._bytes, 0.0)
+        self._check()
         self._allowance.spend(self._exchange.received, self._bytes)
+
+    def _check(self) -> None:
+        now = self._system.thread_time()
+        seconds, self._since = now - self._since, now
+        self._allowance.check(self._exchange.received, self._bytes, seconds)
 
 
 def open_socket(
@@ -195,7 +196,7 @@ def open_socket(
         for option in (uapi.NETLINK_EXT_ACK, uapi.NETLINK_CAP_ACK):
             try:
                 socket.setsockopt(uapi.SOL_NETLINK, option, 1)
-            except OSError:  # without it a kernel explains less, and all else holds
+            except OSError:  # without it errors have fewer details
                 pass
         if hears_all:
             socket.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID, 1)

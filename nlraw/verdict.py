@@ -7,8 +7,8 @@
 
 `plan` decides what is deleted with an orphan.
 
-Not visible here: a holder that turned its own carrier off, and one that attaches after the link was
-read.
+`judge` cannot see a holder that turned its own carrier off, nor one that attaches after the link
+was read.
 """
 
 from . import link, uapi
@@ -102,9 +102,9 @@ class Target:
     """What a command is about: which TAPs, by name, and which uplinks.
 
     ``match``, ``exclude`` and ``uplink`` are each a string or a sequence of strings. ``uplink`` is
-    "auto", "none" or names: ``uplinks`` are the names, none for the first two. ``spare_fresh``
-    leaves fresh orphans alone, ``keep_in_use`` removes orphans beside TAPs in use. Raises `Invalid`
-    for an impossible name or pattern.
+    "auto", "none" or names; ``uplinks`` is empty for the first two. ``spare_fresh`` leaves fresh
+    orphans alone, ``keep_in_use`` removes orphans beside TAPs in use. Raises `Invalid` for an
+    impossible name or pattern.
     """
 
     __slots__ = ("match", "exclude", "uplink", "uplinks", "spare_fresh", "keep_in_use")
@@ -120,7 +120,7 @@ class Target:
         self.match = _names(match)
         self.exclude = _names(exclude)
         for pattern in self.match + self.exclude:
-            _check_pattern(pattern)
+            check_pattern(pattern)
         names = _names(uplink)
         if not self.match or not names:
             raise Invalid("at least one pattern and one uplink are needed", "check arguments")
@@ -128,7 +128,7 @@ class Target:
             link.check_name(name)
         self.uplink = names[0]
         if len(names) > 1 and not {"auto", "none"}.isdisjoint(names):
-            words = '"auto" and "none" stand alone'
+            words = '"auto" and "none" cannot be combined with other names'
             raise Invalid(words, "check uplink", ", ".join(names))
         self.uplinks = () if self.uplink in ("auto", "none") else names
         self.spare_fresh = spare_fresh
@@ -140,7 +140,7 @@ class Target:
         return self.uplinks[0] if self.uplinks else None
 
     def fits(self, name: str) -> bool:
-        """True if a TAP of that name is meant; an uplink never is."""
+        """True if a TAP of that name is meant; a named uplink never is."""
         if name in self.uplinks or not any(matches(pattern, name) for pattern in self.match):
             return False
         return not any(matches(pattern, name) for pattern in self.exclude)
@@ -158,7 +158,8 @@ def _names(given: "Names") -> "Tuple[str, ...]":
     return tuple(given)
 
 
-def _check_pattern(pattern: str) -> None:
+def check_pattern(pattern: str) -> None:
+    """Raise `Invalid` for a pattern that is empty, or has other special characters than * and ?."""
     if not pattern:
         raise Invalid("an empty pattern matches nothing", "check pattern")
     if any(char in "[]{}" for char in pattern):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BYTES = 8 << 20
 SECONDS = 0.5
 
-# Refusals for want of something that other namespaces hold: these are done one by one in the end.
+# A shared resource is used up: such visits are repeated one by one in the end.
 _CROWDED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
@@ -72,7 +72,7 @@ class Visit:
                 self.close()
 
     def clean_up(self) -> None:
-        """Carry out the plan. After `is_crowded` it may be called again: it knows what is done."""
+        """Carry out the plan. If `is_crowded`, call it again: the journal is kept."""
         self.is_work = False
         try:
             self.report = self._reporting(self._finish)
@@ -102,7 +102,7 @@ class Visit:
         here = self._namespace.enter()
         if self._connection.is_exclusive:
             return self._removal.finish()
-        # another writer was here, and may have changed everything
+        # without the port another writer may have changed everything
         with self._connect(
             here,
             exclusive=True,

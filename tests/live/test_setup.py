@@ -122,12 +122,12 @@ def test_an_ipv6_address_is_put_on_the_tap(pod):
 
 
 def test_the_tap_can_have_another_name(pod):
-    assert create(pod, tap="vm0").tap.ifname == "vm0"
+    assert create(pod, tap="vm0", match="vm*").tap.ifname == "vm0"
     pod.check_pair("vm0")
 
 
 def test_the_longest_name_there_is_works(pod):
-    create(pod, tap="tap0123456789ab")
+    create(pod, tap="tap0123456789ab", match="tap*")
     pod.check_pair("tap0123456789ab")
 
 
@@ -259,6 +259,8 @@ def test_json_is_that_of_the_design(pod):
         "outcome": "clean",
         "taps": [],
         "tc_removed": [],
+        "ignored": [],
+        "dead_redirects": [],
         "error": None,
     }
     assert told.document == {
@@ -292,21 +294,33 @@ def test_every_option_of_the_command_line_does_what_it_says(make_pod):
     pod.add_orphan("old7")
     options = (
         "--netns %s --tap %s --owner 1000 --group 1001 --address 172.16.1.1/30 --match old* "
-        "--uplink net1 --json"
+        "--match tap* --exclude tap9* --uplink net1 --json"
     )
+    pod.add_orphan("tap9_urunc", redirect=False)
+    pod.hold("tap9_urunc")
     told = command.nlraw("setup", *(options % (pod.name, TAP)).split())
     assert told.status == 0, told.err
     assert [(tap["ifname"], tap["deleted"]) for tap in told.document["cleanup"]["taps"]] == [
         ("old7", True)
     ]
     assert told.document["uplink"]["ifname"] == "net1"
+    pod.ip("link", "del", "tap9_urunc")
     assert tuntap(pod).endswith("user 1000 group 1001")
     assert pod.state()["addresses"][TAP][0]["local"] == "172.16.1.1"
     pod.check_pair()
 
 
-def test_the_current_namespace_is_the_default(pod):
-    told = command.nlraw("setup", "-j", before=["ip", "netns", "exec", pod.name])
+def test_without_a_namespace_nothing_is_set_up(pod):
+    before = pod.state()
+    told = command.nlraw("setup", before=["ip", "netns", "exec", pod.name])
+    assert (told.status, told.out) == (2, "")
+    assert told.err.startswith("nlraw: setup: a namespace is needed: give `-n` with ")
+    assert pod.state() == before
+
+
+def test_the_current_namespace_is_set_up_if_it_is_named(pod):
+    argv = ["ip", "netns", "exec", pod.name]
+    told = command.nlraw("setup", "-n", "current", "-j", before=argv)
     assert (told.status, told.document["netns"], told.document["uplink"]["ifname"]) == (
         0,
         "current",
@@ -341,6 +355,12 @@ def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(
     assert mine() == before
 
 
+UNFINDABLE = "no cleanup would find it: give a pattern that it matches (--match)"
+PLAIN_PATTERNS = (
+    "only * and ? are special in a pattern; give several patterns instead of [] and {}"
+)
+
+
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
@@ -358,35 +378,42 @@ def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(
         (["--match", ""], "check pattern: an empty pattern matches nothing"),
         (
             ["--address", "10.9.8.1"],
-            "check address 10.9.8.1: this is no address with a prefix length, such as 10.9.8.1/24",
+            "check address 10.9.8.1: this is not an address with a prefix length, such as 10.9.8.1/24",
         ),
         (
             ["--address", "10.9.8.1/33"],
-            "check address 10.9.8.1/33: this is no address with a prefix length, such as "
+            "check address 10.9.8.1/33: this is not an address with a prefix length, such as "
             "10.9.8.1/24",
         ),
         (
             ["--address", "fd00::1/129"],
-            "check address fd00::1/129: this is no address with a prefix length, such as "
+            "check address fd00::1/129: this is not an address with a prefix length, such as "
             "10.9.8.1/24",
         ),
         (
             ["--address", "10.9.8/24"],
-            "check address 10.9.8/24: this is no address with a prefix length, such as 10.9.8.1/24",
+            "check address 10.9.8/24: this is not an address with a prefix length, such as 10.9.8.1/24",
         ),
         (["--owner", "root"], "check --owner root: a number is needed"),
         (["--group", "-1"], "check --group -1: a number is needed"),
-        (["--owner", "4294967295"], "check ID 4294967295: this can be no user or group"),
+        (["--owner", "4294967295"], "check ID 4294967295: this cannot be a user or group"),
+        (["--tap", "vm0"], "check TAP vm0: " + UNFINDABLE),
+        (["--match", "vm*"], "check TAP tap0_urunc: " + UNFINDABLE),
+        (["--exclude", "tap0*"], "check TAP tap0_urunc: " + UNFINDABLE),
+        (["--tap", "eth0", "--match", "*"], "check TAP eth0: " + UNFINDABLE),
+        (["--match", "tap[01]*"], "check pattern tap[01]*: " + PLAIN_PATTERNS),
+        (["--match", "{tap0,tap1}*"], "check pattern {tap0,tap1}*: " + PLAIN_PATTERNS),
         (["--dry-run"], "setup --dry-run: no such option; see `nlraw setup --help`"),
-        (["now"], "setup now: unexpected argument; see `nlraw setup --help`"),
+        (["now"], "setup now: unexpected argument; did you mean `-n now`?"),
         (["--tap"], "setup --tap: this option needs a value, NAME"),
-        (["-n", "1", "-n", "2"], "setup -n: this option can be given only once"),
+        (["-n", "2"], "setup -n: this option can be given only once"),
     ],
 )
 def test_usage_errors_are_exit_2_and_change_nothing(pod, arguments, complaint):
     pod.add_orphan()
     before = pod.state()
-    told = command.nlraw("setup", *arguments, before=["ip", "netns", "exec", pod.name])
+    argv = ["ip", "netns", "exec", pod.name]
+    told = command.nlraw("setup", "-n", "current", *arguments, before=argv)
     assert (told.status, told.out, told.err) == (2, "", "nlraw: %s\n" % complaint)
     assert pod.state() == before
 
@@ -469,23 +496,38 @@ def test_any_matching_tap_in_use_ends_it_and_orphans_stay(pod, names):
     assert pod.state() == before
 
 
-def test_a_name_given_by_option_counts_as_matching_when_it_is_an_orphan(pod):
+def test_an_orphan_of_another_name_and_its_pattern_is_replaced(pod):
     old = pod.add_orphan("vm0")
-    assert create(pod, tap="vm0").tap.ifindex == pod.check_pair("vm0") != old
+    assert create(pod, tap="vm0", match="vm*").tap.ifindex == pod.check_pair("vm0") != old
 
 
-def test_a_name_given_by_option_counts_as_matching_when_it_is_in_use(pod):
+def test_a_tap_in_use_of_another_name_and_its_pattern_is_exit_3(pod):
     pod.add_tap("vm0")
     pod.hold("vm0")
     before = pod.state()
-    assert command.nlraw("setup", "-n", pod.path, "--tap", "vm0").status == 3
+    options = ["--tap", "vm0", "--match", "vm0"]
+    assert command.nlraw("setup", "-n", pod.path, *options).status == 3
     assert pod.state() == before
 
 
-def test_the_pattern_matches_beside_a_name_given_by_option(pod):
+def test_orphans_of_every_pattern_are_removed(pod):
     pod.add_orphan("tap0_urunc")
-    create(pod, tap="vm0")
+    create(pod, tap="vm0", match=["tap*_urunc", "vm*"])
     pod.check_pair("vm0")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tap": "vm0"}, {"match": "vm*"}, {"exclude": [TAP]}, {"tap": "eth0", "match": "*"}],
+    ids=["of another name", "of another pattern", "excluded", "the uplink"],
+)
+def test_a_tap_that_no_cleanup_would_find_is_refused_before_anything_is_touched(pod, options):
+    pod.add_orphan()
+    before = pod.state()
+    with pytest.raises(nlraw.Invalid) as caught:
+        nlraw.setup(netns=pod.path, **options)
+    assert caught.value.message == UNFINDABLE
+    assert pod.state() == before
 
 
 def test_a_tap_that_setup_made_is_fresh_until_a_vmm_attached(pod):

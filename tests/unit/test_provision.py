@@ -5,7 +5,7 @@ import pytest
 
 from lib import build
 from lib.random_pods import CLSACT_IN, CLSACT_OUT
-from nlraw import orphans, provision, tc, uapi
+from nlraw import provision, tc, uapi
 from nlraw.errors import Invalid
 
 UPLINK = build.as_link(build.link_payload(2, "eth0", kind="veth"))
@@ -17,15 +17,15 @@ TAP = build.as_link(build.link_payload(4))
     [
         ({"uplink": "none"}, "check uplink none: a setup needs an uplink"),
         ({"tap": "tap%d"}, "check name tap%d: this cannot be the name of a new interface"),
-        ({"owner": -1}, "check ID -1: this can be no user or group"),
-        ({"group": 0xFFFFFFFF}, "check ID 4294967295: this can be no user or group"),
+        ({"owner": -1}, "check ID -1: this cannot be a user or group"),
+        ({"group": 0xFFFFFFFF}, "check ID 4294967295: this cannot be a user or group"),
         (
             {"address": "10.9.8.1"},
-            "check address 10.9.8.1: this is no address with a prefix length, such as 10.9.8.1/24",
+            "check address 10.9.8.1: this is not an address with a prefix length, such as 10.9.8.1/24",
         ),
         (
             {"address": "10.9.8.1/33"},
-            "check address 10.9.8.1/33: this is no address with a prefix length, such as "
+            "check address 10.9.8.1/33: this is not an address with a prefix length, such as "
             "10.9.8.1/24",
         ),
         ({"address": "0.0.0.0/0"}, "check address 0.0.0.0/0: no device can have this address"),
