@@ -87,7 +87,7 @@ class Pod(pods.Pod):
 def converse(connection, conversation, buffer=1 << 16):
     connection.send(conversation.datagram())
     received = []
-    while not conversation.finished:
+    while not conversation.is_finished:
         received.append(connection.recv(buffer))
         conversation.receive(received[-1])
     return received
@@ -369,15 +369,17 @@ def filters_redirect_block(pod):
     to_block = wire.attribute(uapi.TCA_MIRRED_PARMS, parms) + wire.attribute_u32(
         uapi.TCA_MIRRED_BLOCKID, 22
     )
-    action = wire.attribute_string(uapi.TCA_ACT_KIND, "mirred") + wire.nested(
+    action = wire.attribute_string(uapi.TCA_ACT_KIND, "mirred") + wire.attribute_nested(
         uapi.TCA_ACT_OPTIONS, to_block
     )
     match_all = uapi.tc_u32_sel.pack(
         uapi.TC_U32_TERMINAL, 0, 1, 0, 0, 0, 0, 0
     ) + uapi.tc_u32_key.pack(0, 0, 0, 0)
     selector = wire.attribute(uapi.TCA_U32_SEL, match_all)
-    options = wire.nested(
-        uapi.TCA_OPTIONS, selector, wire.nested(uapi.TCA_U32_ACT, wire.nested(1, action))
+    options = wire.attribute_nested(
+        uapi.TCA_OPTIONS,
+        selector,
+        wire.attribute_nested(uapi.TCA_U32_ACT, wire.attribute_nested(1, action)),
     )
     request = tc.create_redirect(pod.index("eth0"), uapi.TC_H_INGRESS_HANDLE, 0, "eth0")
     request.payload = (
@@ -515,10 +517,10 @@ BAD_PEER = exchange.Request(
     uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK,
     uapi.ifinfomsg.pack(0, 0, 0, 0, 0)
     + wire.attribute_string(uapi.IFLA_IFNAME, "v0")
-    + wire.nested(
+    + wire.attribute_nested(
         uapi.IFLA_LINKINFO,
         wire.attribute(uapi.IFLA_INFO_KIND, b"veth"),
-        wire.nested(uapi.IFLA_INFO_DATA, wire.attribute(uapi.VETH_INFO_PEER, b"four")),
+        wire.attribute_nested(uapi.IFLA_INFO_DATA, wire.attribute(uapi.VETH_INFO_PEER, b"four")),
     ),
     uapi.ifinfomsg.size,
     "create veth",
