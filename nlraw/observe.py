@@ -7,7 +7,7 @@ from . import link, tc, uapi
 from .connection import Connection
 from .errors import Refused
 from .report import Ignored
-from .snapshot import AttachmentPoint, Snapshot
+from .snapshot import AttachmentPoint, Snapshot, divide, priority_key, shared_priorities
 from .verdict import Target, is_tap
 
 TYPE_CHECKING = False
@@ -126,7 +126,23 @@ def observe_tc(
         dev = "block %d" % block
         filters = _list_filters(connection, uapi.TCM_IFINDEX_MAGIC_BLOCK, block, dev)
         points.append(AttachmentPoint(dev, None, block, filters))
-    return seen.with_tc(qdiscs, points)
+    return seen.with_tc(qdiscs, _divided(connection, points))
+
+
+def _divided(
+    connection: Connection, points: "Sequence[AttachmentPoint]"
+) -> "Sequence[AttachmentPoint]":
+    """The same points, each with its own filters, where the kernel lists those of others too."""
+    shared = shared_priorities(points)
+    if not shared:
+        return points
+    requests = [tc.get_root_table(each, point.parent, point.dev) for point, each in shared]
+    roots = {}
+    for (point, each), reply in zip(shared, connection.ask(*requests)):
+        if reply.error is None or not reply.error.is_gone:
+            (table,) = tc.filters(reply.answer())
+            roots[priority_key(point, each)] = table.handle
+    return divide(points, shared, roots)
 
 
 def _list_filters(connection: Connection, ifindex: int, parent: int, dev: str) -> "List[tc.Filter]":

@@ -129,11 +129,9 @@ def plan_undo(snapshot: "Snapshot", tap: "Link", had_ingress: bool) -> "List[Cha
     The TAP itself, and what is on it, goes with its last descriptor.
     """
     points = [point for point in snapshot.points if point.is_uplink]
-    sharing = _count_sharing(points)
-    seen: Set[Key] = set()
     changes: List[Change] = []
     for point in points:
-        purge = _Purge(point, sharing, seen, snapshot.names, {tap.ifindex}, with_dead=False)
+        purge = _Purge(point, snapshot.names, {tap.ifindex}, with_dead=False)
         purge.takes_ingress = point.is_ingress and purge.is_emptied and not had_ingress
         changes += purge.changes()
     return changes
@@ -157,12 +155,10 @@ def _purges(snapshot: "Snapshot", target: "Target", vacated: "Container[Key]") -
     ifindexes = {orphan.ifindex for orphan in orphans}
     kept = [tap for tap in snapshot.taps if tap.ifindex not in ifindexes]
     used = snapshot.in_use()
-    sharing = _count_sharing(snapshot.points)
-    seen: Set[Key] = set()
     purges = []
     for point in snapshot.points:
         with_dead = point.is_uplink and point.is_incoming and not used
-        purge = _Purge(point, sharing, seen, snapshot.names, ifindexes, with_dead)
+        purge = _Purge(point, snapshot.names, ifindexes, with_dead)
         if point.is_ingress and purge.is_emptied and not point.has_explicit_chain:
             if purge.doomed or place_key(point) in vacated:
                 purge.takes_ingress = len(kept) == len(used)
@@ -175,15 +171,12 @@ def _purges(snapshot: "Snapshot", target: "Target", vacated: "Container[Key]") -
 class _Purge:
     """What goes at one attachment point: filters, and the `ingress` qdisc if it ``takes_ingress``.
 
-    ``targets`` are the TAPs to go, by ifindex; ``with_dead`` takes dead redirects too. ``seen``
-    holds the filters in shared tables that another purge deletes.
+    ``targets`` are the TAPs to go, by ifindex; ``with_dead`` takes dead redirects too.
     """
 
     def __init__(
         self,
         point: "AttachmentPoint",
-        sharing: "Dict[Key, int]",
-        seen: "Set[Key]",
         names: "Mapping[int, str]",
         targets: "Set[int]",
         with_dead: bool,
@@ -192,11 +185,11 @@ class _Purge:
         self.takes_ingress = False
         self.is_emptied = True
         self.doomed: List[Tuple[_Priority, List[Change]]] = []
-        for priority in _priorities(point, sharing):
+        for priority in _priorities(point):
             doomed = priority.doomed(targets, with_dead)
             self.is_emptied = self.is_emptied and priority.is_vacated_by(doomed)
             if doomed:
-                self.doomed.append((priority, priority.deletions(doomed, seen, names)))
+                self.doomed.append((priority, priority.deletions(doomed, names)))
 
     @property
     def uses_other_chains(self) -> bool:
@@ -211,101 +204,63 @@ class _Purge:
         return changes
 
     def filter_changes(self, other_chains: bool = False) -> "List[Change]":
-        """The deletions of filters, all of them or only those in other chains than 0.
-
-        One in tables that several chains share may be in any of them.
-        """
+        """The deletions of filters, all of them or only those in other chains than 0."""
         return [
             change
             for priority, changes in self.doomed
-            if priority.first.chain or priority.sharing or not other_chains
+            if priority.first.chain or not other_chains
             for change in changes
         ]
 
 
 class _Priority:
-    """The filters of an attachment point that have chain, priority, protocol and kind in common.
+    """The filters of an attachment point that have chain, priority, protocol and kind in common."""
 
-    u32 priorities of one number in several chains of a qdisc, or on both sides of a clsact, share
-    their tables, and the kernel lists in each what is in all (tc_u_common, net/sched/cls_u32.c).
-    Nobody can say then which of them a filter belongs to. ``sharing`` counts the other ones.
-    """
+    __slots__ = ("point", "first", "filters", "tables")
 
-    __slots__ = ("point", "first", "filters", "tables", "sharing")
-
-    def __init__(
-        self, point: "AttachmentPoint", entries: "Sequence[tc.Filter]", sharing: int
-    ) -> None:
+    def __init__(self, point: "AttachmentPoint", entries: "Sequence[tc.Filter]") -> None:
         self.point = point
         self.first = entries[0]
         self.filters = [entry for entry in entries if entry.is_filter]
         self.tables = sum(entry.is_table for entry in entries)
-        self.sharing = sharing
 
     def doomed(self, targets: "Set[int]", with_dead: bool) -> "List[tc.Filter]":
-        """The filters to delete. A dead one in shared tables stays: it may be somebody else's."""
-        dead = with_dead and not self.sharing
+        """The filters to delete."""
         return [
             filter
             for filter in self.filters
-            if _redirects_to(filter, targets) or (dead and is_dead(filter))
+            if _redirects_to(filter, targets) or (with_dead and is_dead(filter))
         ]
 
     def is_vacated_by(self, doomed: "Sequence[tc.Filter]") -> bool:
         """True if no filter is left. Each priority has one root table; other tables are foreign."""
-        all_go = len(doomed) == len(self.filters) and self.tables <= 1 + self.sharing
+        all_go = len(doomed) == len(self.filters) and self.tables <= 1
         return all_go and bool(self.tables or doomed)
 
     def deletions(
-        self, doomed: "Sequence[tc.Filter]", seen: "Set[Key]", names: "Mapping[int, str]"
+        self, doomed: "Sequence[tc.Filter]", names: "Mapping[int, str]"
     ) -> "List[Change]":
-        """Delete the filters; of u32 the whole priority if that vacates it.
-
-        Its root table may outlive the last filter. Tables that are not shared go with the priority,
-        with their filters. A filter in shared tables is deleted once.
-        """
+        """Delete the filters; of u32 the whole priority with its root table, if that vacates it."""
         dev, parent, first = self.point.dev, self.point.parent, self.first
-        is_whole = first.kind == "u32" and self.is_vacated_by(doomed)
-        if self.sharing:
-            doomed = [filter for filter in doomed if self._is_new(filter, seen)]
         removes = [_describe_filter(filter, dev, names) for filter in doomed]
-        changes: List[Change] = []
-        if self.sharing or not is_whole:
-            for filter, removed in zip(doomed, removes):
-                request = tc.delete_filter(filter, parent, dev)
-                changes.append(Change(request, [filter_key(self.point, filter)], [removed]))
-        if is_whole:
+        if first.kind == "u32" and self.is_vacated_by(doomed):
             request = tc.delete_priority(first, parent, dev)
-            reported = [] if self.sharing else removes
-            changes.append(Change(request, [priority_key(self.point, first)], reported))
-        return changes
-
-    def _is_new(self, filter: tc.Filter, seen: "Set[Key]") -> bool:
-        key = _tables_key(self.point, filter) + (filter.handle,)
-        is_new = key not in seen
-        seen.add(key)
-        return is_new
+            return [Change(request, [priority_key(self.point, first)], removes)]
+        return [
+            Change(
+                tc.delete_filter(filter, parent, dev), [filter_key(self.point, filter)], [removed]
+            )
+            for filter, removed in zip(doomed, removes)
+        ]
 
 
-def _priorities(point: "AttachmentPoint", sharing: "Dict[Key, int]") -> "Iterator[_Priority]":
+def _priorities(point: "AttachmentPoint") -> "Iterator[_Priority]":
     """The priorities of an attachment point, in the kernel's order."""
     groups: Dict[Key, List[tc.Filter]] = {}
     for filter in point.filters:
         groups.setdefault((filter.chain, filter.info, filter.kind), []).append(filter)
     for entries in groups.values():
-        users = sharing.get(_tables_key(point, entries[0]), 1)
-        yield _Priority(point, entries, users - 1)
-
-
-def _count_sharing(points: "Iterable[AttachmentPoint]") -> "Dict[Key, int]":
-    """How many chains and sides have u32 filters of a priority number, by `_tables_key`."""
-    users: Dict[Key, Set[Key]] = {}
-    for point in points:
-        for filter in point.filters:
-            if filter.kind == "u32":
-                user = (point.parent, filter.chain)
-                users.setdefault(_tables_key(point, filter), set()).add(user)
-    return {key: len(found) for key, found in users.items()}
+        yield _Priority(point, entries)
 
 
 def _redirects_to(filter: tc.Filter, ifindexes: "Set[int]") -> bool:
@@ -352,9 +307,3 @@ def _describe_filter(filter: tc.Filter, dev: str, names: "Mapping[int, str]") ->
         priority=filter.priority,
         target=names.get(redirects[0]) if redirects else None,
     )
-
-
-def _tables_key(point: "AttachmentPoint", filter: tc.Filter) -> "Key":
-    """The key of the u32 tables that a filter uses."""
-    place = point.parent if point.qdisc is None else point.qdisc
-    return filter.kind, place, filter.priority

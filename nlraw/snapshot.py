@@ -9,7 +9,7 @@ from .verdict import IN_USE, ORPHAN, evidence, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Hashable, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+    from typing import Dict, Hashable, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
 
     from .link import Link
     from .report import Ignored
@@ -65,6 +65,65 @@ class AttachmentPoint:
         return AttachmentPoint(
             self.dev, self.qdisc, self.parent, self.filters, self.is_uplink, chains
         )
+
+
+def shared_priorities(
+    points: "Iterable[AttachmentPoint]",
+) -> "List[Tuple[AttachmentPoint, tc.Filter]]":
+    """The u32 priorities that the kernel lists together; of each its point and its first entry.
+
+    Those of one number in several chains of a qdisc, or on both sides of a clsact, are listed with
+    all their tables in each place (tc_u_common, net/sched/cls_u32.c).
+    """
+    users: Dict[Key, Dict[Key, Tuple[AttachmentPoint, tc.Filter]]] = {}
+    for point in points:
+        place = point.parent if point.qdisc is None else point.qdisc
+        for filter in point.filters:
+            if filter.kind == "u32":
+                found = users.setdefault((place, filter.priority), {})
+                found.setdefault(priority_key(point, filter), (point, filter))
+    return [each for found in users.values() if len(found) > 1 for each in found.values()]
+
+
+def divide(
+    points: "Sequence[AttachmentPoint]",
+    shared: "Iterable[Tuple[AttachmentPoint, tc.Filter]]",
+    roots: "Mapping[Key, int]",
+) -> "List[AttachmentPoint]":
+    """Leave of shared priorities to each place what is its own: the filters in its root table.
+
+    ``roots`` are the root tables, by `priority_key`; a priority without one is gone. A filter in
+    another table stays where it is listed first, and such a table everywhere.
+    """
+    keys = {priority_key(point, each) for point, each in shared}
+    tables = set(roots.values())
+    seen: Set[Key] = set()
+
+    def is_own(point: AttachmentPoint, entry: tc.Filter) -> bool:
+        key = priority_key(point, entry)
+        if key not in keys or entry.is_priority:
+            return True
+        if key not in roots:
+            return False
+        if entry.table in tables:
+            return entry.table == roots[key]
+        if entry.is_table:
+            return True
+        place = (point.parent if point.qdisc is None else point.qdisc, entry.handle)
+        is_first = place not in seen
+        seen.add(place)
+        return is_first
+
+    return [
+        AttachmentPoint(
+            point.dev,
+            point.qdisc,
+            point.parent,
+            [entry for entry in point.filters if is_own(point, entry)],
+            point.is_uplink,
+        )
+        for point in points
+    ]
 
 
 class Snapshot:

@@ -118,6 +118,11 @@ class Filter(_Tc):
         return not self.is_priority and not self.is_table
 
     @property
+    def table(self) -> int:
+        """The hash table of a u32 filter, or a hash table itself, as a handle (TC_U32_HTID)."""
+        return self.handle & uapi.TC_U32_ROOT
+
+    @property
     def matches_all(self) -> bool:
         """True for a matchall, and a u32 or flower without condition, if it is for every protocol.
 
@@ -241,6 +246,15 @@ def dump_filters(ifindex: int, parent: int, dev: str) -> Request:
     )
 
 
+def get_root_table(filter: Filter, parent: int, dev: str) -> Request:
+    """Read the root table of the u32 priority that a filter was listed in.
+
+    The kernel sends the reply to nobody else.
+    """
+    step = "read root table of priority %d" % filter.priority
+    return _name_filter(uapi.RTM_GETTFILTER, 0, filter, parent, uapi.TC_U32_ROOT, step, dev)
+
+
 def dump_chains(ifindex: int, parent: int, dev: str) -> Request:
     """List the chains of one parent: those that have filters, and those created explicitly."""
     return _request(
@@ -272,22 +286,27 @@ def delete_filter(filter: Filter, parent: int, dev: str) -> Request:
 
     ``parent`` is the one under which the filter was listed. A filter may report another parent.
     """
-    return _delete_filter(filter, parent, filter.handle, "delete %s filter" % filter.kind, dev)
+    step = "delete %s filter" % filter.kind
+    kind = uapi.RTM_DELTFILTER
+    return _name_filter(kind, uapi.NLM_F_ACK, filter, parent, filter.handle, step, dev)
 
 
 def delete_priority(filter: Filter, parent: int, dev: str) -> Request:
     """Delete the whole priority that a filter belongs to, with its root table."""
     step = "delete %s filters of priority %d" % (filter.kind, filter.priority)
-    return _delete_filter(filter, parent, 0, step, dev)
+    return _name_filter(uapi.RTM_DELTFILTER, uapi.NLM_F_ACK, filter, parent, 0, step, dev)
 
 
-def _delete_filter(filter: Filter, parent: int, handle: int, step: str, dev: str) -> Request:
+def _name_filter(
+    type: int, flags: int, filter: Filter, parent: int, handle: int, step: str, dev: str
+) -> Request:
+    """Build a request about an object of the priority that a filter was listed in."""
     attributes = wire.attribute_string(uapi.TCA_KIND, filter.kind)
     if filter.chain:
         attributes += wire.attribute_u32(uapi.TCA_CHAIN, filter.chain)
     return _request(
-        uapi.RTM_DELTFILTER,
-        uapi.NLM_F_ACK,
+        type,
+        flags,
         step,
         dev,
         attributes,

@@ -180,6 +180,7 @@ TCA_BPF_ACT = 1
 TCA_MATCHALL_ACT = 2
 
 TC_U32_TERMINAL = 1
+TC_U32_ROOT = 0xFFF00000  # as a handle: the root table of a priority
 
 tc_u32_sel = Struct("=BBBxHHhhI")  # flags, offshift, nkeys, offmask, off, offoff, hoff, hmask
 tc_u32_key = Struct("=IIii")  # mask, val, off, offmask
