@@ -203,6 +203,8 @@ class Connection:
     def _converse(self, socket: "Socket", exchange: Exchange) -> None:
         socket.send(exchange.datagram())
         receive = self._receive_from_all if self._hears_all else socket.recvfrom
+        # answers other than lists are as many as the requests, and those to a change must not be lost
+        is_limited = any(reply.request.is_dump for reply in exchange.replies)
         spending = Spending(self._allowance, exchange, self._system)
         events = self._events
         deadline = 0.0  # the clock is read once there is something to wait for
@@ -219,7 +221,8 @@ class Connection:
                     self._buffer = min(self._buffer * 4, LARGEST_BUFFER)
                     raise _lost(errno.EMSGSIZE, exchange)
                 is_ours = exchange.receive(datagram)
-                spending.count(len(datagram))
+                if is_limited:
+                    spending.count(len(datagram))
                 if is_ours:
                     deadline = 0.0
                     continue
@@ -228,7 +231,8 @@ class Connection:
             deadline = deadline or now + self._silence
             if now > deadline:
                 raise _lost(errno.ETIMEDOUT, exchange)
-        spending.settle()
+        if is_limited:
+            spending.settle()
         is_split = exchange.datagrams > 2 and len(exchange.replies) == 1  # the last one is DONE
         if is_split and self._events > events:
             # the kernel flags a list of links itself

@@ -66,7 +66,7 @@ def snapshot_of(
             if is_tap(found):
                 taps.append(found)
             else:
-                ignored.append(Ignored(ifname=name, kind=_kind_of(found)))
+                ignored.append(Ignored(ifname=name, kind=found.kind or "unknown"))
         if name in wanted or ifindex in wanted:
             devices[name if target.uplinks else ifindex] = found
     taken = {tap.ifindex for tap in taps}  # a TAP may have a default route too
@@ -77,11 +77,6 @@ def snapshot_of(
         ignored = [each for each in ignored if each.ifname not in {up.ifname for up in uplinks}]
     default_taps = [tap.ifname for tap in taps if tap.ifindex in default_routes]
     return Snapshot(uplinks, taps, ignored, names, uppers, default_taps)
-
-
-def _kind_of(found: "Link") -> str:
-    tun = found.tun()
-    return "tun in TUN mode" if tun is not None else found.kind or "a device of no kind"
 
 
 def _default_routes(connection: Connection) -> "List[int]":

@@ -162,7 +162,10 @@ class TcObject(Record):
 
 
 class Ignored(Record):
-    """A link that matches by name and is not a TAP. ``kind`` describes it."""
+    """A link that matches by name and is not a TAP.
+
+    ``kind`` is the driver's name for it, "unknown" if there is none; "tun" is one in TUN mode.
+    """
 
     __slots__ = ("ifname", "kind")
 
