@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Remove orphan TAPs from the network namespaces of sandboxed containers, by carrier state alone.
+"""Remove orphan TAPs from the network namespaces of sandboxed containers.
 
-    scan, cleanup, setup, sweep      the work
-    Tap, Report, Setup, Sweep, ...   what they return
-    Error and its subclasses         what they raise
+    scan, cleanup, setup, sweep    the functions
+    Tap, Report, Setup, Sweep ...  what they return
+    Error and its subclasses       what they raise
 
-The layers below are public too:
+Where to look:
 
-    wire, exchange                   bytes, messages, and the replies to a request; no system call
-    link, tc, inet                   the messages that nlraw knows; no system call
-    verdict, plan                    what is an orphan, and what is deleted with it; no system call
-    netns, connection, tap           the kernel: namespaces, a netlink socket inside one, a TAP
-    removal, provision, node         cleanup, setup and sweep, which return reports with an error
+    verdict     is a link an orphan?                       no system call
+    plan        what is deleted with it, in which order    no system call
+    removal     look, confirm, send, settle
+    uapi, link, tc, inet    a message: its numbers, its request, its decoded reply
+    wire        every length in a datagram is checked here
+    connection  the sender and the truncation of a datagram are checked here
 """
 
 import sys
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from .pod import cleanup, scan
     from .provision import setup
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "BadNamespace",
