@@ -102,7 +102,7 @@ def _holders(holders: "Sequence[Holder]") -> str:
     return ", ".join(
         "others perhaps: there was too much to search"
         if holder.pid is None
-        else "%s (PID %d)" % (escape(holder.comm), holder.pid)
+        else "%s (PID %d)" % (escape(holder.comm or "?"), holder.pid)
         for holder in holders
     )
 

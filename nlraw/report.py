@@ -87,13 +87,16 @@ class Result(Record):
 
 
 class Holder(Record):
-    """A process that holds a TAP: its ID, and its command name."""
+    """A process that holds a TAP: its ID, and its command name.
+
+    Both are None in a last one that says that the search was cut short: there may be more.
+    """
 
     __slots__ = ("pid", "comm")
 
     if TYPE_CHECKING:
-        pid: int
-        comm: str
+        pid: Optional[int]
+        comm: Optional[str]
 
 
 class Tap(Record):

@@ -15,6 +15,7 @@ when the process goes to the next one. Nothing is pinned anywhere.
 
 import argparse
 import ctypes
+import errno
 import fcntl
 import io
 import json
@@ -104,7 +105,16 @@ class Built:
     def _attach(self, tap):
         tun = os.open("/dev/net/tun", os.O_RDWR)
         flags = IFF_TAP | IFF_NO_PI | (IFF_MULTI_QUEUE if tap.multi_queue else 0)
-        fcntl.ioctl(tun, TUNSETIFF, struct.pack("=16sH22x", tap.name.encode(), flags))
+        request = struct.pack("=16sH22x", tap.name.encode(), flags)
+        for left in reversed(range(100)):
+            try:
+                fcntl.ioctl(tun, TUNSETIFF, request)
+                return tun
+            except OSError as error:
+                # somebody who looks for holders has a copy of the descriptor for a moment
+                if error.errno != errno.EBUSY or not left:
+                    raise
+                time.sleep(0.01)
         return tun
 
     def _hold(self, tap):

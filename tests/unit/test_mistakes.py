@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Usage errors: one line each that says what is wrong, with what, and what to do instead."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.command import ROOT
+from nlraw import cli, mistakes, netns, node
+
+
+@pytest.fixture
+def complaint(capsys, monkeypatch):
+    """Run a command line that is wrong; return the one line that it prints, on stderr.
+
+    A command line that is taken for right must not reach this machine's own namespaces.
+    """
+
+    def refuse(self, netns=None):
+        raise AssertionError("a namespace is opened: %r" % (netns,))
+
+    monkeypatch.setattr(netns.Namespace, "__init__", refuse)
+    monkeypatch.setattr(node, "candidates", lambda dirs, proc: [])
+
+    def complaint(*arguments):
+        assert cli.main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("nlraw: ") and err.count("\n") == 1
+        return err[len("nlraw: ") : -1]
+
+    return complaint
+
+
+@pytest.mark.parametrize(
+    "word, command",
+    [
+        ("clean", "cleanup"),
+        ("cleenup", "cleanup"),
+        ("claenup", "cleanup"),
+        ("cleanups", "cleanup"),
+        ("set", "setup"),
+        ("scna", "scan"),
+        ("swep", "sweep"),
+        ("hooks", "hook"),
+        ("self", "selftest"),
+    ],
+)
+def test_a_misspelt_command_gets_a_suggestion(complaint, word, command):
+    said = "%s: there is no such command; did you mean `%s`?" % (word, command)
+    assert complaint(word) == said
+
+
+@pytest.mark.parametrize("word", ["list", "x", "Z", "tap0_urunc", "remove", "c" * 1000, "\udcff"])
+def test_a_word_that_is_near_no_command_gets_none(complaint, word):
+    assert complaint(word).endswith(": there is no such command; see `nlraw --help`")
+
+
+@pytest.mark.parametrize("option", ["-n", "--json", "-"])
+def test_an_option_before_the_command(complaint, option):
+    assert complaint(option, "pod1") == (
+        "%s: the command comes first, as in `nlraw scan -n pod1`; see `nlraw --help`" % option
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, meant",
+    [
+        ("cleanup --netsn=pod1", "--netns"),
+        ("cleanup --net pod1", "--netns"),
+        ("cleanup --dryrun", "--dry-run"),
+        ("cleanup --dry", "--dry-run"),
+        ("cleanup -dry-run", "--dry-run"),
+        ("cleanup --keep-inuse", "--keep-in-use"),
+        ("cleanup -J", "-j"),
+        ("cleanup -M", "-m"),
+        ("cleanup -jM", "-m"),
+        ("sweep --include-frech", "--include-fresh"),
+        ("sweep --includenode", "--include-node"),
+        ("scan --excludes=x", "--exclude"),
+        ("scan json", "--json"),
+    ],
+)
+def test_a_misspelt_option_gets_a_suggestion(complaint, arguments, meant):
+    assert complaint(*arguments.split()).endswith("; did you mean `%s`?" % meant)
+
+
+@pytest.mark.parametrize("option", ["--frobnicate", "-x", "-", "--", "--x", "-\u00fc", "-\udcff"])
+def test_an_option_that_is_near_none_gets_none(complaint, option):
+    said = complaint("cleanup", option)
+    assert said.endswith(": no such option; see `nlraw cleanup --help`")
+
+
+@pytest.mark.parametrize(
+    "argument", ["-netns", "-netns=pod1", "-match=tap*", "-uplink", "-json", "-help"]
+)
+def test_a_long_name_with_one_dash_is_not_taken_for_a_value(complaint, argument):
+    assert complaint("cleanup", argument, "pod1") == (
+        "cleanup %s: a long option has two dashes; did you mean `-%s`?" % (argument, argument)
+    )
+
+
+@pytest.mark.parametrize("argument", ["pod1", "4242", "/run/netns/cni-1f-2e", "./pod", "a:b@c+d"])
+@pytest.mark.parametrize("command", ["scan", "cleanup", "setup"])
+def test_a_stray_argument_that_may_be_a_namespace(complaint, command, argument):
+    assert complaint(command, argument) == (
+        "%s %s: unexpected argument; did you mean `-n %s`?" % (command, argument, argument)
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, meant",
+    [
+        ("sweep /run/netns", "--dir /run/netns"),
+        ("sweep pod1", "nlraw scan -n pod1"),
+        ("selftest pod1", "nlraw scan -n pod1"),
+    ],
+)
+def test_a_stray_argument_of_a_command_that_takes_no_namespace(complaint, arguments, meant):
+    assert complaint(*arguments.split()).endswith(
+        ": unexpected argument; did you mean `%s`?" % meant
+    )
+
+
+@pytest.mark.parametrize("argument", ["a b", "it's", "$x", "\udcff", "tap*", "\\"])
+def test_a_stray_argument_that_a_shell_would_change_is_not_repeated(complaint, argument):
+    assert complaint("scan", argument).endswith(": unexpected argument; see `nlraw scan --help`")
+
+
+def test_a_stray_empty_argument_is_named(complaint):
+    assert complaint("scan", "") == "scan: unexpected empty argument; see `nlraw scan --help`"
+
+
+# ---------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize("command", ["cleanup", "setup"])
+@pytest.mark.parametrize("more", [[], ["-j"], ["-u", "none"]], ids=" ".join)
+def test_what_changes_something_needs_a_namespace(complaint, command, more):
+    if command == "setup" and "none" in more:
+        more = ["--tap", "tap1_urunc"]
+    assert complaint(command, *more) == (
+        "%s: a namespace is needed: give `-n` with a PID, a path or a name as in `ip netns`,"
+        " or `-n current` for the current one" % command
+    )
+
+
+@pytest.mark.parametrize("option", ["--match", "--exclude"])
+@pytest.mark.parametrize("glob", ["tap[0-9]_urunc", "tap{0,1}", "]", "tap0}"])
+@pytest.mark.parametrize("command", ["scan", "cleanup", "setup", "sweep"])
+def test_brackets_in_a_glob_are_no_names(complaint, command, option, glob):
+    where = [] if command == "sweep" else ["-n", "current"]
+    said = complaint(command, *(where + [option, glob]))
+    assert said.startswith("check pattern %s: only * and ? are special in a pattern; " % glob)
+    assert "several patterns" in said
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", ".", "-1", "+1", "1e3", "nan", "inf", "5s", " 5", "1.2.3", "86400.5", "9" * 30]
+    + ["\u0665", "\udcff", "0x5", "1_0"],
+)
+@pytest.mark.parametrize("command", ["cleanup", "setup"])
+def test_seconds_to_wait_are_a_decimal_number(complaint, command, value):
+    said = complaint(command, "-n", "current", "--wait", value)
+    assert said.startswith("check --wait")
+    assert said.endswith(": a number of seconds from 0 to 86400 is needed, such as 5 or 0.5")
+
+
+@pytest.mark.parametrize("arguments", ["-u auto -u eth0", "-u none -u eth0", "-u eth0 -u auto"])
+def test_auto_and_none_are_given_alone(complaint, arguments):
+    said = complaint("scan", *arguments.split())
+    assert said.startswith("check uplink ") and '"auto" and "none" ' in said
+
+
+# ---------------------------------------------------------------- near
+
+
+@pytest.mark.parametrize(
+    "one, other, distance",
+    [
+        ("", "", 0),
+        ("", "abc", 3),
+        ("abc", "abc", 0),
+        ("abc", "acb", 1),
+        ("abc", "bc", 1),
+        ("abc", "abd", 1),
+        ("ca", "abc", 3),  # optimal string alignment edits no part twice
+        ("kitten", "sitting", 3),
+    ],
+)
+def test_distance(one, other, distance):
+    assert mistakes._distance(one, other) == mistakes._distance(other, one) == distance
+
+
+@given(st.text(max_size=50), st.lists(st.text(max_size=12), max_size=5))
+def test_what_is_near_is_one_of_the_names(word, names):
+    assert mistakes.nearest(word, names) in [None] + names
+
+
+def test_what_finds_suggestions_is_imported_for_a_mistake_only():
+    code = (
+        "import sys; sys.path[:0] = [%r]; from nlraw import cli; cli.main(['scan', '--help']); "
+        "print(*sorted(set(sys.modules) & {'nlraw.mistakes', 'nlraw.holders', 'difflib', 're'}))"
+    )
+    command = [sys.executable, "-I", "-S", "-c", code % ROOT]
+    out = subprocess.check_output(command, env=dict(os.environ))
+    assert out.splitlines()[-1] == b""
