@@ -114,7 +114,7 @@ class Connection:
     def is_torn(self) -> bool:
         """True if a list since the look began may be incomplete.
 
-        It took several datagrams, and an event arrived meanwhile. The kernel does not flag such a
+        An event arrived between its first datagram and its end. The kernel does not flag such a
         list of qdiscs or filters: it resumes by position.
         """
         return self._is_torn
@@ -203,10 +203,10 @@ class Connection:
     def _converse(self, socket: "Socket", exchange: Exchange) -> None:
         socket.send(exchange.datagram())
         receive = self._receive_from_all if self._hears_all else socket.recvfrom
-        # answers other than lists are as many as the requests, and those to a change must not be lost
+        # other answers are as many as the requests, and the answer to a change must not be lost
         is_limited = any(reply.request.is_dump for reply in exchange.replies)
         spending = Spending(self._allowance, exchange, self._system)
-        events = self._events
+        events: Optional[int] = None  # at the first datagram of the answer
         deadline = 0.0  # the clock is read once there is something to wait for
         while not exchange.is_finished:
             try:
@@ -225,6 +225,7 @@ class Connection:
                     spending.count(len(datagram))
                 if is_ours:
                     deadline = 0.0
+                    events = self._events if events is None else events
                     continue
                 self._deliver(datagram, nsid[0] if nsid else None)
             now = self._system.monotonic()
@@ -233,8 +234,7 @@ class Connection:
                 raise _lost(errno.ETIMEDOUT, exchange)
         if is_limited:
             spending.settle()
-        is_split = exchange.datagrams > 2 and len(exchange.replies) == 1  # the last one is DONE
-        if is_split and self._events > events:
+        if len(exchange.replies) == 1 and self._events != events:
             # the kernel flags a list of links itself
             self._is_torn |= exchange.replies[0].request.type != uapi.RTM_GETLINK
 
@@ -274,6 +274,10 @@ class Connection:
         if not self._is_joined:
             self._bind(self.groups)
             self._is_joined = True
+
+    def renew_allowance(self) -> None:
+        """Allow what follows to read as much as a look; processor time that was used stays used."""
+        self._allowance.renew()
 
     def leave_groups(self) -> None:
         """Leave the multicast groups until the next look, so that own changes cause no events."""

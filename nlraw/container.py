@@ -106,6 +106,7 @@ def open_config(directory: str, *names: str) -> int:
     path = "/".join((directory,) + names + (CONFIG,))
     fd = -1
     try:
+        # O_DIRECTORY: else a device at that path would be opened, which may do something
         fd = posix.open(oci.encode(directory), _OPEN | posix.O_DIRECTORY)
         for name in names:
             fd = _below(fd, name, posix.O_DIRECTORY)

@@ -99,7 +99,7 @@ class Exchange:
     """Requests that are sent in one datagram from ``port``, numbered from ``sequence`` on.
 
     ``replies`` has one reply per request. ``is_finished`` is True when all of them are complete.
-    ``received`` counts messages, ``datagrams`` those with a message for us.
+    ``received`` counts messages, ``datagrams`` those with a part of a reply other than its end.
     """
 
     __slots__ = ("replies", "is_finished", "received", "datagrams", "_port", "_waiting")
@@ -147,7 +147,7 @@ class Exchange:
                     continue
             del waiting[sequence]
         self.is_finished = not waiting
-        self.datagrams += ours
+        self.datagrams += ours and (len(messages) > 1 or messages[0][0] not in _CONTROL)
         return ours
 
 

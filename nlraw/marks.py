@@ -50,6 +50,7 @@ def restore_groups(connection: Connection, marked: "Sequence[Link]", mark: int) 
     """Restore the group that each link still marked was listed with; 0 if that was a mark too."""
     former = {each.ifindex: 0 if is_marked(each) else each.group or 0 for each in marked}
     for _ in range(ATTEMPTS):
+        connection.renew_allowance()
         links = list_links(connection)
         left = [each for each in links if each.group == mark and each.ifindex in former]
         if not left:

@@ -128,8 +128,8 @@ ANNOTATION = Option(
     "",
     "annotation",
     "KEY=GLOB",
-    "do nothing for a container without this annotation, and remove fresh orphans for\n"
-    "one that has it; may be repeated, all must match",
+    "do nothing for a container without this annotation, and remove fresh\n"
+    "orphans too for one that has it; may be repeated, all must match",
     many=True,
 )
 REFUSE = Option("", "refuse", "", "refuse the start while a TAP is in use (exit status 3)")

@@ -23,8 +23,9 @@ from .netns import Namespace, close, describe
 from .observe import groups_of, observe_links, observe_tc
 from .plan import plan_undo
 from .pod import wait_while_in_use, with_holders
-from .removal import Removal, failure
+from .removal import ROUNDS, Removal, failure
 from .report import CreatedTap, Report, Setup, TcObject, Uplink
+from .snapshot import Snapshot
 from .tap import create as create_tap
 from .tap import persist, set_owner
 from .verdict import IN_USE, MATCH, TAP, UPLINK, Target, evidence, judge
@@ -212,7 +213,7 @@ class _Builder:
             words = self.missing_uplink()
             raise Refused(errno.ENODEV, words, "look up link", self.target.uplink)
         if cleanup.outcome == "cleaned":
-            self.snapshot = observe_tc(self.connection, self.snapshot, self.target)
+            self.snapshot = self.list_tc()
         uplink = self.snapshot.uplinks[0]
         self.connection.leave_groups()
         fd = self.create(create)
@@ -229,6 +230,16 @@ class _Builder:
             error=None,
             ahead=ahead,
         )
+
+    def list_tc(self) -> Snapshot:
+        """The snapshot with TC state, from lists that are whole."""
+        for _ in range(ROUNDS):
+            self.connection.begin_look()
+            seen = observe_tc(self.connection, self.snapshot, self.target)
+            if not self.connection.is_torn:
+                return seen
+        words = "TC state changed each time it was listed"
+        raise Error(words, "set up", self.connection.path)
 
     def missing_uplink(self) -> str:
         """Why there is no uplink."""
@@ -355,7 +366,7 @@ class _Builder:
 
     def disconnect(self, tap: Link, uplink: Link) -> None:
         """Remove from the uplink what `connect` made; what is on the TAP goes with it."""
-        now = observe_tc(self.connection, self.snapshot, self.target)
+        now = self.list_tc()
         had_ingress = self.snapshot.ingress_of(uplink) is not None
         changes = plan_undo(now, tap, had_ingress)
         for reply in self.connection.change(*[change.request for change in changes]):

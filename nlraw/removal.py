@@ -247,6 +247,7 @@ class Removal:
         orphans = self._orphans()
         mark = new_mark()
         is_done = False
+        self.connection.renew_allowance()
         try:
             set_groups(self.connection, [(orphan, mark) for orphan in orphans])
             links = list_links(self.connection)

@@ -31,7 +31,7 @@ class Visit:
     """One namespace: `look` at it, and `clean_up` if there ``is_work``.
 
     Both move the calling thread into the namespace, for good. ``report`` stays None if there is no
-    namespace, or no longer.
+    namespace, or no longer. ``open_namespace`` opens it, ``connect`` a connection in it.
     """
 
     __slots__ = (
@@ -41,6 +41,7 @@ class Visit:
         "is_work",
         "_patience",
         "_connect",
+        "_open_namespace",
         "_namespace",
         "_connection",
         "_removal",
@@ -52,6 +53,7 @@ class Visit:
         target: Target,
         patience: Patience,
         connect: "Type[Connection]" = Connection,
+        open_namespace: "Callable[[str], Namespace]" = Namespace,
     ) -> None:
         self.path = path
         self.target = target
@@ -59,6 +61,7 @@ class Visit:
         self.is_work = False
         self._patience = patience
         self._connect = connect
+        self._open_namespace = open_namespace
         self._namespace: Optional[Namespace] = None
         self._connection: Optional[Connection] = None
         self._removal: Optional[Removal] = None
@@ -82,7 +85,7 @@ class Visit:
                 self.close()
 
     def _prepare(self, dry_run: bool) -> "Optional[Report]":
-        self._namespace = Namespace(self.path)
+        self._namespace = self._open_namespace(self.path)
         here = self._namespace.enter()
         self._connection = self._connect(
             here,
