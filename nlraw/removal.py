@@ -208,7 +208,9 @@ class Removal:
         connection = self.connection
         if connection.groups and (connection.is_torn or not connection.is_quiet):
             return False
-        return _are_orphans(map(link.only, replies), orphans)
+        # a list that was torn was read again, later than the single links
+        is_same = _are_orphans(now.orphans(self.target), orphans)
+        return is_same and _are_orphans(map(link.only, replies), orphans)
 
     def _has_more(self, now: Snapshot) -> bool:
         """True if there is a TAP that was not seen before, or one that has come into use."""

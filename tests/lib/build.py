@@ -95,8 +95,14 @@ def link_payload(
     operstate=None,
     queues=None,
     disabled_queues=None,
+    lower=None,
+    lower_netnsid=None,
 ):
-    """The payload of an RTM_NEWLINK; None leaves an attribute out."""
+    """The payload of an RTM_NEWLINK; None leaves an attribute out.
+
+    ``lower`` is the ifindex of the device that it is stacked on, in this namespace unless there is
+    a ``lower_netnsid``.
+    """
     data = b""
     if mode is not None:
         data += wire.attribute(uapi.IFLA_TUN_TYPE, bytes([mode]))
@@ -107,17 +113,21 @@ def link_payload(
     payload = uapi.ifinfomsg.pack(0, 1, ifindex, flags, 0) + wire.attribute_string(
         uapi.IFLA_IFNAME, name
     )
+    if lower is not None:
+        payload += wire.attribute_u32(uapi.IFLA_LINK, lower)
     if operstate is not None:
         payload += wire.attribute(uapi.IFLA_OPERSTATE, bytes([operstate]))
     if carrier is not None:
         payload += wire.attribute(uapi.IFLA_CARRIER, bytes([carrier]))
+    if lower_netnsid is not None:
+        payload += wire.attribute_u32(uapi.IFLA_LINK_NETNSID, lower_netnsid)
     if up_count is not None:
         payload += wire.attribute_u32(uapi.IFLA_CARRIER_UP_COUNT, up_count)
     if kind is not None:
-        payload += wire.nested(
+        payload += wire.attribute_nested(
             uapi.IFLA_LINKINFO,
             wire.attribute_string(uapi.IFLA_INFO_KIND, kind),
-            wire.nested(uapi.IFLA_INFO_DATA, data),
+            wire.attribute_nested(uapi.IFLA_INFO_DATA, data),
         )
     return payload
 
@@ -148,14 +158,16 @@ def mirred(target, eaction=uapi.TCA_EGRESS_REDIR, control=uapi.TC_ACT_STOLEN, bl
     )
     if block is not None:
         parms += wire.attribute_u32(uapi.TCA_MIRRED_BLOCKID, block)
-    return wire.attribute_string(uapi.TCA_ACT_KIND, "mirred") + wire.nested(
+    return wire.attribute_string(uapi.TCA_ACT_KIND, "mirred") + wire.attribute_nested(
         uapi.TCA_ACT_OPTIONS, parms
     )
 
 
 def action(kind):
     """The value of one action that redirects nothing."""
-    return wire.attribute_string(uapi.TCA_ACT_KIND, kind) + wire.nested(uapi.TCA_ACT_OPTIONS)
+    return wire.attribute_string(uapi.TCA_ACT_KIND, kind) + wire.attribute_nested(
+        uapi.TCA_ACT_OPTIONS
+    )
 
 
 _ACTIONS = {
@@ -169,8 +181,9 @@ _ACTIONS = {
 
 def actions(kind, *values):
     """The attribute in which a classifier keeps a row of actions."""
-    return wire.nested(
-        _ACTIONS[kind], *[wire.nested(order, value) for order, value in enumerate(values, 1)]
+    return wire.attribute_nested(
+        _ACTIONS[kind],
+        *[wire.attribute_nested(order, value) for order, value in enumerate(values, 1)],
     )
 
 
@@ -183,6 +196,8 @@ def selector(*masks, terminal=True):
     )
 
 
+# A flower's key, TCA_FLOWER_KEY_IP_PROTO: it matches TCP alone.
+FLOWER_KEY = wire.attribute(9, b"\x06")
 ROOT_TABLE = wire.attribute_u32(uapi.TCA_U32_DIVISOR, 1)
 
 
@@ -201,7 +216,12 @@ def filter_payload(
         0, ifindex, handle, parent, info(priority, protocol)
     ) + wire.attribute_string(uapi.TCA_KIND, kind)
     payload += wire.attribute_u32(uapi.TCA_CHAIN, chain)
-    return payload + wire.nested(uapi.TCA_OPTIONS, *options) if options else payload
+    return payload + wire.attribute_nested(uapi.TCA_OPTIONS, *options) if options else payload
+
+
+def chain_payload(ifindex, parent, chain):
+    """The payload of an RTM_NEWCHAIN."""
+    return uapi.tcmsg.pack(0, ifindex, 0, parent, 0) + wire.attribute_u32(uapi.TCA_CHAIN, chain)
 
 
 def redirect_payload(ifindex, kind, target, **header):
@@ -270,7 +290,8 @@ def a_filter(
 ):
     """A filter that redirects to ``targets``, by one action each.
 
-    ``shape`` is mask (of a u32), eaction, control, table.
+    ``shape`` is mask (of a u32; a flower has a key if it is not 0), eaction, control, table.
+    With an ifindex of BLOCK the parent is the number of a shared block.
     """
     return Thing(
         ifindex=ifindex,
@@ -288,23 +309,39 @@ def a_filter(
     )
 
 
+BLOCK = uapi.TCM_IFINDEX_MAGIC_BLOCK
+
+
+def _priority(each):
+    return each.ifindex, each.parent, each.chain, each.priority, each.protocol, each.kind
+
+
+def _tables(each):
+    """What u32 filters have in common whose priorities have their tables together."""
+    place = each.parent if each.ifindex == BLOCK else each.parent & ~0xFFFF
+    return each.kind, each.ifindex, place, each.priority
+
+
 class Namespace:
     """Links, qdiscs and filters that are asked and changed by datagrams, as the kernel's are.
 
-    It stands in for nlraw.route.Route.
+    It stands in for nlraw.connection.Connection.
 
     ``changes`` are the types of the requests that changed something or tried to. ``refuse`` maps a
     type of request to the errno that it is answered with. ``before`` is called with every
     datagram's requests ahead of the answer, to change things meanwhile. ``routes`` are the default
-    routes: pairs of family and ifindex. ``is_quiet``: nothing was changed by others.
+    routes: pairs of family and ifindex. ``chains`` are those that were created explicitly: triples
+    of ifindex, parent and number. ``is_quiet``: no event has arrived since the look began.
+    ``torn_looks``: so many looks to come end with a torn list. ``looks`` counts them.
     """
 
     path = "/run/netns/made-up"
     port = 4321  # whom it answers to
+    groups = uapi.RTMGRP_LINK | uapi.RTMGRP_TC
+    is_exclusive = True
+    is_joined = True
     is_quiet = True
-
-    def stop_listening(self):
-        self.is_quiet = False
+    is_torn = False
 
     def __init__(self, links=(), qdiscs=(), filters=(), before=lambda requests: None):
         self.links = list(links)
@@ -315,12 +352,27 @@ class Namespace:
         self.refuse = {}
         self.changes = []
         self.datagrams = 0
+        self.chains = []
+        self.roots = {}  # of u32 priorities: the handles of their root tables
+        self.looks = self.torn_looks = 0
         self.too_long = ()  # names of links ahead of which a list ends that is not measured
 
     def __repr__(self):
         return "Namespace(%r, %r, %r)" % (self.links, self.qdiscs, self.filters)
 
-    def query(self, *requests):
+    def begin_look(self):
+        self.looks += 1
+        self.is_quiet = self.is_joined = True
+        self.is_torn = self.torn_looks > 0
+        self.torn_looks -= self.is_torn
+
+    def renew_allowance(self):
+        pass
+
+    def leave_groups(self):
+        self.is_joined = False
+
+    def ask(self, *requests):
         return self.change(*requests)
 
     def change(self, *requests):
@@ -329,7 +381,7 @@ class Namespace:
         self.datagrams += 1
         for message in messages(conversation.datagram()):
             conversation.receive(b"".join(self.answers(message)))
-        assert conversation.finished
+        assert conversation.is_finished
         return conversation.replies
 
     def answers(self, message):
@@ -341,7 +393,8 @@ class Namespace:
         if message.flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP:
             for payload in self.listed(message):
                 yield reply(message.type - 2, payload, uapi.NLM_F_MULTI)
-            yield reply(uapi.NLMSG_DONE, bytes(4), uapi.NLM_F_MULTI)
+            number = self.refuse.get(message.type, 0)  # a late refusal of a list
+            yield reply(uapi.NLMSG_DONE, struct.pack("=i", -number), uapi.NLM_F_MULTI)
             return
         if message.type == uapi.RTM_GETLINK:
             found = self.link_of(message)
@@ -350,8 +403,18 @@ class Namespace:
             else:
                 yield reply(uapi.RTM_NEWLINK, self.payload_of(found))
             return
+        if message.type == uapi.RTM_GETTFILTER:
+            found = self.priority_of(message)
+            if not found:
+                yield reply(uapi.NLMSG_ERROR, refusal_payload(2, bytes(16)), uapi.NLM_F_CAPPED)
+                return
+            table = filter_payload(0, "u32", ROOT_TABLE, handle=self.root_of(found[0]))
+            yield reply(uapi.RTM_NEWTFILTER, table)
+            return
         self.changes.append(message.type)
         number = self.refuse.get(message.type) or self.carry_out(message)
+        if message.flags & uapi.NLM_F_ECHO and not number:
+            yield reply(message.type, self.filter_payload_of(self.filters[-1], self.filters[-1]))
         yield reply(uapi.NLMSG_ERROR, refusal_payload(number, bytes(16)), uapi.NLM_F_CAPPED)
 
     def link_of(self, message):
@@ -388,10 +451,17 @@ class Namespace:
         if message.type == uapi.RTM_GETTFILTER:
             asked = tc.Filter(message)
             return [
-                self.filter_payload_of(each)
-                for each in self.filters
-                if (each.ifindex, each.parent) == (asked.ifindex, asked.parent)
+                self.filter_payload_of(each, shown)
+                for each, shown in self.shown(asked.ifindex, asked.parent)
             ]
+        if message.type == uapi.RTM_GETCHAIN:
+            asked = tc.Filter(message)
+            place = (asked.ifindex, asked.parent)
+            there = {each.chain for each in self.filters if (each.ifindex, each.parent) == place}
+            there.update(chain for *where, chain in self.chains if tuple(where) == place)
+            return [chain_payload(*(place + (chain,))) for chain in sorted(there)]
+        if message.type == uapi.RTM_GETADDR:
+            return []
         assert message.type == uapi.RTM_GETROUTE
         return [
             uapi.rtmsg.pack(family, 0, 0, 0, 254, 0, 0, 1, 0)
@@ -400,18 +470,55 @@ class Namespace:
             if family == message.payload[0]
         ]
 
-    def filter_payload_of(self, each):
+    def shown(self, ifindex, parent):
+        """The filters under a parent, each with the one whose chain and side it is shown in.
+
+        u32 priorities of one number have their tables together: each shows what is in all of them.
+        """
+        users = set()
+        for each in self.filters:
+            if (each.ifindex, each.parent) == (ifindex, parent) and each.kind != "u32":
+                yield each, each
+            elif (each.ifindex, each.parent) == (ifindex, parent):
+                user = each.chain, each.priority
+                if user not in users:
+                    users.add(user)
+                    tables = _tables(each)
+                    yield from ((one, each) for one in self.filters if _tables(one) == tables)
+
+    def root_of(self, each):
+        """The handle of the root table of a u32 filter's priority."""
+        place = each.ifindex, each.parent, each.chain, each.priority
+        return self.roots.setdefault(place, 0x80000000 + (len(self.roots) << 20))
+
+    def handle_of(self, each):
+        """The handle as the kernel shows it: that of a u32 filter begins with its root table."""
+        if each.kind != "u32":
+            return each.handle
+        if not each.table:
+            return self.root_of(each) | 0x800 + each.handle % 0x800
+        tables = [one for one in self.filters if one.table and _priority(one) == _priority(each)]
+        return self.root_of(each) if tables[0] is each else (1 + each.handle % 0x7FF) << 20
+
+    def priority_of(self, message):
+        """The filters of the priority that a request names."""
+        asked = tc.Filter(message)
+        named = asked.ifindex, asked.parent, asked.chain, asked.priority, asked.protocol, asked.kind
+        return [each for each in self.filters if _priority(each) == named]
+
+    def filter_payload_of(self, each, shown):
         if each.table:
             options = [ROOT_TABLE]
         else:
             values = [mirred(target, each.eaction, each.control) for target in each.targets]
-            options = [actions(each.kind, *values)] + (
-                [selector(each.mask)] if each.kind == "u32" else []
-            )
-        header = {
-            name: getattr(each, name)
-            for name in ("parent", "handle", "priority", "protocol", "chain")
-        }
+            options = [actions(each.kind, *values)]
+            if each.kind == "u32":
+                options.append(selector(each.mask))
+            elif each.kind == "flower":
+                options.append(wire.attribute_u32(uapi.TCA_FLOWER_FLAGS, 0))
+                options += [FLOWER_KEY] if each.mask else []
+        header = {name: getattr(shown, name) for name in ("parent", "protocol", "chain")}
+        header.update(handle=self.handle_of(each), priority=each.priority)
         return filter_payload(each.ifindex, each.kind, *options, **header)
 
     def carry_out(self, message):
@@ -420,8 +527,12 @@ class Namespace:
             found = self.link_of(message)
             if found is None:
                 return 19
-            found.group = link.Link(message).group
+            asked = link.Link(message)
+            if asked.group is not None:
+                found.group = asked.group
             return 0
+        if message.type in (uapi.RTM_NEWQDISC, uapi.RTM_NEWTFILTER, uapi.RTM_NEWADDR):
+            return self.create(message)
         if message.type == uapi.RTM_DELLINK:
             asked = link.Link(message)
             doomed = [
@@ -447,30 +558,62 @@ class Namespace:
                     for one in self.filters
                     if (one.ifindex, one.parent & ~0xFFFF) != (each.ifindex, each.handle & ~0xFFFF)
                 ]
+                self.chains = [
+                    one
+                    for one in self.chains
+                    if (one[0], one[1] & ~0xFFFF) != (each.ifindex, each.handle & ~0xFFFF)
+                ]
+            self.drop_unused_blocks()
             return 0 if same else 2
         assert message.type == uapi.RTM_DELTFILTER
-        asked = tc.Filter(message)
-        same = [
-            each
-            for each in self.filters
-            if (each.ifindex, each.parent, each.priority, each.protocol, each.kind, each.chain)
-            == (
-                asked.ifindex,
-                asked.parent,
-                asked.priority,
-                asked.protocol,
-                asked.kind,
-                asked.chain,
-            )
-            and asked.handle in (0, each.handle)
-        ]
+        asked, same = tc.Filter(message), self.priority_of(message)
+        if asked.handle:
+            tables = [_tables(each) for each in same if each.kind == "u32"]
+            found = [each for each in self.filters if each in same or _tables(each) in tables]
+            same = [each for each in found if self.handle_of(each) == asked.handle]
         self.filters = [each for each in self.filters if each not in same]
         return 0 if same else 2
 
+    def create(self, message):
+        """Make what a setup asks for; return the errno of its refusal, or 0. No address is kept."""
+        if message.type == uapi.RTM_NEWQDISC:
+            asked = tc.Qdisc(message)
+            place = asked.ifindex, asked.parent
+            if any((each.ifindex, each.parent) == place for each in self.qdiscs):
+                return 17
+            self.qdiscs.append(a_qdisc(asked.ifindex, asked.kind, asked.handle, asked.parent))
+        elif message.type == uapi.RTM_NEWTFILTER:
+            asked = tc.Filter(message)
+            places = [(each.ifindex, each.handle & ~0xFFFF) for each in self.qdiscs]
+            if (asked.ifindex, asked.parent & ~0xFFFF) not in places:
+                return 22
+            priorities = [each.priority for each in self.filters if each.ifindex == asked.ifindex]
+            header = {"parent": asked.parent, "handle": 100 + len(self.filters)}
+            header["priority"] = asked.priority or min(priorities + [0xC001]) - 1
+            targets = [action.redirect for action in asked.actions()]
+            self.filters.append(a_filter(asked.ifindex, asked.kind, *targets, **header))
+        return 0
+
     def delete_link(self, doomed):
-        """The link goes with its TC state; a mirred that sends to it stays, aimed at nothing."""
+        """The link goes with its TC state and with what is stacked on it.
+
+        A mirred that sends to it stays, aimed at nothing.
+        """
         self.links.remove(doomed)
         self.qdiscs = [each for each in self.qdiscs if each.ifindex != doomed.ifindex]
         self.filters = [each for each in self.filters if each.ifindex != doomed.ifindex]
+        self.chains = [each for each in self.chains if each[0] != doomed.ifindex]
+        self.drop_unused_blocks()
         for each in self.filters:
             each.targets = [0 if target == doomed.ifindex else target for target in each.targets]
+        for each in list(self.links):
+            lower = each.facts.get("lower"), each.facts.get("lower_netnsid")
+            if lower == (doomed.ifindex, None) and each in self.links:
+                self.delete_link(each)
+
+    def drop_unused_blocks(self):
+        """A shared block goes with the last qdisc that uses it."""
+        used = {block for each in self.qdiscs for block in each.blocks.values()}
+        self.filters = [
+            each for each in self.filters if each.ifindex != BLOCK or each.parent in used
+        ]

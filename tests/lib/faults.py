@@ -164,6 +164,41 @@ class CleanupBesideUse(CleanupOfOne):
         raise AssertionError("something was changed")
 
 
+class CleanupWaiting(CleanupBesideUse):
+    """`cleanup --wait` beside a TAP that stays in use."""
+
+    def furnish(self, make_pod, directory):
+        CleanupBesideUse.furnish(self, make_pod, directory)
+        self.arguments += ("--wait", "0.1")
+
+
+class CleanupOfAChain(CleanupOfOne):
+    """`cleanup` of an orphan with redirects on two NICs, one of them in a chain: in two steps."""
+
+    filter = False
+
+    def furnish(self, make_pod, directory):
+        CleanupOfOne.furnish(self, make_pod, directory)
+        self.pods[0].ip("link", "add", "net1", "type", "veth", "peer", "name", "peer1")
+
+    def prepare(self):
+        pod = self.pods[0]
+        pod.add_orphan(redirect=False)
+        for place in (("eth0", TAP, "ingress", "chain", "7"), ("net1", TAP)):
+            pod.add_ingress(place[0])
+            pod.redirect(*place)
+
+
+class CleanupBesideKept(CleanupOfOne):
+    """`cleanup --keep-in-use` of an orphan beside a TAP in use."""
+
+    def furnish(self, make_pod, directory):
+        CleanupOfOne.furnish(self, make_pod, directory)
+        self.pods[0].add_tap("tap9_urunc", redirect=False)
+        self.pods[0].hold("tap9_urunc")
+        self.arguments += ("--keep-in-use",)
+
+
 class Setup(Play):
     """`setup` from nothing."""
 
@@ -233,7 +268,18 @@ class Sweep(Play):
                 add_orphans(pod, *names)
 
 
-PLAYS = [Scan, CleanupOfOne, CleanupOfMany, CleanupBesideUse, Setup, SetupOverOrphan, Sweep]
+PLAYS = [
+    Scan,
+    CleanupOfOne,
+    CleanupOfMany,
+    CleanupBesideUse,
+    CleanupWaiting,
+    CleanupOfAChain,
+    CleanupBesideKept,
+    Setup,
+    SetupOverOrphan,
+    Sweep,
+]
 
 
 def kind_of(fault):

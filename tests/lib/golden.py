@@ -69,5 +69,5 @@ def play(name, *requests):
     conversation = exchange.Exchange(requests, first.port, first.sequence)
     for datagram in datagrams(name):
         assert conversation.receive(datagram)
-    assert conversation.finished
+    assert conversation.is_finished
     return conversation.replies

@@ -5,6 +5,6 @@ PURE = "uapi errors wire exchange link tc inet report oci verdict snapshot plan 
 ORDER = (
     PURE
     + "threads libc netns holders transport connection observe marks removal pod".split()
-    + "tap provision visit node container hook metrics selftest".split()
-    + "mistakes options output syslog cli __init__ __main__ bundle".split()
+    + "tap provision visit node container metrics selftest".split()
+    + "mistakes options output syslog hook cli __init__ __main__ bundle".split()
 )

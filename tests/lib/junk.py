@@ -11,8 +11,11 @@ import struct
 import sys
 
 from lib import build, golden
-from nlraw import exchange, inet, link, orphans, tc, uapi, wire
+from nlraw import exchange, inet, link, tc, uapi, verdict, wire
 from nlraw.errors import Lost, Malformed
+from nlraw.observe import snapshot_of
+from nlraw.plan import is_dead, plan, plan_undo
+from nlraw.snapshot import AttachmentPoint
 
 FACTS = (
     "ifindex",
@@ -88,13 +91,14 @@ def feed(data):
             if thing is not None:
                 things[name].append(thing)
         for size in (0, uapi.ifaddrmsg.size, uapi.rtmsg.size, uapi.ifinfomsg.size, uapi.tcmsg.size):
-            attempt("attributes", wire.Row, data, message.start + size, message.end)
+            attempt("attributes", wire.Attributes, data, message.start + size, message.end)
         attempt("path", paths, data, message.start + uapi.ifinfomsg.size)
         attempt("addresses", inet.addresses, [message])
         attempt("routes", routes, [message])
     for name, read in ROWS.items():
         attempt(name, read, found)
-    attempt("plan", plan, things["link"], things["qdisc"], things["filter"])
+    attempt("chains", tc.chains, found)
+    attempt("plan", planned, things["link"], things["qdisc"], things["filter"])
     return broken
 
 
@@ -133,10 +137,10 @@ def read_link(message):
     if tun is not None:
         tun.type, tun.queues, tun.disabled_queues
     repr(found), link.operstate_name(found.operstate), link.flag_names(found.flags)
-    orphans.evidence(found), orphans.is_fresh(found)
-    if orphans.judge(found) is not None:
-        orphans.as_tap(found)
-        orphans.Target(orphans.MATCH, orphans.UPLINK).fits(found.ifname)
+    verdict.evidence(found), verdict.is_fresh(found), found.lower
+    if verdict.judge(found) is not None:
+        verdict.describe_tap(found)
+        verdict.Target().fits(found.ifname)
     return found
 
 
@@ -156,10 +160,10 @@ def read_filter(message):
         found.priority,
         found.protocol,
         found.chain,
-        found.table,
-        found.bare,
+        found.is_table,
+        found.is_priority,
         found.matches_all,
-        orphans.is_dead(found),
+        is_dead(found),
         repr(found),
     )
     for action in found.actions():
@@ -172,36 +176,47 @@ def routes(messages):
     return [link.get(found.ifindex, "").payload for found in inet.default_routes(messages)]
 
 
-def plan(links, qdiscs, filters):
+ANY = verdict.Target("*", "eth0", keep_in_use=True)
+
+
+def planned(links, qdiscs, filters):
     """What a cleanup would send if these were the links, qdiscs and filters of a namespace.
 
-    Of the links the last is the uplink.
-
-    However bad the bytes: only what was judged an orphan is deleted, and on the uplink only
-    redirects and an `ingress`.
+    However bad the bytes: only what was judged an orphan is deleted, and elsewhere only redirects
+    and an `ingress`.
     """
-    uplink = links[-1] if links else None
-    doomed = [found for found in links[:-1] if orphans.judge(found) == orphans.ORPHAN]
-    hooks = [orphans.Hook(qdisc, qdisc.handle, filters) for qdisc in qdiscs[:3]]
-    for group in (0, 7):
-        steps = orphans.plan(uplink, doomed, qdiscs, hooks, group)
-        sent = exchange.Exchange([step.request for step in steps], 1, 1).datagram()
-        for step, message in zip(steps, build.messages(sent)):
-            if message.type == uapi.RTM_DELLINK:
-                asked = link.Link(message)
-                assert (asked.group == group and not asked.ifindex) or asked.ifindex in [
-                    each.ifindex for each in doomed
-                ]
-            elif message.type == uapi.RTM_DELQDISC:
-                asked = tc.Qdisc(message)
-                assert asked.kind == "ingress" or asked.ifindex in [each.ifindex for each in doomed]
-            else:
-                assert (
-                    message.type == uapi.RTM_DELTFILTER
-                    and uplink is not None
-                    and step.request.object == uplink.ifname
-                )
-    return hooks
+    seen = snapshot_of(links, ANY, [found.ifindex for found in links])
+    points = [
+        AttachmentPoint("eth0", qdisc, qdisc.handle, filters, number == 0, chains)
+        for number, (qdisc, chains) in enumerate(zip(qdiscs, (None, (0, 7), ())))
+    ]
+    points.append(AttachmentPoint("block 7", None, 7, filters))
+    seen = seen.with_tc(qdiscs, points)
+    seen.keys(), seen.evidence(seen.in_use())
+    doomed = [found.ifindex for found in seen.orphans(ANY)]
+    for at_once in (False, True):
+        made = plan(seen, ANY, at_once)
+        check_sent(made.changes, doomed, 0)
+        if made.is_whole and doomed:
+            check_sent(made.by_group(7), doomed, 7)
+    if links:
+        for had_ingress in (False, True):
+            check_sent(plan_undo(seen, links[-1], had_ingress), [], 0)
+    return points
+
+
+def check_sent(changes, doomed, group):
+    sent = exchange.Exchange([change.request for change in changes], 1, 1).datagram()
+    for change, message in zip(changes, build.messages(sent)):
+        if message.type == uapi.RTM_DELLINK:
+            asked = link.Link(message)
+            assert (asked.group == group and not asked.ifindex) or asked.ifindex in doomed
+        elif message.type == uapi.RTM_DELQDISC:
+            asked = tc.Qdisc(message)
+            assert asked.kind == "ingress" or asked.ifindex in doomed
+        else:
+            assert message.type == uapi.RTM_DELTFILTER
+            assert change.request.object in ("eth0", "block 7")
 
 
 READERS = {"link": read_link, "qdisc": read_qdisc, "filter": read_filter}

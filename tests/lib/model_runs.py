@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of everything that asks the kernel against a model of it, and what must come of them.
 
-Hypothesis picks the namespace and what befalls each answer (tests/lib/model.py). Whatever it picks:
-there is an answer or one of our errors, in time; an answer is the one that the model meant; and
-nothing goes that is in use or not ours. Time is the model's own.
+Hypothesis picks the namespace and what happens to each answer (tests/lib/model.py). Whatever it
+picks: there is a report, in time; an answer is the one that the model meant; and nothing goes that
+is in use or not ours. Time is the model's own.
 """
 
 import collections
@@ -11,48 +11,88 @@ import copy
 
 from hypothesis import strategies as st
 
-import nlraw
-import nlraw.route
 from lib import build, model, random_pods
-from nlraw import inet, link, node, orphans, tc
-from nlraw.errors import Interrupted, Lost, Malformed, Refused, TapInUse
-from nlraw.route import Route
+from nlraw import inet, link, tc
+from nlraw.connection import ATTEMPTS, SILENCE, WINDOW
+from nlraw.errors import DumpInterrupted, Error, Lost, Malformed, Refused, TapInUse, TooMuch
+from nlraw.observe import groups_of
+from nlraw.pod import list_taps
+from nlraw.provision import Wanted, provide
+from nlraw.removal import ROUNDS, preview, remove
+from nlraw.transport import PATIENCE, Allowance, Patience
+from nlraw.verdict import TAP, Target
+from nlraw.visit import Visit
 
-PATH = model.Place.path
-SILENCE = nlraw.route.SILENCE
+Way = collections.namedtuple("Way", "run target changes")
+
+POD, AUTO, NONE = Target(), Target(uplink="auto"), Target(uplink="none")
+BESIDE = Target(keep_in_use=True)
+SPARING = Target(spare_fresh=True)
 
 
-Way = collections.namedtuple("Way", "run uplink changes spare_fresh")
+def scan(kernel, target, allowance):
+    with model.connect(model.Place(kernel), allowance=allowance) as connection:
+        return list_taps(connection, target)
 
 
-def visit(dry_run, **options):
+def show(kernel, target, allowance):
+    options = {"groups": groups_of(target), "allowance": allowance}
+    with model.connect(model.Place(kernel), **options) as connection:
+        return preview(connection, target)
+
+
+def clean_up(kernel, target, allowance, is_dry=False):
+    options = {"groups": groups_of(target), "allowance": allowance}
+    with model.connect(model.Place(kernel), not is_dry, **options) as connection:
+        return remove(connection, target, is_dry)
+
+
+def dry_run(kernel, target, allowance):
+    return clean_up(kernel, target, allowance, is_dry=True)
+
+
+def set_up(kernel, target, allowance):
+    """The cleanup of a setup: then it fails, because the model makes no TAP."""
+    place, options = model.Place(kernel), {"groups": groups_of(target), "allowance": allowance}
+    with model.connect(place, True, **options) as connection:
+        made = provide(place, connection, target, Wanted(TAP), create=model.no_tap)
+    return made if made.cleanup.error is not None else made.cleanup
+
+
+def visit(is_dry):
     """What a sweep does in one namespace."""
-    target = orphans.Target(orphans.MATCH, orphans.UPLINK, **options)
 
-    def run():
-        visit = node._Visit(PATH, target)
-        visit.look(dry_run)
-        if visit.work:
+    def run(kernel, target, allowance):
+        def connect(namespace, **options):
+            options["allowance"] = allowance
+            return model.connect(namespace, **options)
+
+        def open_namespace(path):
+            assert path == model.Place.path
+            return model.Place(kernel)
+
+        visit = Visit(model.Place.path, target, Patience(), connect, open_namespace)
+        visit.look(is_dry)
+        if visit.is_work:
             visit.clean_up()
-        if visit.report.error is not None:
-            raise visit.report.error
         return visit.report
 
     return run
 
 
-# By name: how it is called, which uplink it wants, whether it may change anything, whether it
-# spares fresh orphans.
+# By name: how it is called, and whether it may change anything.
 WAYS = {
-    "scan": Way(lambda: nlraw.scan(PATH), "eth0", False, False),
-    "survey": Way(lambda: orphans.survey(PATH), "eth0", False, False),
-    "dry run": Way(lambda: nlraw.cleanup(PATH, dry_run=True), "eth0", False, False),
-    "cleanup": Way(lambda: nlraw.cleanup(PATH), "eth0", True, False),
-    "cleanup auto": Way(lambda: nlraw.cleanup(PATH, uplink="auto"), "auto", True, False),
-    "cleanup none": Way(lambda: nlraw.cleanup(PATH, uplink="none"), "none", True, False),
-    "setup": Way(lambda: nlraw.setup(PATH), "eth0", True, False),
-    "look of a sweep": Way(visit(dry_run=True), "eth0", False, False),
-    "sweep": Way(visit(dry_run=False, spare_fresh=True), "eth0", True, True),
+    "scan": Way(scan, POD, False),
+    "preview": Way(show, POD, False),
+    "dry run": Way(dry_run, POD, False),
+    "dry run auto": Way(dry_run, AUTO, False),
+    "cleanup": Way(clean_up, POD, True),
+    "cleanup auto": Way(clean_up, AUTO, True),
+    "cleanup none": Way(clean_up, NONE, True),
+    "cleanup beside": Way(clean_up, BESIDE, True),
+    "setup": Way(set_up, POD, True),
+    "look of a sweep": Way(visit(is_dry=True), POD, False),
+    "sweep": Way(visit(is_dry=False), SPARING, True),
 }
 
 CHANGING = sorted(name for name, way in WAYS.items() if way.changes)
@@ -75,35 +115,52 @@ def faults(*names):
 def kernels(draw):
     """A pod of any sort, in which nothing moves."""
     made = draw(random_pods.namespaces())
-    return model.Kernel(made.links, made.qdiscs, made.filters)
+    kernel = model.Kernel(made.links, made.qdiscs, made.filters)
+    kernel.chains = made.chains
+    return kernel
 
 
 FIT = sorted(model.FIT)
 ALL = FIT + sorted(model.UNFIT)
 HOSTILE = ALL + ["lie"] * len(ALL)
 
+# After one of these it looks again: an event arrived, or what may have been one.
+DISQUIETING = ("stale", "strays", "twice", "resumed")
+
 # ---------------------------------------------------------------- runs
 
-# What became of it: what was returned, or which error ended it; and how many datagrams were sent by
+# What became of it: which outcome, or which error ended it; and how many datagrams were sent by
 # then.
 
 TALLY = collections.Counter()
 
 
-def play(kernel, way, befalling, taken=0.0, window=nlraw.route.WINDOW):
-    """Run it against the model.
+def play(kernel, name, happening, taken=0.0, window=WINDOW, allowance=None):
+    """Run it against the model, with what happens to the answers.
 
-    Return what it returned, and the error, and check that it ended in one of the two, in time.
+    Return what it returned, and the error, and check that it ended in time. An error is in the
+    report; `scan` raises it.
     """
-    kernel.faults, kernel.taken = list(befalling), taken
-    kernel.uplink_known = way.uplink != "none"
+    way = WAYS[name]
+    kernel.faults, kernel.taken = list(happening), taken
+    kernel.uplink_known = way.target.uplink != "none"
+    kernel.keeps_used = way.target.keep_in_use
     error = result = None
-    with model.played(kernel, window):
+    with model.window_of(window):
         try:
-            result = way.run()
-        except (nlraw.Error, model.Signal) as caught:
+            result = way.run(kernel, way.target, allowance)
+        except model.Signal as caught:
             error = caught
-    met = sum(count for name, count in kernel.met.items() if name != "right")
+        except Error as caught:
+            assert name == "scan", "an error that is not in the report"
+            error = caught
+    if name != "scan" and result is not None:
+        error = result.error
+        if result.outcome == "in-use":
+            assert error is None or isinstance(error, TapInUse)
+        else:
+            assert (error is not None) == (result.outcome == "failed")
+    met = sum(count for what, count in kernel.met.items() if what != "right")
     limit = met * (SILENCE + 2 * model.CHATTER) + sum(kernel.met.values()) * 0.01 + taken + 0.1
     # each message of such an answer may take as long as a silence
     limit += kernel.met["slow"] * SILENCE * 600
@@ -114,93 +171,113 @@ def play(kernel, way, befalling, taken=0.0, window=nlraw.route.WINDOW):
     TALLY[
         "ended in " + (type(error).__name__ if error else getattr(result, "outcome", "a list"))
     ] += 1
-    for name, count in kernel.met.items():
-        TALLY["answers: " + name] += count
+    for what, count in kernel.met.items():
+        TALLY["answers: " + what] += count
     return result, error
 
 
 def check(before, kernel, name, result, error):
     """Hold what is left against what was there, by the contract's words."""
-    way = WAYS[name]
-    uplink = way.uplink in ("auto", "none") or before.links[0].name == way.uplink
-    used = any(random_pods.is_used(each) for each in before.links if random_pods.is_ours(each))
-    doomed = random_pods.doomed(before, way.spare_fresh)
-    may = way.changes and uplink and not used
+    way, target = WAYS[name], WAYS[name].target
+    known = target.uplink != "none"
+    uplink = not target.uplinks or before.links[0].name in target.uplinks
+    used = random_pods.has_used(before)
+    doomed = random_pods.doomed(before, target.spare_fresh)
+    stops = used and not target.keep_in_use
+    may = way.changes and uplink and not stops
     if not may:
         assert kernel.changes == [] and repr(kernel) == repr(before)
-    random_pods.check_nothing_else_gone(
-        before, kernel, doomed if may else set(), way.uplink != "none"
-    )
+    random_pods.check_nothing_else_gone(before, kernel, doomed if may else set(), known)
+    assert set(before.chains) - set(kernel.chains) <= {
+        place for place in before.chains if place[0] in doomed
+    }
     if isinstance(error, TapInUse):
-        assert uplink and used
+        assert uplink and stops
     elif error is None and name == "scan":
         expected = [
-            (each.name, each.ifindex, random_pods.is_used(each))
+            (each.name, each.ifindex, random_pods.is_used(each, before.links))
             for each in before.links
             if random_pods.is_ours(each)
         ]
         assert [(tap.ifname, tap.ifindex, tap.verdict == "in-use") for tap in result] == expected
     elif error is None:
-        work = doomed or random_pods.gone(before, doomed, way.uplink != "none")
+        work = doomed or random_pods.gone(before, doomed, known)
         outcome = "cleaned" if way.changes else "would-clean"
         assert result.outcome == (
-            "skipped" if not uplink else "in-use" if used else outcome if work else "clean"
+            "skipped" if not uplink else "in-use" if stops else outcome if work else "clean"
         )
         if may:
-            random_pods.check_all_gone(before, kernel, doomed, way.uplink != "none")
+            random_pods.check_all_gone(before, kernel, doomed, known)
             assert {tap.ifindex for tap in result.taps if tap.deleted} == doomed
 
 
-def run(kernel, name, befalling, taken=0.0):
+def run(kernel, name, happening, taken=0.0):
     before = copy.deepcopy(kernel)
-    result, error = play(kernel, WAYS[name], befalling, taken)
-    if (
-        name == "setup"
-        and isinstance(error, nlraw.Error)
-        and error.report.cleanup.outcome in ("clean", "cleaned", "skipped")
-    ):
-        result, error = error.report.cleanup, None  # that half is done, and the model makes no TAP
+    result, error = play(kernel, name, happening, taken)
     check(before, kernel, name, result, error)
     return error
 
 
-def with_any_answers(kernel, name, befalling, taken):
-    error = run(kernel, name, befalling, taken)
-    assert error is None or isinstance(
-        error, (TapInUse, Lost, Interrupted, Malformed, Refused, model.Signal)
+def is_unsteady(error):
+    """Whether a cleanup gave up because the namespace changed each time it looked."""
+    return type(error) is Error and "changed each time" in error.message
+
+
+def with_any_answers(kernel, name, happening, taken):
+    error = run(kernel, name, happening, taken)
+    assert (
+        error is None
+        or is_unsteady(error)
+        or isinstance(error, (TapInUse, Lost, DumpInterrupted, Malformed, Refused, model.Signal))
     )
 
 
-def with_right_answers(kernel, name, befalling, taken):
-    error = run(kernel, name, befalling, taken)
-    if sum(what == "torn" for what, _ in befalling) < nlraw.route.ATTEMPTS:
-        assert error is None or isinstance(error, TapInUse)
-    elif error is not None:
-        assert isinstance(error, (TapInUse, Interrupted))
+def with_right_answers(kernel, name, happening, taken):
+    error = run(kernel, name, happening, taken)
+    if error is None or isinstance(error, TapInUse):
+        return
+    counts = collections.Counter(what for what, _ in happening)
+    if isinstance(error, DumpInterrupted):
+        assert counts["torn"] >= ATTEMPTS
+    else:
+        assert is_unsteady(error) and sum(map(counts.__getitem__, DISQUIETING)) >= ROUNDS
 
 
-def with_one_lie(kernel, name, befalling, taken, place):
+def with_one_lie(kernel, name, happening, taken, place):
     """Links are read twice before they go, so one wrong answer deletes nothing that is in use."""
-    doomed = {each.ifindex for each in kernel.links if model.is_orphan(each)}
-    # of filters it believes the one list: what it leaves is not held against it
-    kernel.refused = True
-    befalling = befalling[:place] + [("lie", place)] + befalling[place:]
-    play(kernel, WAYS[name], befalling, taken)
+    doomed = kernel.orphans()
+    kernel.has_tc_rules = False  # of filters it believes the one list
+    happening = happening[:place] + [("lie", place)] + happening[place:]
+    play(kernel, name, happening, taken)
     assert set(kernel.deleted) <= doomed
 
 
-def with_lies(kernel, name, befalling, taken):
+def with_lies(kernel, name, happening, taken):
     """From a kernel that says anything at all nobody can learn what is in use.
 
     But it ends, and in what it should.
     """
     kernel.rules = False
-    play(kernel, WAYS[name], befalling, taken)
+    play(kernel, name, happening, taken)
     if not WAYS[name].changes:
         assert kernel.changes == []
 
 
-TAKEN = st.sampled_from([0.0, 0.0, 0.5, nlraw.route.PATIENCE - 1, 10.0])
+def with_an_allowance(kernel, name, happening, messages):
+    """Whatever the limit is, it is an error of the report, and what is done is in it."""
+    before = copy.deepcopy(kernel)
+    result, error = play(kernel, name, happening, allowance=Allowance(messages))
+    check(before, kernel, name, result, error)
+    if isinstance(error, TooMuch) and name != "scan":
+        left = {each.ifindex for each in kernel.links}
+        report = getattr(result, "cleanup", result)
+        assert {tap.ifindex for tap in report.taps if tap.deleted} == (
+            {each.ifindex for each in before.links} - left
+        )
+
+
+TAKEN = st.sampled_from([0.0, 0.0, 0.5, PATIENCE - 1, 10.0])
+LIMITS = st.integers(0, 40)
 
 # ---------------------------------------------------------------- requests as such
 
@@ -220,6 +297,7 @@ def questions():
                 st.sampled_from([random_pods.INGRESS, random_pods.CLSACT_IN, random_pods.HTB]),
                 st.just(""),
             ),
+            st.builds(tc.dump_chains, indexes, st.just(random_pods.INGRESS), st.just("")),
             st.builds(inet.dump_routes, st.sampled_from([inet.AF_INET, inet.AF_INET6])),
         ),
         min_size=1,
@@ -227,7 +305,7 @@ def questions():
     )
 
 
-def told(replies):
+def answered(replies):
     return [
         (reply.error.errno, reply.error.words)
         if reply.error is not None
@@ -236,40 +314,36 @@ def told(replies):
     ]
 
 
-def with_questions(kernel, asked, befalling, window):
+def with_questions(kernel, asked, happening, window):
     truth = copy.deepcopy(kernel)
-    kernel.faults = list(befalling)
-    endless = len(befalling) >= nlraw.route.ATTEMPTS
-    with model.played(kernel, window), Route(model.Place(kernel)) as route:
+    kernel.faults = list(happening)
+    is_endless = len(happening) >= ATTEMPTS
+    with model.window_of(window), model.connect(model.Place(kernel)) as connection:
         try:
-            answers = told(route.query(*asked))
-        except (nlraw.Error, model.Signal) as error:
-            fit = not {name for name, _ in befalling} - set(model.FIT)
-            assert not fit or (endless and isinstance(error, Interrupted))
+            answers = answered(connection.ask(*asked))
+        except (Error, model.Signal) as error:
+            is_fit = not {name for name, _ in happening} - set(model.FIT)
+            assert not is_fit or (is_endless and isinstance(error, DumpInterrupted))
             return
-    with model.played(truth), Route(model.Place(truth)) as route:
-        assert answers == told(route.query(*asked))
+    with model.connect(model.Place(truth)) as connection:
+        assert answers == answered(connection.ask(*asked))
 
 
-WINDOWS = st.sampled_from([1, 3, nlraw.route.WINDOW])
+WINDOWS = st.sampled_from([1, 3, WINDOW])
 
 # ---------------------------------------------------------------- many orphans, and what happens
 
 TAPS = st.lists(st.tuples(st.sampled_from([0, 77]), st.booleans()), min_size=1, max_size=6)
-ALIVE = sorted(model.EVENTS) + sorted(set(model.DISTURBANCES) - {"killed"})
 EVENTS = st.lists(
-    st.tuples(st.integers(0, 45), st.sampled_from(ALIVE), st.integers(0, 5)), max_size=6
+    st.tuples(st.integers(0, 45), st.sampled_from(model.ALIVE), st.integers(0, 5)), max_size=6
 )
 
 
-def with_events(taps, events, name, befalling, window):
+def with_events(taps, events, name, happening, window):
     """The model's rule: what was last read of a link, unchanged since, must be an orphan."""
     kernel = model.a_kernel(taps, events)
-    _, error = play(kernel, WAYS[name], befalling, window=window)
-    assert error is None or isinstance(error, (nlraw.Error, model.Signal))
-    assert [each.targets for each in kernel.filters if each.handle == each.priority == 1] == [
-        [model.PEER0]
-    ]
+    play(kernel, name, happening, window=window)
+    assert {1, 2} <= {each.handle for each in kernel.filters if each.targets == [model.PEER0]}
     assert {model.ETH0, model.PEER0} <= {each.ifindex for each in kernel.links}
     if not WAYS[name].changes:
         assert kernel.changes == []

@@ -10,7 +10,7 @@ import os
 import nlraw.netns
 from lib import taps
 from nlraw import link
-from nlraw.route import Route
+from nlraw.connection import Connection
 
 MS_BIND = 4096
 MNT_DETACH = 2
@@ -58,8 +58,8 @@ class Node:
 
 def furnish(namespace, names, fresh=False, uplink="eth0"):
     """Put an uplink and orphans into a namespace."""
-    with Route(namespace) as route:
-        route.change(link.create_veth(uplink, "peer0"))[0].answer()
+    with Connection(namespace) as connection:
+        connection.change(link.create_veth(uplink, "peer0"))[0].answer()
     add_orphans(namespace, names, fresh)
 
 

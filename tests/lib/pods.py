@@ -343,8 +343,12 @@ class Child:
         if line != expected:
             raise RuntimeError("the child said %r, not %r" % (line, expected))
 
+    def write(self, line):
+        """Give it a line to read."""
+        self._process.stdin.write(line + "\n")
+
     def say(self, command):
-        self._process.stdin.write(command + "\n")
+        self.write(command)
         self.answer("done")
 
     def kill(self):

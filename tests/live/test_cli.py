@@ -18,10 +18,10 @@ import pytest
 
 from lib import command, pods
 from lib.command import MODULE, PATIENCE, ROOT, environment, nlraw
-from nlraw import route
+from nlraw.transport import WRITER_PORT
 
 TC_OF_ONE_ORPHAN = [
-    {"dev": "eth0", "object": "filter", "kind": "u32"},
+    {"dev": "eth0", "object": "filter", "kind": "u32", "priority": 49152, "target": pods.TAP},
     {"dev": "eth0", "object": "qdisc", "kind": "ingress"},
     {"dev": "tap0_urunc", "object": "qdisc", "kind": "ingress"},
 ]
@@ -142,8 +142,9 @@ def test_a_bad_namespace_is_1_and_its_report_is_printed(command, netns, step, na
 def test_a_bad_namespace_is_told_on_both_streams(pod):
     path = pod.path + "-gone"
     status, out, err = nlraw("scan", "-n", path)
-    assert (status, out) == (1, "%s: failed (uplink eth0)\n" % path)
-    assert err == "nlraw: open namespace %s: No such file or directory\n" % path
+    reason = "open namespace %s: No such file or directory" % path
+    assert (status, out) == (1, "%s: failed: %s\n" % (path, reason))
+    assert err == "nlraw: %s\n" % reason
 
 
 def test_an_uplink_of_15_bytes_is_a_name_and_one_of_16_is_2(pod):
@@ -201,8 +202,9 @@ def test_a_refused_change_is_1_and_names_the_capability(pod):
 
 def test_a_namespace_that_may_not_be_entered_is_1_and_names_the_capability(pod):
     status, out, err = nlraw("cleanup", "-n", pod.path, argv=without("sys_admin"))
-    assert (status, out) == (1, "%s: failed (uplink eth0)\n" % pod.path)
+    assert status == 1
     assert err.startswith("nlraw: enter namespace %s: " % pod.path) and "CAP_SYS_ADMIN" in err
+    assert out == "%s: failed: %s" % (pod.path, err[len("nlraw: ") :])
 
 
 # ---------------------------------------------------------------- JSON
@@ -231,13 +233,17 @@ def test_json_of_a_cleanup(pod):
             }
         ],
         "tc_removed": TC_OF_ONE_ORPHAN,
+        "ignored": [],
+        "dead_redirects": [],
         "error": None,
     }
-    assert list(told) == ["netns", "uplink", "outcome", "taps", "tc_removed", "error"]
+    keys = "netns uplink outcome taps tc_removed ignored dead_redirects error"
+    assert list(told) == keys.split()
     assert (
         list(told["taps"][0])
         == "ifname ifindex verdict fresh carrier operstate flags deleted".split()
     )
+    assert list(told["tc_removed"][0]) == "dev object kind priority target".split()
 
 
 def test_json_of_a_tap_in_use_has_the_error(pod):
@@ -278,7 +284,7 @@ def test_a_dead_redirect_alone_would_be_cleaned(pod):
         0,
         "would-clean",
         [],
-        TC_OF_ONE_ORPHAN[:2],
+        [dict(TC_OF_ONE_ORPHAN[0], target=None), TC_OF_ONE_ORPHAN[1]],
     )
 
 
@@ -308,11 +314,16 @@ def test_a_namespace_is_told_by_its_path_or_as_the_current_one(pod):
     assert in_json("scan", argv=inside(pod))[1]["netns"] == "current"
 
 
-def test_the_current_namespace_is_cleaned_where_none_is_given(pod):
+@pytest.mark.parametrize("command", ["cleanup", "setup"])
+def test_the_current_namespace_is_changed_only_where_it_is_named(pod, command):
     pod.add_orphan()
-    status, told = in_json("cleanup", argv=inside(pod))
-    assert (status, told["outcome"]) == (0, "cleaned")
-    assert pods.TAP not in pod.links()
+    before = pod.state()
+    status, out, err = nlraw(command, argv=inside(pod))
+    assert (status, out) == (2, "") and "-n current" in err
+    assert pod.state() == before
+    status, told = in_json(command, "-n", "current", argv=inside(pod))
+    assert (status, told["netns"]) == (0, "current")
+    assert told.get("cleanup", told)["outcome"] == "cleaned"
 
 
 def test_uplink_auto_and_none_are_told_as_what_they_were(pod):
@@ -527,7 +538,7 @@ def test_ctrl_c_is_130_without_a_word_and_changes_nothing(pod):
     before = pod.state()
     other = pod.run(lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0))
     with other:
-        other.bind((route.PORT, 0))  # somebody else is at work in this namespace: wait
+        other.bind((WRITER_PORT, 0))  # somebody else is at work in this namespace: wait
         argv = (sys.executable, "-c", HEEDING_CTRL_C)
         process = command.start("cleanup", "-n", pod.path, argv=argv)
         # the second thread waits inside the namespace

@@ -15,29 +15,22 @@ import sys
 import pytest
 
 import nlraw
-import nlraw.route
 from lib import command
-from lib.groups import add_strangers, is_delete, is_mark, watched
-from nlraw import link, uapi
+from lib.groups import add_strangers
+from lib.watch import Proof, Watch, decoded, is_delete, is_look, is_mark, is_regroup, once
+from nlraw import connection, link, removal, uapi
 
 FOUR = ["tap%d_urunc" % number for number in range(4)]
 
 
 @pytest.fixture
-def watch(monkeypatch):
-    return watched(monkeypatch)
+def watch():
+    return Watch()
 
 
-def is_proof(requests):
-    """A list of all links, unfiltered."""
-    dumps = requests[0].flags & uapi.NLM_F_DUMP == uapi.NLM_F_DUMP
-    return requests[0].type == uapi.RTM_GETLINK and dumps and link.Link(requests[0]).kind is None
-
-
-def once(condition, event):
-    """What has an event happen before the first datagram that fits."""
-    events = [event]
-    return lambda requests: events.pop()() if events and condition(requests) else None
+def lists_every_link(requests):
+    """True for a list of all links, unfiltered."""
+    return is_look(requests) and requests[0].is_dump and decoded(requests[0]).kind is None
 
 
 def groups(pod):
@@ -85,14 +78,14 @@ def test_all_of_many_orphans_go_and_the_rest_is_as_before(pod, count):
 
 def test_one_delete_of_the_marked_group_follows_the_tc_state_in_the_last_datagram(pod, watch):
     add_orphans(pod, FOUR)
-    nlraw.cleanup(netns=pod.path)
+    watch.clean_up(pod)
     mark, proof, delete = watch.sent[-3:]
-    assert is_mark(mark) and is_proof(proof)
+    assert is_mark(mark) and lists_every_link(proof)
     assert {message.type for message in delete[:-1]} == {uapi.RTM_DELTFILTER, uapi.RTM_DELQDISC}
     sent = [message for requests in watch.sent for message in requests]
     assert [message for message in sent if message.type == uapi.RTM_DELLINK] == delete[-1:]
-    asked = link.Link(delete[-1])
-    assert asked.ifindex == 0 and {link.Link(message).group for message in mark} == {
+    asked = decoded(delete[-1])
+    assert asked.ifindex == 0 and {decoded(message).group for message in mark} == {
         asked.group
     } != {0}
     assert delete[-1].flags == uapi.NLM_F_REQUEST | uapi.NLM_F_ACK
@@ -100,7 +93,7 @@ def test_one_delete_of_the_marked_group_follows_the_tc_state_in_the_last_datagra
 
 def test_where_it_takes_several_datagrams_the_delete_is_the_last_request_of_all(pod, watch):
     add_orphans(pod, ["tap%d_urunc" % number for number in range(300)])
-    nlraw.cleanup(netns=pod.path)
+    watch.clean_up(pod)
     assert watch.marks() > 1
     assert is_delete(watch.sent[-1])
     assert (
@@ -111,17 +104,17 @@ def test_where_it_takes_several_datagrams_the_delete_is_the_last_request_of_all(
 
 def test_two_orphans_are_not_worth_a_group(pod, watch):
     pod.add_taps(FOUR[:2])
-    nlraw.cleanup(netns=pod.path)
+    watch.clean_up(pod)
     assert watch.marks() == 0
-    assert [link.Link(message).ifindex > 0 for message in watch.sent[-1]] == [True, True]
+    assert [decoded(message).ifindex > 0 for message in watch.sent[-1]] == [True, True]
 
 
 def test_each_group_is_another_and_one_that_iproute2_can_be_told(pod, watch):
     used = set()
     for _ in range(20):
         pod.add_taps(FOUR)
-        nlraw.cleanup(netns=pod.path)
-        used.add(link.Link(watch.sent[-1][-1]).group)
+        watch.clean_up(pod)
+        used.add(decoded(watch.sent[-1][-1]).group)
     assert len(used) == 20
     assert min(used) > 0 and max(used) < 1 << 31
 
@@ -131,7 +124,7 @@ def test_a_tap_in_use_beside_many_orphans_is_seen_before_any_mark(pod, watch):
     pod.hold(FOUR[3])
     before = pod.state()
     with pytest.raises(nlraw.TapInUse):
-        nlraw.cleanup(netns=pod.path)
+        watch.clean_up(pod)
     assert watch.marks() == 0
     assert pod.state() == before
 
@@ -144,18 +137,20 @@ def test_a_tap_in_use_beside_many_orphans_is_seen_before_any_mark(pod, watch):
 def test_one_that_comes_into_use_is_kept_and_all_get_their_groups_back(
     pod, watch, monkeypatch, moment, tap
 ):
-    monkeypatch.setattr(nlraw.route, "WINDOW", 1)
+    monkeypatch.setattr(connection, "WINDOW", 1)
     add_orphans(pod, FOUR)
     pod.hold(tap).kill()
     before, former, holders, dues = pod.state(), groups(pod), [], list(range(moment + 1))
 
+    is_proof = Proof()
+
     def attach(requests):
-        if (is_mark(requests) or is_proof(requests)) and dues and dues.pop() == 0:
+        if (is_proof(requests) or is_mark(requests)) and dues and dues.pop() == 0:
             holders.append(pod.hold(tap))
 
     watch.before = attach
     with pytest.raises(nlraw.TapInUse) as caught:
-        nlraw.cleanup(netns=pod.path)
+        watch.clean_up(pod)
     report = caught.value.report
     assert {each.ifname for each in report.taps if each.verdict == "in-use"} == {tap}
     assert report.tc_removed == () and not any(each.deleted for each in report.taps)
@@ -166,42 +161,40 @@ def test_one_that_comes_into_use_is_kept_and_all_get_their_groups_back(
 
 def test_a_stranger_found_in_the_group_means_another_group(pod, watch):
     add_orphans(pod, FOUR)
-    watch.before = once(is_proof, lambda: join(pod, "peer0", FOUR[1]))
-    report = nlraw.cleanup(netns=pod.path)
+    watch.before = once(Proof(), lambda: join(pod, "peer0", FOUR[1]))
+    report = watch.clean_up(pod)
     assert [tap.deleted for tap in report.taps] == [True] * 4
-    first, *_, last = [link.Link(requests[0]).group for requests in watch.sent if is_mark(requests)]
+    first, *_, last = [decoded(requests[0]).group for requests in watch.sent if is_mark(requests)]
     assert groups(pod) == {"peer0": first}
     assert last != first
 
 
 def test_a_stranger_that_follows_into_every_group_saves_all(pod, watch, monkeypatch):
-    monkeypatch.setattr(nlraw.orphans, "ROUNDS", 3)
+    monkeypatch.setattr(removal, "ROUNDS", 3)
     add_orphans(pod, FOUR)
     before = pod.state()
-
-    def intrude(requests):
-        if is_proof(requests) and groups(pod)[FOUR[0]] != 77:
-            join(pod, "peer0", FOUR[0])
-
-    watch.before = intrude
-    with pytest.raises(nlraw.Interrupted):
-        nlraw.cleanup(netns=pod.path)
+    is_proof = Proof()
+    watch.before = lambda requests: is_proof(requests) and join(pod, "peer0", FOUR[0])
+    with pytest.raises(nlraw.Error) as caught:
+        watch.clean_up(pod)
+    assert caught.value.message == "the namespace changed each time it was looked at"
+    assert watch.marks() == 3
     pod.ip("link", "set", "peer0", "group", "default")
     assert pod.state() == before
 
 
 def test_an_orphan_found_in_another_group_is_looked_at_again(pod, watch):
     add_orphans(pod, FOUR)
-    watch.before = once(is_proof, lambda: pod.ip("link", "set", FOUR[1], "group", "5"))
-    report = nlraw.cleanup(netns=pod.path)
+    watch.before = once(Proof(), lambda: pod.ip("link", "set", FOUR[1], "group", "5"))
+    report = watch.clean_up(pod)
     assert [tap.deleted for tap in report.taps] == [True] * 4
     assert not set(FOUR) & set(pod.links())
 
 
 def test_one_that_is_renamed_is_spared_with_its_former_group(pod, watch):
     add_orphans(pod, FOUR)
-    watch.before = once(is_proof, lambda: pod.ip("link", "set", FOUR[2], "name", "other"))
-    report = nlraw.cleanup(netns=pod.path)
+    watch.before = once(Proof(), lambda: pod.ip("link", "set", FOUR[2], "name", "other"))
+    report = watch.clean_up(pod)
     assert [tap.ifname for tap in report.taps] == [FOUR[0], FOUR[1], FOUR[3]]
     assert groups(pod) == {"other": 77}
     assert [qdisc["kind"] for qdisc in pod.qdiscs("other")] == ["htb"]
@@ -210,8 +203,8 @@ def test_one_that_is_renamed_is_spared_with_its_former_group(pod, watch):
 def test_one_that_is_deleted_by_somebody_else_is_nobodys_failure(pod, watch):
     before = pod.state()
     add_orphans(pod, FOUR)
-    watch.before = once(is_proof, lambda: pod.ip("link", "del", FOUR[0]))
-    report = nlraw.cleanup(netns=pod.path)
+    watch.before = once(Proof(), lambda: pod.ip("link", "del", FOUR[0]))
+    report = watch.clean_up(pod)
     assert (report.outcome, [tap.ifname for tap in report.taps]) == ("cleaned", FOUR[1:])
     assert pod.state() == before
 
@@ -226,13 +219,13 @@ def test_one_that_is_replaced_is_judged_anew(pod, watch, held):
         if held:
             pod.hold(FOUR[3])
 
-    watch.before = once(is_proof, replace)
+    watch.before = once(Proof(), replace)
     if held:
         with pytest.raises(nlraw.TapInUse):
-            nlraw.cleanup(netns=pod.path)
+            watch.clean_up(pod)
         assert groups(pod) == {FOUR[0]: 77, FOUR[2]: 77}
     else:
-        assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+        assert watch.clean_up(pod).outcome == "cleaned"
     assert set(FOUR) & set(pod.links()) == set(FOUR if held else [])
 
 
@@ -245,8 +238,8 @@ def test_one_that_is_replaced_by_another_kind_of_device_under_its_index_is_spare
         pod.ip(*("link add %s index %d type veth peer name far" % (FOUR[3], ifindex)).split())
         join(pod, FOUR[3], FOUR[1])
 
-    watch.before = once(is_proof, replace)
-    nlraw.cleanup(netns=pod.path)
+    watch.before = once(Proof(), replace)
+    watch.clean_up(pod)
     assert pod.links()[FOUR[3]]["linkinfo"]["info_kind"] == "veth"
     assert not set(FOUR[:3]) & set(pod.links())
 
@@ -258,7 +251,7 @@ def test_orphans_deleted_by_somebody_else_after_the_proof_are_success(pod, watch
     before = pod.state()
     add_orphans(pod, FOUR)
     watch.before = once(is_delete, lambda: pod.batch(*["link del " + name for name in FOUR]))
-    report = nlraw.cleanup(netns=pod.path)
+    report = watch.clean_up(pod)
     assert report.outcome == "cleaned" and [tap.deleted for tap in report.taps] == [True] * 4
     assert pod.state() == before
 
@@ -267,7 +260,7 @@ def test_a_device_that_cannot_be_deleted_in_the_group_does_no_harm(pod, watch):
     add_orphans(pod, FOUR)
     watch.before = once(is_delete, lambda: join(pod, "lo", FOUR[1]))
     with pytest.raises(nlraw.Refused) as caught:
-        nlraw.cleanup(netns=pod.path)
+        watch.clean_up(pod)
     assert caught.value.errno == errno.EOPNOTSUPP
     assert [tap.deleted for tap in caught.value.report.taps] == [False] * 4
     assert {name: group for name, group in groups(pod).items() if name != "lo"} == {
@@ -305,13 +298,13 @@ def test_without_the_capability_the_mark_is_refused_and_nothing_was_changed(pod)
 
 @pytest.mark.parametrize("carried_out", [True, False], ids=["carried out", "not carried out"])
 def test_whichever_answer_is_lost_the_cleanup_is_whole(pod, watch, monkeypatch, carried_out):
-    monkeypatch.setattr(nlraw.route, "WINDOW", 4)
+    monkeypatch.setattr(connection, "WINDOW", 4)
     before = pod.state()
     number = 0
     while True:
         add_orphans(pod, FOUR)
         lost = lose(watch, number, carried_out)
-        report = nlraw.cleanup(netns=pod.path)
+        report = watch.clean_up(pod)
         assert report.outcome == "cleaned"
         assert [(tap.ifname, tap.deleted) for tap in report.taps] == [(name, True) for name in FOUR]
         assert pod.state() == before
@@ -346,11 +339,11 @@ def test_the_former_groups_come_back_even_if_that_answer_is_lost(pod, watch, car
 
     def attach():
         pod.hold(FOUR[3])
-        watch.before = once(is_mark, lambda: watch.lose(carried_out))
+        watch.before = once(is_regroup, lambda: watch.lose(carried_out))
 
-    watch.before = once(is_proof, attach)
+    watch.before = once(Proof(), attach)
     with pytest.raises(nlraw.TapInUse):
-        nlraw.cleanup(netns=pod.path)
+        watch.clean_up(pod)
     assert groups(pod) == former
 
 

@@ -9,6 +9,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -21,7 +22,7 @@ NOBODY = 4194304
 HOST = "container t1: it has the host's network, which is left alone; nothing to do\n"
 GONE = "container t1: its network namespace is gone; nothing to do\n"
 OTHERS = (
-    "container t1: its network namespace is that of a process, which may be another's by now; "
+    "container t1: its network namespace is named by a process, which may be another one by now; "
     "nothing to do\n"
 )
 
@@ -98,19 +99,24 @@ def test_the_process_of_a_container_that_is_not_alive_is_somebody_elses(make_pod
     assert pods.TAP not in here.links() and pods.TAP in others.links()
 
 
-@pytest.mark.parametrize("link", [False, True], ids=["by its path", "by a link"])
-def test_a_path_by_a_process_is_not_followed_once_the_container_has_stopped(
-    pod, bundle, tmp_path, link
-):
+def test_a_link_to_a_process_is_not_followed_once_the_container_has_stopped(pod, bundle, tmp_path):
     pod.add_orphan()
-    path = "/proc/%d/ns/net" % pod.child().pid
-    if link:
-        os.symlink(path, str(tmp_path / "pinned"))
-        path = str(tmp_path / "pinned")
-    bundle.network(path)
+    os.symlink("/proc/%d/ns/net" % pod.child().pid, str(tmp_path / "pinned"))
+    bundle.network(str(tmp_path / "pinned"))
     assert hook(bundle.state("stopped")) == (0, OTHERS, "")
     assert pods.TAP in pod.links()
     assert hook(bundle.state("creating")).status == 0
+    assert pods.TAP not in pod.links()
+
+
+def test_a_process_is_followed_that_is_older_than_the_config(pod, bundle):
+    pod.add_orphan()
+    path = "/proc/%d/ns/net" % pod.child().pid
+    time.sleep(0.1)  # the margin for the granularity of the clocks
+    bundle.network(path)
+    done = hook(bundle.state("stopped"))
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("container t1: %s: cleaned " % path)
     assert pods.TAP not in pod.links()
 
 
@@ -212,21 +218,25 @@ def test_where_the_process_is_the_runtimes_own_it_is_the_one_in_the_config(make_
 # ---------------------------------------------------------------- exit status
 
 
+@pytest.mark.parametrize("refuse", [False, True])
 @pytest.mark.parametrize("status", ["creating", "created", "stopped"])
-def test_a_tap_in_use_is_3_and_nothing_is_changed(pod, bundle, status):
+def test_a_tap_in_use_is_left_alone_and_a_refusal_where_that_is_wanted(
+    pod, bundle, status, refuse
+):
     pod.add_tap()
     pid = pod.hold().pid
     bundle.network(pod.path)
     before = pod.state()
-    done = hook(bundle.state(status, pid=None if status == "stopped" else pid))
+    state = bundle.state(status, pid=None if status == "stopped" else pid)
+    done = hook(state, *["--refuse"] * refuse)
     path = pod.path if status == "stopped" else "/proc/%d/ns/net" % pid
     assert (done.status, done.out.splitlines()[0]) == (
-        3,
+        3 if refuse else 0,
         "container t1: %s: in use, nothing to be changed (uplink eth0)" % path,
     )
     assert (
         done.err == "nlraw: container t1: %s: clean up tap0_urunc: in use (carrier on), "
-        "nothing was changed\n" % path
+        "nothing was changed%s\n" % (path, "" if refuse else "; left alone")
     )
     assert pod.state() == before
 
@@ -248,11 +258,10 @@ def test_what_the_kernel_refuses_is_1_and_names_the_capability(pod, bundle):
             "-" + capability,
         ) + MODULE
         done = hook(bundle.state("stopped"), argv=argv)
-        assert (done.status, done.out.splitlines()[0]) == (
-            1,
-            "container t1: %s: failed (uplink eth0)" % pod.path,
-        )
+        failed = "container t1: %s: failed: " % pod.path
+        assert (done.status, done.out.startswith(failed)) == (1, True)
         assert done.err.startswith("nlraw: container t1: ") and step in done.err
+        assert done.err.endswith(done.out.splitlines()[0][len(failed) :] + "\n")
         assert "CAP_" + capability.upper() in done.err
     assert pods.TAP in pod.links()
 
@@ -260,8 +269,8 @@ def test_what_the_kernel_refuses_is_1_and_names_the_capability(pod, bundle):
 @pytest.mark.parametrize(
     "path, words",
     [
-        (__file__, "open namespace %s: this is no namespace" % __file__),
-        ("/", "open namespace /: this is no namespace"),
+        (__file__, "open namespace %s: this is not a namespace" % __file__),
+        ("/", "open namespace /: this is not a namespace"),
         (
             "/proc/self/ns/mnt",
             "open namespace /proc/self/ns/mnt: this is a namespace of the mount kind, not a "
@@ -297,10 +306,10 @@ def make_latin(path):
     "make, words",
     [
         (make_nothing, "No such file or directory"),
-        (make_directory, "it is no regular file"),
-        (os.mkfifo, "it is no regular file"),
+        (make_directory, "it is not a regular file"),
+        (os.mkfifo, "it is not a regular file"),
         (make_large, "it is longer than 2097152 bytes"),
-        (make_latin, "it is no JSON: 'utf-8' codec"),
+        (make_latin, "it is not JSON: 'utf-8' codec"),
     ],
     ids=["nothing", "a directory", "a FIFO", "a large file", "no UTF-8"],
 )
@@ -321,7 +330,7 @@ def test_a_config_that_cannot_be_read_is_1(bundle, make, words):
         ("<&-", "it is closed"),
         ("</dev/null", "it is empty"),
         ("</dev/zero", "it is longer than 2097152 bytes"),
-        ("</proc/version", "it is no JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("</proc/version", "it is not JSON: Expecting value: line 1 column 1 (char 0)"),
         ("0>/dev/null", "Bad file descriptor"),
     ],
 )

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 
 import pytest
 
@@ -13,24 +14,31 @@ from lib import command
 from lib.names import NAMES, is_plain, names
 
 
+def pattern(name):
+    """What matches a name: a bracket or a brace is written as a question mark."""
+    return re.sub(rb"[][{}]", b"?", name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_setup_makes_and_tells_a_tap_of_any_name(make_pod, name):
     uplink = os.fsdecode(name.replace(b"tap", b"up"))
     pod = make_pod(uplink=None)
     pod.ip("link", "add", uplink, "type", "veth", "peer", "name", "peer0")
     before = names(pod)
-    done = command.nlraw("setup", "-n", pod.path, "-u", uplink, "--tap", name, "-j")
+    setup = ("setup", "-n", pod.path, "-u", uplink, "-m", pattern(name), "--tap", name)
+    done = command.nlraw(*setup, "-j")
     assert (done.status, done.err) == (0, "") and is_plain(done.out)
     told = json.loads(done.out)
     assert told["tap"]["ifname"].encode("utf-8", "surrogateescape") == name
     assert os.fsencode(uplink) == told["uplink"]["ifname"].encode("utf-8", "surrogateescape")
     assert names(pod) == before | {name}
-    again = command.nlraw("setup", "-n", pod.path, "-u", uplink, "--tap", name)
+    again = command.nlraw(*setup)
     assert again.status == 0 and is_plain(again.out)
     with nlraw.netns.Namespace(pod.path) as namespace:
         holder = nlraw.tap.attach(namespace, name.decode("utf-8", "surrogateescape"))
-    refused = command.nlraw("setup", "-n", pod.path, "-u", uplink, "--tap", name)
+    refused = command.nlraw(*setup)
     assert refused.status == 3 and is_plain(refused.out) and is_plain(refused.err)
     os.close(holder)
-    assert command.nlraw("cleanup", "-n", pod.path, "-u", uplink, "-m", name).status == 0
+    clean = ("cleanup", "-n", pod.path, "-u", uplink, "-m", pattern(name))
+    assert command.nlraw(*clean).status == 0
     assert names(pod) == before

@@ -4,7 +4,6 @@
 The caller never moves, and nothing is left open.
 """
 
-import _thread
 import concurrent.futures
 import contextlib
 import errno
@@ -24,9 +23,9 @@ import pytest
 
 import nlraw
 from lib import command, pods
-from nlraw import netns as entering
+from nlraw import libc, link, threads
+from nlraw.connection import Connection
 from nlraw.netns import Namespace
-from nlraw.route import Route
 
 
 def here():
@@ -150,21 +149,21 @@ def test_a_plain_file_is_no_namespace(tmp_path):
     path = tmp_path / "plain"
     path.write_text("")
     error = refusal(path, nlraw.BadNamespace)
-    assert str(error) == "open namespace %s: this is no namespace" % path
+    assert str(error) == "open namespace %s: this is not a namespace" % path
     check_report(error, str(path))
 
 
 def test_a_directory_is_no_namespace(tmp_path):
-    assert "this is no namespace" in str(refusal(tmp_path, nlraw.BadNamespace))
+    assert "this is not a namespace" in str(refusal(tmp_path, nlraw.BadNamespace))
 
 
 def test_a_fifo_is_no_namespace_and_is_not_waited_for(tmp_path):
     os.mkfifo(str(tmp_path / "fifo"))
-    assert "this is no namespace" in str(refusal(tmp_path / "fifo", nlraw.BadNamespace))
+    assert "this is not a namespace" in str(refusal(tmp_path / "fifo", nlraw.BadNamespace))
 
 
 def test_a_device_is_no_namespace():
-    assert "this is no namespace" in str(refusal("/dev/null", nlraw.BadNamespace))
+    assert "this is not a namespace" in str(refusal("/dev/null", nlraw.BadNamespace))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +188,7 @@ def test_a_missing_path_is_the_kernels_word(tmp_path):
 
 def test_the_file_that_a_deleted_name_leaves_behind_is_no_namespace(pod):
     command.run("umount", pod.path)  # the file stays where a namespace was mounted
-    assert "this is no namespace" in str(refusal(pod.name, nlraw.BadNamespace))
+    assert "this is not a namespace" in str(refusal(pod.name, nlraw.BadNamespace))
 
 
 def test_a_dead_process_has_no_namespace():
@@ -261,7 +260,7 @@ def test_a_descriptor_that_is_not_open_is_the_kernels_word(number):
 
 def test_a_descriptor_of_something_else_is_no_namespace(tmp_path):
     with (tmp_path / "plain").open("w") as file:
-        assert "this is no namespace" in str(refusal(file, nlraw.BadNamespace))
+        assert "this is not a namespace" in str(refusal(file, nlraw.BadNamespace))
 
 
 def test_a_closed_file_is_a_clear_error(pod):
@@ -282,8 +281,8 @@ def test_a_closed_namespace_is_an_error_and_never_the_current_one(pod):
     namespace = Namespace(pod.path)
     namespace.close()
     namespace.close()
-    with Route(namespace) as route, pytest.raises(nlraw.Refused) as caught:
-        route.query(nlraw.link.dump())
+    with Connection(namespace) as connection, pytest.raises(nlraw.Refused) as caught:
+        connection.ask(link.dump())
     assert caught.value.errno == errno.EBADF
 
 
@@ -340,7 +339,7 @@ def open_files():
     return sorted(os.listdir("/proc/self/fd"))
 
 
-def threads():
+def count_threads():
     """How many threads there are, once those on their way out have gone."""
     time.sleep(0.1)
     return len(os.listdir("/proc/self/task"))
@@ -349,12 +348,12 @@ def threads():
 def test_200_scans_leave_no_descriptor_and_no_thread(pod):
     pod.add_tap()
     pod.hold()
-    before = open_files(), threads()
+    before = open_files(), count_threads()
     for _ in range(200):
         nlraw.scan(netns=pod.path)
         with pytest.raises(nlraw.TapInUse):
             nlraw.cleanup(netns=pod.path)
-    assert (open_files(), threads()) == before
+    assert (open_files(), count_threads()) == before
 
 
 def test_failures_leave_no_descriptor(tmp_path):
@@ -398,13 +397,13 @@ def test_a_full_descriptor_table_is_a_clear_error(pod, spare):
 def old_python(monkeypatch):
     """As before 3.12, with nothing found in the C library yet."""
     monkeypatch.delattr(posix, "setns", raising=False)
-    monkeypatch.setattr(entering, "_libc", {})
+    monkeypatch.setattr(libc, "FOUND", {})
 
 
 def test_namespaces_are_entered_through_the_c_library_where_python_has_no_setns(pod, old_python):
     pod.add_tap(redirect=False)
     assert names(pod.path) == [pods.TAP]
-    assert list(entering._libc) == ["setns"]
+    assert list(libc.FOUND) == ["setns"]
 
 
 def test_all_of_ctypes_serves_where_its_c_half_is_another(pod, old_python, monkeypatch):
@@ -415,7 +414,7 @@ def test_all_of_ctypes_serves_where_its_c_half_is_another(pod, old_python, monke
 
 def test_a_refusal_of_the_c_library_has_its_errno(old_python):
     with pytest.raises(nlraw.Refused) as caught:
-        entering._call("setns", "enter namespace", "a closed one", 1 << 30, 0)
+        libc.call("setns", "enter namespace", "a closed one", 1 << 30, 0)
     assert caught.value.errno == errno.EBADF
 
 
@@ -439,29 +438,17 @@ def test_a_ctypes_that_could_not_be_read_is_as_good_as_none(pod, old_python, mon
     assert "cannot import name 'CDLL'" in str(caught.value)
 
 
-@pytest.fixture
-def stillborn(monkeypatch):
-    """Threads that end before they have called anything, as where there is no memory.
-
-    CPython lets go of the arguments.
-    """
-    if platform.python_implementation() != "CPython":
-        pytest.skip("needs reference counts")
-
-    def start_new_thread(function, arguments):
-        threads.append(function)
-
-    threads = []
-    monkeypatch.setattr(nlraw.netns, "_thread", types.SimpleNamespace(**vars(_thread)))
-    monkeypatch.setattr(nlraw.netns._thread, "start_new_thread", start_new_thread)
-    return threads
-
-
-def test_a_thread_that_dies_as_it_is_born_is_not_waited_for(stillborn):
+@pytest.mark.skipif(
+    platform.python_implementation() != "CPython", reason="needs reference counts"
+)
+def test_a_thread_that_dies_as_it_is_born_is_not_waited_for():
+    # it ends before it has called anything, as where there is no memory: CPython lets go of the
+    # arguments
+    born = []
     with within(5), pytest.raises(nlraw.Refused) as caught:
-        nlraw.netns.on_own_thread(lambda: 1)
+        threads.on_own_thread(lambda: 1, lambda function, arguments: born.append(function))
     assert (caught.value.errno, caught.value.step) == (errno.ENOMEM, "start thread")
-    assert stillborn
+    assert born
 
 
 def test_whatever_a_close_answers_the_descriptor_is_gone_and_the_work_is_done(pod, monkeypatch):

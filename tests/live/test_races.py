@@ -15,40 +15,32 @@ import sys
 import pytest
 
 import nlraw
-import nlraw.route
-from lib import pods, taps
-from nlraw.route import Route
+from lib import command, pods, taps
+from lib.watch import Proof, Watch, asks, is_change, is_confirm, is_mark, once
+from nlraw import link
+from nlraw import pod as cleaning
+from nlraw.connection import Connection
+from nlraw.netns import Namespace
+from nlraw.transport import WRITER_PORT, Patience
+from nlraw.verdict import Target
 
-# The second look at one orphan or two, and at many, which are deleted as a group.
-SECOND_LOOK = "read link"
-SECOND_LOOK_AT_MANY = "list links of every kind"
+# So many are deleted as a group.
 MANY = 5
 
 
 @pytest.fixture
-def before_query(monkeypatch):
-    """Have something happen once, right before the first query that asks for what is named."""
-    return lambda asked, event: _happen_before(monkeypatch, "query", asked, event)
+def watch():
+    return Watch()
 
 
 @pytest.fixture
-def before_change(monkeypatch):
-    """Have something happen once, right before the deletions are sent."""
-    return lambda event: _happen_before(monkeypatch, "change", "delete", event)
+def arrange(watch):
+    """Have something happen once, right before the first datagram that fits."""
 
+    def arrange(condition, event):
+        watch.before = once(condition, event)
 
-def _happen_before(monkeypatch, method, asked, event):
-    events = [event]
-    real = getattr(Route, method)
-
-    def wrapped(self, *requests):
-        if events and any(
-            ("%s %s" % (request.step, request.object)).startswith(asked) for request in requests
-        ):
-            events.pop()()
-        return real(self, *requests)
-
-    monkeypatch.setattr(Route, method, wrapped)
+    return arrange
 
 
 def add_taps(pod, number):
@@ -65,10 +57,10 @@ def removed(report):
 
 @pytest.mark.parametrize(
     "number, look",
-    [(1, SECOND_LOOK), (2, SECOND_LOOK), (MANY, SECOND_LOOK_AT_MANY)],
-    ids=["one", "two", "many"],
+    [(1, is_confirm), (2, is_confirm), (MANY, is_confirm), (MANY, Proof())],
+    ids=["one", "two", "many", "many that are marked"],
 )
-def test_one_tap_attached_before_the_second_look_saves_all(pod, before_query, number, look):
+def test_one_tap_attached_before_the_second_look_saves_all(pod, watch, arrange, number, look):
     add_taps(pod, number)
     pod.ip("link", "set", "tap0_urunc", "group", "5")
     states = []
@@ -77,9 +69,9 @@ def test_one_tap_attached_before_the_second_look_saves_all(pod, before_query, nu
         pod.hold("tap%d_urunc" % (number - 1))
         states.append(pod.state())
 
-    before_query(look, attach)
+    arrange(look, attach)
     with pytest.raises(nlraw.TapInUse) as caught:
-        nlraw.cleanup(netns=pod.path)
+        watch.clean_up(pod)
     report = caught.value.report
     assert sorted(tap.verdict for tap in report.taps) == ["in-use"] + ["orphan"] * (number - 1)
     assert report.tc_removed == ()
@@ -94,25 +86,25 @@ def without_groups(state):
     return dict(state, links=[dict(link, group=None) for link in state["links"]])
 
 
-def test_a_tap_deleted_before_the_second_look_is_nobodys_failure(pod, before_query):
+def test_a_tap_deleted_before_the_second_look_is_nobodys_failure(pod, watch, arrange):
     before = pod.state()
     pod.add_orphan()
-    before_query(SECOND_LOOK, lambda: pod.ip("link", "del", pods.TAP))
-    report = nlraw.cleanup(netns=pod.path)
+    arrange(is_confirm, lambda: pod.ip("link", "del", pods.TAP))
+    report = watch.clean_up(pod)
     assert (report.outcome, report.taps) == ("cleaned", ())
     assert removed(report) == ["eth0 filter u32", "eth0 qdisc ingress"]
     assert pod.state() == before
 
 
-def test_a_tap_renamed_before_the_second_look_is_spared(pod, before_query):
+def test_a_tap_renamed_before_the_second_look_is_spared(pod, watch, arrange):
     pod.add_orphan(up=False)
-    before_query(SECOND_LOOK, lambda: pod.ip("link", "set", pods.TAP, "name", "other"))
-    report = nlraw.cleanup(netns=pod.path)
+    arrange(is_confirm, lambda: pod.ip("link", "set", pods.TAP, "name", "other"))
+    report = watch.clean_up(pod)
     assert (report.outcome, report.taps) == ("clean", ())
     assert "other" in pod.links() and len(pod.filters("eth0")) == 1
 
 
-def test_a_tap_made_anew_before_the_second_look_is_judged_anew(pod, before_query):
+def test_a_tap_made_anew_before_the_second_look_is_judged_anew(pod, watch, arrange):
     pod.add_orphan()
 
     def replace():
@@ -120,9 +112,9 @@ def test_a_tap_made_anew_before_the_second_look_is_judged_anew(pod, before_query
         pod.add_tap(redirect=False)
         pod.hold()
 
-    before_query(SECOND_LOOK, replace)
+    arrange(is_confirm, replace)
     with pytest.raises(nlraw.TapInUse):
-        nlraw.cleanup(netns=pod.path)
+        watch.clean_up(pod)
     assert pods.TAP in pod.links()
 
 
@@ -142,7 +134,7 @@ def attached(pod, name, mode=taps.IFF_TAP, ifindex=0):
     ids=["a held TAP of its name", "a held TAP of another name", "a TUN-mode device of its name"],
 )
 def test_an_index_that_is_used_again_before_the_second_look_is_noticed(
-    pod, before_query, name, mode
+    pod, watch, arrange, name, mode
 ):
     ifindex = pod.add_orphan(redirect=False)
     with contextlib.ExitStack() as stack:
@@ -151,17 +143,17 @@ def test_an_index_that_is_used_again_before_the_second_look_is_noticed(
             pod.ip("link", "del", pods.TAP)
             stack.enter_context(attached(pod, name, mode, ifindex))
 
-        before_query(SECOND_LOOK, replace)
+        arrange(is_confirm, replace)
         if (name, mode) == (pods.TAP, taps.IFF_TAP):
             with pytest.raises(nlraw.TapInUse):
-                nlraw.cleanup(netns=pod.path)
+                watch.clean_up(pod)
         else:
-            assert nlraw.cleanup(netns=pod.path).outcome == "clean"
+            assert watch.clean_up(pod).outcome == "clean"
         assert pod.links()[name]["ifindex"] == ifindex
 
 
 def test_an_index_that_a_device_of_another_kind_has_before_the_second_look_is_noticed(
-    pod, before_query
+    pod, watch, arrange
 ):
     ifindex = pod.add_orphan(redirect=False)
 
@@ -169,12 +161,12 @@ def test_an_index_that_a_device_of_another_kind_has_before_the_second_look_is_no
         pod.ip("link", "del", pods.TAP)
         pod.ip(*("link add %s index %d type veth peer name far" % (pods.TAP, ifindex)).split())
 
-    before_query(SECOND_LOOK, replace)
-    assert nlraw.cleanup(netns=pod.path).outcome == "clean"
+    arrange(is_confirm, replace)
+    assert watch.clean_up(pod).outcome == "clean"
     assert pod.links()[pods.TAP]["linkinfo"]["info_kind"] == "veth"
 
 
-def test_another_index_after_the_second_look_saves_a_tap_of_the_name(pod, before_change):
+def test_another_index_after_the_second_look_saves_a_tap_of_the_name(pod, watch, arrange):
     pod.add_orphan(redirect=False)
     with contextlib.ExitStack() as stack:
 
@@ -182,12 +174,12 @@ def test_another_index_after_the_second_look_saves_a_tap_of_the_name(pod, before
             pod.ip("link", "del", pods.TAP)
             stack.enter_context(attached(pod, pods.TAP))
 
-        before_change(replace)
-        nlraw.cleanup(netns=pod.path)
+        arrange(is_change, replace)
+        watch.clean_up(pod)
         assert pods.TAP in pod.links()
 
 
-def test_a_stranger_in_the_group_of_the_orphans_survives(pod, before_query):
+def test_a_stranger_in_the_group_of_the_orphans_survives(pod, watch, arrange):
     before = pod.state()
     add_taps(pod, MANY)
 
@@ -195,68 +187,83 @@ def test_a_stranger_in_the_group_of_the_orphans_survives(pod, before_query):
         links = pod.links()
         # `ip` prints it with a sign, and takes none that needs it
         group = int(links["tap0_urunc"]["group"]) & 0xFFFFFFFF
-        with nlraw.netns.Namespace(pod.path) as namespace, Route(namespace) as route:
-            (reply,) = route.change(nlraw.link.set_group(links["peer0"]["ifindex"], "peer0", group))
-            reply.answer()
+        with Namespace(pod.path) as namespace, Connection(namespace) as connection:
+            request = link.set_group(links["peer0"]["ifindex"], "peer0", group)
+            connection.change(request)[0].answer()
 
-    before_query(SECOND_LOOK_AT_MANY, join)
-    report = nlraw.cleanup(netns=pod.path)
+    arrange(Proof(), join)
+    report = watch.clean_up(pod)
     assert [tap.deleted for tap in report.taps] == [True] * MANY
     assert pod.links()["peer0"]["group"] != "default"
     pod.ip("link", "set", "peer0", "group", "default")
     assert pod.state() == before
 
 
-def test_one_of_many_taps_renamed_before_the_second_look_is_spared(pod, before_query):
+def test_one_of_many_taps_renamed_before_the_second_look_is_spared(pod, watch, arrange):
     for number in range(MANY):
         pod.add_tap("tap%d_urunc" % number, up=False)
-    before_query(SECOND_LOOK_AT_MANY, lambda: pod.ip("link", "set", "tap1_urunc", "name", "other"))
-    report = nlraw.cleanup(netns=pod.path)
+    arrange(Proof(), lambda: pod.ip("link", "set", "tap1_urunc", "name", "other"))
+    report = watch.clean_up(pod)
     assert sorted(tap.ifname for tap in report.taps) == [
         "tap%d_urunc" % number for number in (0, 2, 3, 4)
     ]
     assert pod.links()["other"]["group"] == "default" and len(pod.filters("eth0")) == 1
 
 
-def test_many_taps_deleted_before_the_second_look_are_nobodys_failure(pod, before_query):
+def test_many_taps_deleted_before_the_second_look_are_nobodys_failure(pod, watch, arrange):
     before = pod.state()
     add_taps(pod, MANY)
-    before_query(
-        SECOND_LOOK_AT_MANY,
+    arrange(
+        Proof(),
         lambda: pod.batch(*["link del tap%d_urunc" % number for number in range(MANY)]),
     )
-    assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+    assert watch.clean_up(pod).outcome == "cleaned"
     assert pod.state() == before
 
 
-def test_an_uplink_that_goes_before_the_filters_are_read_is_no_failure(pod, before_query):
+@pytest.mark.parametrize(
+    "moment", [asks("list filters"), is_confirm], ids=["the filters are read", "the second look"]
+)
+def test_where_the_uplink_goes_before_the_second_look_nothing_is_touched(
+    pod, watch, arrange, moment
+):
     pod.add_orphan()
-    before_query("list filters", lambda: pod.ip("link", "del", "eth0"))
-    assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
-    assert pods.TAP not in pod.links()
+    arrange(moment, lambda: pod.ip("link", "del", "eth0"))
+    assert watch.clean_up(pod).outcome == "skipped"
+    assert pods.TAP in pod.links()
 
 
-def test_an_ingress_qdisc_that_goes_before_its_filters_are_read_is_no_failure(pod, before_query):
+def test_where_the_default_route_moves_before_the_second_look_the_new_uplink_counts(
+    pod, watch, arrange
+):
+    pod.add_orphan()
+    pod.ip("link", "set", "peer0", "up")
+    arrange(is_confirm, lambda: pod.ip("route", "replace", "default", "dev", "peer0"))
+    report = watch.clean_up(pod, uplink="auto")
+    assert (report.outcome, report.uplink) == ("cleaned", "peer0")
+    assert removed(report) == ["eth0 filter u32", "eth0 qdisc ingress", "tap0_urunc qdisc ingress"]
+
+
+def test_an_ingress_qdisc_that_goes_before_its_filters_are_read_is_no_failure(pod, watch, arrange):
     before = pod.state()
     pod.add_orphan()
-    before_query("list filters", lambda: pod.tc("qdisc", "del", "dev", "eth0", "ingress"))
-    assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+    arrange(asks("list filters"), lambda: pod.tc("qdisc", "del", "dev", "eth0", "ingress"))
+    assert watch.clean_up(pod).outcome == "cleaned"
     assert pod.state() == before
 
 
-def test_a_namespace_that_never_holds_still_is_given_up(pod, monkeypatch):
+def test_a_namespace_that_never_holds_still_is_given_up(pod, watch):
     pod.add_orphan(up=False)
     names = ["tap%d_urunc" % number for number in range(1, 100)]
-    real = Route.query
 
-    def rename_first(self, *requests):
-        if requests[0].step == SECOND_LOOK:
-            pod.ip("link", "set", requests[0].object, "name", names.pop())
-        return real(self, *requests)
+    def rename(requests):
+        if is_confirm(requests):
+            pod.ip("link", "set", requests[-1].object, "name", names.pop())
 
-    monkeypatch.setattr(Route, "query", rename_first)
-    with pytest.raises(nlraw.Interrupted) as caught:
-        nlraw.cleanup(netns=pod.path)
+    watch.before = rename
+    with pytest.raises(nlraw.Error) as caught:
+        watch.clean_up(pod)
+    assert caught.value.message == "the namespace changed each time it was looked at"
     assert caught.value.report.outcome == "failed"
     assert len(pod.filters("eth0")) == 1
 
@@ -264,22 +271,22 @@ def test_a_namespace_that_never_holds_still_is_given_up(pod, monkeypatch):
 # ---------------------------------------------------------------- between second look and datagram
 
 
-def test_a_tap_deleted_before_the_datagram_is_success(pod, before_change):
+def test_a_tap_deleted_before_the_datagram_is_success(pod, watch, arrange):
     before = pod.state()
     pod.add_orphan()
-    before_change(lambda: pod.ip("link", "del", pods.TAP))
-    report = nlraw.cleanup(netns=pod.path)
+    arrange(is_change, lambda: pod.ip("link", "del", pods.TAP))
+    report = watch.clean_up(pod)
     assert report.outcome == "cleaned"
     assert [tap.deleted for tap in report.taps] == [True]
     assert pod.state() == before
 
 
 @pytest.mark.parametrize("dev", ["eth0", pods.TAP])
-def test_a_qdisc_deleted_before_the_datagram_is_success(pod, before_change, dev):
+def test_a_qdisc_deleted_before_the_datagram_is_success(pod, watch, arrange, dev):
     before = pod.state()
     pod.add_orphan()
-    before_change(lambda: pod.tc("qdisc", "del", "dev", dev, "ingress"))
-    report = nlraw.cleanup(netns=pod.path)
+    arrange(is_change, lambda: pod.tc("qdisc", "del", "dev", dev, "ingress"))
+    report = watch.clean_up(pod)
     assert report.outcome == "cleaned"
     assert [tap.deleted for tap in report.taps] == [True]
     assert sorted(removed(report)) == [
@@ -290,18 +297,18 @@ def test_a_qdisc_deleted_before_the_datagram_is_success(pod, before_change, dev)
     assert pod.state() == before
 
 
-def test_a_filter_deleted_before_the_datagram_is_success(pod, before_change):
+def test_a_filter_deleted_before_the_datagram_is_success(pod, watch, arrange):
     before = pod.state()
     pod.add_orphan()
-    before_change(lambda: pod.tc("filter", "del", "dev", "eth0", "ingress"))
-    assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+    arrange(is_change, lambda: pod.tc("filter", "del", "dev", "eth0", "ingress"))
+    assert watch.clean_up(pod).outcome == "cleaned"
     assert pod.state() == before
 
 
-def test_an_uplink_deleted_before_the_datagram_is_no_failure(pod, before_change):
+def test_an_uplink_deleted_before_the_datagram_is_no_failure(pod, watch, arrange):
     pod.add_orphan()
-    before_change(lambda: pod.ip("link", "del", "eth0"))
-    report = nlraw.cleanup(netns=pod.path)
+    arrange(is_change, lambda: pod.ip("link", "del", "eth0"))
+    report = watch.clean_up(pod)
     assert report.outcome == "cleaned"
     assert [tap.deleted for tap in report.taps] == [True]
     assert pods.TAP not in pod.links()
@@ -311,23 +318,17 @@ def test_an_uplink_deleted_before_the_datagram_is_no_failure(pod, before_change)
 
 
 @pytest.mark.parametrize("done", [True, False], ids=["carried out", "not carried out"])
-@pytest.mark.parametrize("step, number", [("delete", 1), ("delete", MANY), ("set group", MANY)])
-def test_a_lost_answer_is_made_good_by_another_look(pod, monkeypatch, step, number, done):
+@pytest.mark.parametrize(
+    "which, number",
+    [(is_change, 1), (is_change, MANY), (is_mark, MANY)],
+    ids=["deletions of one", "deletions of many", "marks"],
+)
+def test_a_lost_answer_is_made_good_by_another_look(pod, watch, which, number, done):
     before = pod.state()
     add_taps(pod, number)
-    lost = [True]
-    real = Route.change
-
-    def lose(self, *requests):
-        if not (lost and requests[0].step.startswith(step)):
-            return real(self, *requests)
-        lost.pop()
-        if done:
-            real(self, *requests)
-        raise nlraw.Lost(errno.ENOBUFS, "lost on purpose")
-
-    monkeypatch.setattr(Route, "change", lose)
-    report = nlraw.cleanup(netns=pod.path)
+    watch.before = once(which, lambda: watch.lose(done))
+    report = watch.clean_up(pod)
+    assert watch.losing is None
     assert report.outcome == "cleaned"
     assert sorted((tap.ifname, tap.deleted) for tap in report.taps) == [
         ("tap%d_urunc" % each, True) for each in range(number)
@@ -340,19 +341,12 @@ def test_a_lost_answer_is_made_good_by_another_look(pod, monkeypatch, step, numb
     assert pod.state() == before
 
 
-def test_an_answer_that_is_lost_every_time_is_an_error(pod, monkeypatch):
+def test_an_answer_that_is_lost_every_time_is_an_error(pod, watch):
     pod.add_orphan()
     before = pod.state()
-    real = Route.change
-
-    def lose(self, *requests):
-        if requests[0].step.startswith("delete"):
-            raise nlraw.Lost(errno.ENOBUFS, "lost on purpose")
-        return real(self, *requests)
-
-    monkeypatch.setattr(Route, "change", lose)
+    watch.before = lambda requests: is_change(requests) and watch.lose(False)
     with pytest.raises(nlraw.Error) as caught:
-        nlraw.cleanup(netns=pod.path)
+        watch.clean_up(pod)
     assert caught.value.report.outcome == "failed"
     assert [tap.deleted for tap in caught.value.report.taps] == [False]
     assert pod.state() == before
@@ -363,22 +357,24 @@ def test_an_answer_that_is_lost_every_time_is_an_error(pod, monkeypatch):
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-import nlraw
-from nlraw.route import Route
-left, real = int(sys.argv[2]), Route.change
+from nlraw.connection import Connection
+from nlraw.netns import Namespace
+from nlraw.removal import remove
+from nlraw.verdict import Target
+left = int(sys.argv[2])
 
-def change(self, *requests):
-    global left
-    if not requests[0].step.startswith(("delete", "set")):
-        return real(self, *requests)
-    replies = real(self, *requests[:left]) if left else []
-    left -= len(replies)
-    if len(replies) < len(requests):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return replies
+class Killed(Connection):
+    def change(self, *requests):
+        global left
+        if not requests[0].step.startswith(("delete", "set")):
+            return super().change(*requests)
+        replies = super().change(*requests[:left]) if left else []
+        left -= len(replies)
+        if len(replies) < len(requests):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replies
 
-Route.change = change
-nlraw.cleanup()
+remove(Killed(Namespace(), exclusive=True), Target())
 print("ready", flush=True)
 """
 
@@ -391,7 +387,7 @@ def test_a_cleanup_killed_after_any_step_is_finished_by_the_next(pod, number, st
     for step in steps:
         add_taps(pod, number)
         with pytest.raises(RuntimeError):
-            pod.child(KILLED, os.path.dirname(os.path.dirname(nlraw.__file__)), str(step))
+            pod.child(KILLED, command.ROOT, str(step))
         nlraw.cleanup(netns=pod.path)
         assert pod.state() == before
 
@@ -423,14 +419,13 @@ def test_cleanups_at_once_in_threads_all_succeed(pod, rivals, number):
 def test_cleanups_at_once_in_processes_all_succeed(pod, rivals, number):
     before = pod.state()
     add_taps(pod, number)
-    environment = dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(nlraw.__file__)))
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CLEANUP, pod.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             universal_newlines=True,
-            env=environment,
+            env=command.environment(),
         )
         for _ in range(rivals)
     ]
@@ -444,17 +439,15 @@ def test_cleanups_at_once_in_processes_all_succeed(pod, rivals, number):
     assert pod.state() == before
 
 
-def test_a_stranger_on_the_port_that_cleanups_take_turns_by_delays_and_does_not_stop_them(
-    pod, monkeypatch
-):
+def test_a_stranger_on_the_port_that_cleanups_take_turns_by_delays_and_does_not_stop_them(pod):
     pod.add_orphan()
-    monkeypatch.setattr(nlraw.route, "PATIENCE", 0.2)
     with pod.run(
         lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     ) as stranger:
-        stranger.bind((nlraw.route.PORT, 0))
+        stranger.bind((WRITER_PORT, 0))
         assert nlraw.scan(netns=pod.path)[0].verdict == "orphan"
-        assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+        report = cleaning.clean_up(pod.path, Target(), patience=Patience(0.2))
+        assert report.outcome == "cleaned"
 
 
 # ---------------------------------------------------------------- a crowd that comes and goes
@@ -500,7 +493,7 @@ def test_cleanups_in_a_crowd_are_right(crowded):
 
 def test_a_full_list_in_a_crowd_is_never_torn(crowded):
     for _ in range(20):
-        with nlraw.netns.Namespace(crowded.path) as namespace, Route(namespace) as route:
-            (reply,) = route.query(nlraw.link.dump())
-            names = [link.ifname for link in nlraw.link.links(reply.answer())]
+        with Namespace(crowded.path) as namespace, Connection(namespace) as connection:
+            (reply,) = connection.ask(link.dump())
+            names = [found.ifname for found in link.links(reply.answer())]
         assert {"lo", "eth0", "peer0"} <= set(names) and len(names) == len(set(names))

@@ -13,7 +13,14 @@ import time
 import pytest
 
 import nlraw
+import nlraw.pod
 from lib import pods
+from nlraw import cli, provision
+from nlraw import node as sweeping
+from nlraw.connection import Connection
+from nlraw.errors import Refused
+from nlraw.exchange import Reply
+from nlraw.verdict import Target
 
 LINK_AND_TC = 1 << 0 | 1 << 3  # RTNLGRP_LINK, RTNLGRP_TC, as the groups of a netlink address
 
@@ -171,6 +178,85 @@ def test_a_refusal_in_the_middle_says_what_was_done_and_what_was_not(pod, monkey
     assert pods.TAP in pod.links() and pod.qdiscs() == []
     monkeypatch.undo()
     assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
+
+
+# ---------------------------------------------------------------- in use after something is gone
+
+
+def held_when_it_should_go(pod, name):
+    """A kind of connections: when the orphan should go it is busy, and a TAP is held since then."""
+    held = []
+
+    class Busy(Connection):
+        def change(self, *requests):
+            if held or requests[-1].step != "delete link":
+                return super().change(*requests)
+            reply = Reply(requests[-1])
+            reply.error = Refused(errno.EBUSY, "busy on purpose", reply.request.step, pods.TAP)
+            replies = super().change(*requests[:-1]) + [reply]
+            held.append(pod.hold(name))
+            return replies
+
+    return Busy
+
+
+CAME_INTO_USE = (
+    "clean up %s: came into use (carrier on) after something was removed: "
+    "u32 filter on eth0, ingress qdisc on eth0, ingress qdisc on tap0_urunc"
+)
+HELD = pytest.mark.parametrize("name", [pods.TAP, "tap1_urunc"], ids=["the orphan", "another"])
+
+
+@HELD
+def test_a_tap_that_comes_into_use_after_something_was_removed_is_a_failure(
+    pod, monkeypatch, capsys, name
+):
+    ifindex = pod.add_orphan()
+    monkeypatch.setattr(nlraw.pod, "Connection", held_when_it_should_go(pod, name))
+    assert cli.main(["cleanup", "-n", pod.path, "-j"]) == 1
+    told = capsys.readouterr()
+    assert told.err == "nlraw: %s: %s\n" % (pod.path, CAME_INTO_USE % name)
+    document = json.loads(told.out)
+    assert document["outcome"] == "failed"
+    assert (document["error"]["step"], document["error"]["errno"]) == ("clean up", None)
+    assert [(gone["dev"], gone["kind"]) for gone in document["tc_removed"]] == [
+        ("eth0", "u32"),
+        ("eth0", "ingress"),
+        ("tap0_urunc", "ingress"),
+    ]
+    assert [tap["deleted"] for tap in document["taps"] if tap["ifindex"] == ifindex] == [False]
+    assert pod.links()[pods.TAP]["ifindex"] == ifindex and pod.qdiscs() == []
+
+
+@HELD
+def test_such_a_failure_of_the_library_is_no_tap_in_use(pod, monkeypatch, name):
+    pod.add_orphan()
+    monkeypatch.setattr(nlraw.pod, "Connection", held_when_it_should_go(pod, name))
+    with pytest.raises(nlraw.Error) as caught:
+        nlraw.cleanup(netns=pod.path)
+    assert not isinstance(caught.value, nlraw.TapInUse)
+    assert str(caught.value) == CAME_INTO_USE % name
+    assert (caught.value.report.outcome, caught.value.report.error) == ("failed", caught.value)
+
+
+def test_such_a_failure_of_the_cleanup_is_one_of_its_setup(pod, monkeypatch, capsys):
+    pod.add_orphan()
+    monkeypatch.setattr(provision, "Connection", held_when_it_should_go(pod, pods.TAP))
+    assert cli.main(["setup", "-n", pod.path, "-j"]) == 1
+    told = capsys.readouterr()
+    assert told.err == "nlraw: %s: %s\n" % (pod.path, CAME_INTO_USE % pods.TAP)
+    document = json.loads(told.out)
+    assert (document["outcome"], document["cleanup"]["outcome"]) == ("failed", "failed")
+    assert (document["tap"], document["uplink"]) == (None, None)
+
+
+def test_such_a_failure_is_one_of_a_sweep_too(pod):
+    pod.add_orphan()
+    busy = held_when_it_should_go(pod, pods.TAP)
+    swept = sweeping.sweep_paths([pod.path], Target(), connect=busy)
+    (report,) = swept.namespaces
+    assert (report.outcome, str(report.error)) == ("failed", CAME_INTO_USE % pods.TAP)
+    assert (swept.totals.failed, swept.totals.in_use) == (1, 1)
 
 
 # ---------------------------------------------------------------- who is woken

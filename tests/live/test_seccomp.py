@@ -72,7 +72,7 @@ def test_where_setns_is_filtered_out_the_current_namespace_can_be_used(pod, refu
     before = pod.state()
     pod.add_orphan()
     argv = ("ip", "netns", "exec", pod.name) + refusing_setns(errno.EPERM)
-    assert command.nlraw("setup", argv=argv).status == 0
+    assert command.nlraw("setup", "-n", "current", argv=argv).status == 0
     pod.check_pair()
-    assert command.nlraw("cleanup", argv=argv).status == 0
+    assert command.nlraw("cleanup", "-n", "current", argv=argv).status == 0
     assert pod.state() == before

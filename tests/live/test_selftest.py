@@ -15,7 +15,7 @@ import pytest
 
 from lib import pods
 from lib.command import MODULE, PACKAGE, Marked, nlraw
-from nlraw import cli, link, orphans, selftest, tap, tc
+from nlraw import cli, link, removal, selftest, tap, tc, verdict
 from nlraw.exchange import Request
 
 STEPS = [
@@ -325,15 +325,32 @@ def test_a_lack_is_1(pod, monkeypatch, capsys):
     assert "\nFAILED " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("verdict, step", [("in-use", STEPS[2]), ("orphan", STEPS[5])])
-def test_a_wrong_verdict_is_found_out(pod, monkeypatch, verdict, step):
-    monkeypatch.setattr(orphans, "judge", lambda _: verdict)
+@pytest.mark.parametrize("wrong, step", [("in-use", STEPS[2]), ("orphan", STEPS[5])])
+def test_a_wrong_verdict_is_found_out(pod, monkeypatch, wrong, step):
+    monkeypatch.setattr(verdict, "judge", lambda *_: wrong)
     steps = play(pod)
     assert_stopped_at(steps, step)
-    assert steps[step]["seen"][0].startswith("the verdict is %s, not " % verdict)
+    assert steps[step]["seen"][0].startswith("the verdict is %s, not " % wrong)
 
 
-def test_a_cleanup_that_removes_a_tap_in_use_is_found_out(pod, monkeypatch):
-    monkeypatch.setattr(orphans.Cleanup, "refuse_if_used", lambda *_: None)
+@pytest.mark.parametrize(
+    "outcome, seen",
+    [
+        ("cleaned", "the cleanup was not refused, though the TAP is held"),
+        ("in-use", "the cleanup was refused, but the namespace has changed"),
+    ],
+)
+def test_a_cleanup_that_removes_a_tap_in_use_is_found_out(pod, monkeypatch, outcome, seen):
+    real = removal.remove
+
+    def remove(connection, target):
+        report = real(connection, target)
+        if report.outcome == "in-use":
+            connection.change(link.delete(report.taps[0].ifindex, pods.TAP))[0].answer()
+            report = report.replace(outcome=outcome)
+        return report
+
+    monkeypatch.setattr(removal, "remove", remove)
     steps = play(pod)
     assert_stopped_at(steps, "a cleanup is refused and changes nothing")
+    assert steps["a cleanup is refused and changes nothing"]["seen"] == (seen,)

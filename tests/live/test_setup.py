@@ -356,9 +356,7 @@ def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(
 
 
 UNFINDABLE = "no cleanup would find it: give a pattern that it matches (--match)"
-PLAIN_PATTERNS = (
-    "only * and ? are special in a pattern; give several patterns instead of [] and {}"
-)
+PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns instead of [] and {}"
 
 
 @pytest.mark.parametrize(
@@ -378,7 +376,8 @@ PLAIN_PATTERNS = (
         (["--match", ""], "check pattern: an empty pattern matches nothing"),
         (
             ["--address", "10.9.8.1"],
-            "check address 10.9.8.1: this is not an address with a prefix length, such as 10.9.8.1/24",
+            "check address 10.9.8.1: this is not an address with a prefix length, such as "
+            "10.9.8.1/24",
         ),
         (
             ["--address", "10.9.8.1/33"],
@@ -392,7 +391,8 @@ PLAIN_PATTERNS = (
         ),
         (
             ["--address", "10.9.8/24"],
-            "check address 10.9.8/24: this is not an address with a prefix length, such as 10.9.8.1/24",
+            "check address 10.9.8/24: this is not an address with a prefix length, such as "
+            "10.9.8.1/24",
         ),
         (["--owner", "root"], "check --owner root: a number is needed"),
         (["--group", "-1"], "check --group -1: a number is needed"),
@@ -560,6 +560,48 @@ def test_an_uplink_of_a_default_route_of_ipv6_alone_is_found(make_pod):
     )
     made = create(pod, uplink="auto")
     assert (made.uplink.ifname, made.uplink.local, made.uplink.gateway) == ("net1", None, None)
+
+
+def add_nic(pod, name="net1"):
+    pod.batch("link add %s type veth peer name far-%s" % (name, name), "link set %s up" % name)
+
+
+def test_a_second_setup_with_another_uplink_repairs_what_the_first_one_made(pod):
+    add_nic(pod)
+    before = pod.state()
+    create(pod, tap="tap0_urunc")
+    made = create(pod, tap="tap1_urunc", uplink="net1")
+    assert [(tap.ifname, tap.deleted) for tap in made.cleanup.taps] == [("tap0_urunc", True)]
+    removed = [(gone.dev, gone.object, gone.target) for gone in made.cleanup.tc_removed]
+    assert removed == [
+        ("eth0", "filter", "tap0_urunc"),
+        ("eth0", "qdisc", None),
+        ("tap0_urunc", "qdisc", None),
+    ]
+    assert (pod.filters("eth0"), pod.qdiscs("eth0")) == ([], [])
+    assert pod.redirects("net1", "tap1_urunc") == pod.redirects("tap1_urunc", "net1") == 1
+    nlraw.cleanup(netns=pod.path, uplink="net1")
+    assert pod.state() == before
+
+
+def test_a_second_setup_with_another_uplink_says_what_of_the_first_one_it_removed(pod):
+    add_nic(pod)
+    command.nlraw("setup", "-n", pod.path)
+    options = ["--tap", "tap1_urunc", "-u", "net1"]
+    told = command.nlraw("setup", "-n", pod.path, *options)
+    assert (told.status, told.err) == (0, "")
+    assert "tap0_urunc  orphan (fresh), deleted" in told.out
+    assert "u32 filter, priority 49152, redirects to tap0_urunc" in told.out
+
+
+def test_a_second_setup_with_another_uplink_is_refused_once_a_vmm_is_attached(pod):
+    add_nic(pod)
+    create(pod)
+    pod.hold()
+    before = pod.state()
+    with pytest.raises(nlraw.TapInUse):
+        nlraw.setup(netns=pod.path, tap="tap1_urunc", uplink="net1")
+    assert pod.state() == before
 
 
 # ---------------------------------------------------------------- what is foreign on the uplink

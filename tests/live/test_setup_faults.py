@@ -16,9 +16,11 @@ import pytest
 
 import nlraw
 from lib import command, pods, taps
-from nlraw import cli, provision, tap, uapi, wire
+from nlraw import cli, observe, provision, tap, uapi, wire
+from nlraw.connection import Connection
 from nlraw.exchange import Reply
-from nlraw.route import Route
+from nlraw.netns import Namespace
+from nlraw.verdict import Target
 
 TAP = pods.TAP
 SSH = "u32 match ip dport 22 0xffff flowid 1:7"
@@ -74,71 +76,109 @@ def test_a_foreign_device_of_the_name_is_told_and_left_alone(pod, add, kind):
     assert (error["step"], error["object"], error["errno"]) == ("create TAP", TAP, "EBUSY")
 
 
-def test_the_uplink_cannot_be_the_tap(pod):
-    ifindex = pod.links()["eth0"]["ifindex"]
-    refused(
-        pod,
-        "create TAP eth0: the name is taken by a veth, ifindex %d" % ifindex,
-        errno.EBUSY,
-        tap="eth0",
-    )
-
-
 def test_the_loopback_device_has_no_kind(pod):
     refused(
         pod,
         "create TAP lo: the name is taken by a device of no kind, ifindex 1",
         errno.EBUSY,
         tap="lo",
+        match="lo",
     )
 
 
-@pytest.fixture
-def before_create(monkeypatch):
-    """Have something happen after the cleanup, right before the TAP is made."""
+def provide(pod, connect=Connection, create=tap.create, **options):
+    """Set up with a connection, or a way to make a TAP, of the test's own.
 
-    def arrange(event):
-        def wrapped(*arguments):
-            event()
-            return tap.create(*arguments)
-
-        monkeypatch.setattr(provision, "create", wrapped)
-
-    return arrange
+    Return the result, error and all.
+    """
+    target, wanted = Target(), provision.Wanted(TAP, **options)
+    groups = observe.groups_of(target)
+    with Namespace(pod.path) as namespace, connect(namespace, True, groups) as connection:
+        return provision.provide(namespace, connection, target, wanted, create)
 
 
-def test_a_tap_that_somebody_holds_since_the_cleanup_is_in_use(pod, before_create):
-    before_create(pod.hold)
-    with pytest.raises(nlraw.TapInUse) as caught:
-        nlraw.setup(netns=pod.path)
-    words = "create TAP tap0_urunc: in use (carrier on), another start may be under way"
-    assert (str(caught.value), caught.value.report.outcome) == (words, "in-use")
+def after(event):
+    """A way to make a TAP that lets something happen first: the cleanup is over by then."""
+
+    def create(*arguments):
+        event()
+        return tap.create(*arguments)
+
+    return create
+
+
+def test_a_tap_that_somebody_holds_since_the_cleanup_is_in_use(pod):
+    made = provide(pod, create=after(pod.hold))
+    words = "create TAP tap0_urunc: in use (carrier on), another start may be in progress"
+    assert (str(made.error), made.outcome) == (words, "in-use")
+    assert isinstance(made.error, nlraw.TapInUse)
     assert pod.redirects("eth0", TAP) == 0
     assert TAP in pod.links()
 
 
-def test_a_tap_that_somebody_made_since_the_cleanup_has_the_name(pod, before_create):
-    before_create(lambda: pod.add_tap(redirect=False))
-    with pytest.raises(nlraw.Refused) as caught:
-        nlraw.setup(netns=pod.path)
-    ifindex = pod.links()[TAP]["ifindex"]
-    assert (
-        str(caught.value)
-        == "create TAP tap0_urunc: the name is taken by a TUN device, ifindex %d" % ifindex
+def test_a_tap_that_somebody_holds_since_an_orphan_was_removed_is_a_failure(pod):
+    pod.add_orphan()
+    made = provide(pod, create=after(pod.hold))
+    assert made.outcome == "failed" and not isinstance(made.error, nlraw.TapInUse)
+    assert str(made.error) == (
+        "create TAP tap0_urunc: in use (carrier on), another start may be in progress; removed "
+        "before: u32 filter on eth0, ingress qdisc on eth0, ingress qdisc on tap0_urunc, tap0_urunc"
     )
+    assert (made.tap, made.uplink, made.cleanup.outcome) == (None, None, "cleaned")
+    assert [each.deleted for each in made.cleanup.taps] == [True]
+    assert pod.redirects("eth0", TAP) == 0
+    assert nlraw.scan(netns=pod.path)[0].verdict == "in-use"
+
+
+def test_that_failure_is_exit_1_and_names_what_is_gone(pod, monkeypatch, capsys):
+    real = provision.provide
+
+    def provide(*arguments):
+        return real(*arguments, create=after(pod.hold))
+
+    monkeypatch.setattr(provision, "provide", provide)
+    pod.add_orphan()
+    assert cli.main(["setup", "-n", pod.path, "-j"]) == 1
+    told = capsys.readouterr()
+    assert "removed before: u32 filter on eth0, ingress qdisc on eth0, " in told.err
+    document = json.loads(told.out)
+    assert (document["outcome"], document["cleanup"]["outcome"]) == ("failed", "cleaned")
+    assert document["error"]["message"].endswith(", ingress qdisc on tap0_urunc, tap0_urunc")
+
+
+def test_without_an_orphan_it_is_exit_3(pod, monkeypatch, capsys):
+    real = provision.provide
+
+    def provide(*arguments):
+        return real(*arguments, create=after(pod.hold))
+
+    monkeypatch.setattr(provision, "provide", provide)
+    assert cli.main(["setup", "-n", pod.path, "-j"]) == 3
+    document = json.loads(capsys.readouterr().out)
+    assert (document["outcome"], document["cleanup"]["outcome"]) == ("in-use", "clean")
+
+
+def test_a_tap_that_somebody_made_since_the_cleanup_has_the_name(pod):
+    error = provide(pod, create=after(lambda: pod.add_tap(redirect=False))).error
+    words = "create TAP tap0_urunc: the name is taken by a TUN device, ifindex %d"
+    assert str(error) == words % pod.links()[TAP]["ifindex"]
+    assert isinstance(error, nlraw.Refused)
     assert pod.qdiscs() == []
 
 
-def test_a_name_that_is_free_again_after_the_refusal_is_the_kernels_refusal(pod, monkeypatch):
-    def wrapped(*arguments):
+def test_a_name_that_is_free_again_after_the_refusal_is_the_kernels_refusal(pod):
+    def create(*arguments):
         pod.add_tap(redirect=False)
         try:
             return tap.create(*arguments)
         finally:
             pod.ip("link", "del", TAP)
 
-    monkeypatch.setattr(provision, "create", wrapped)
-    refused(pod, "create TAP tap0_urunc: Device or resource busy", errno.EBUSY)
+    before = pod.state()
+    made = provide(pod, create=create)
+    assert str(made.error) == "create TAP tap0_urunc: Device or resource busy"
+    assert (made.error.errno, made.outcome) == (errno.EBUSY, "failed")
+    assert pod.state() == before
 
 
 # ---------------------------------------------------------------- there is no room
@@ -170,7 +210,7 @@ def test_too_few_descriptors(pod, free):
     before = pod.state()
     with pytest.raises(nlraw.Refused) as caught, descriptors(free):
         nlraw.setup(netns=pod.path)
-    step = ["open namespace " + pod.path, "look up link eth0", "open /dev/net/tun"][free]
+    step = ["open namespace " + pod.path, "list links of every kind", "open /dev/net/tun"][free]
     assert str(caught.value) == step + ": Too many open files"
     assert (caught.value.errno, caught.value.report.outcome) == (errno.EMFILE, "failed")
     assert pod.state() == before
@@ -283,7 +323,7 @@ NO_TUN = 'mount -t tmpfs none /dev/net && %s && exec "$@"'
 
 
 @pytest.mark.parametrize(
-    "command, complaint",
+    "place, complaint",
     [
         (
             "true",
@@ -304,11 +344,11 @@ NO_TUN = 'mount -t tmpfs none /dev/net && %s && exec "$@"'
     ],
     ids=["missing", "no driver", "forbidden", "a file", "a directory"],
 )
-def test_tun_device_out_of_reach(pod, command, complaint):
+def test_tun_device_out_of_reach(pod, place, complaint):
     before = pod.state()
     pod.add_orphan()
     told = command.nlraw(
-        "setup", "-n", pod.path, before=["unshare", "-m", "sh", "-c", NO_TUN % command, "sh"]
+        "setup", "-n", pod.path, before=["unshare", "-m", "sh", "-c", NO_TUN % place, "sh"]
     )
     assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, complaint))
     assert pod.state() == before  # the cleanup came first, and needs no such device
@@ -367,13 +407,14 @@ def test_an_id_that_the_user_namespace_does_not_have(option):
     if pods.missing() or subprocess.call(enter + ["true"], stderr=subprocess.DEVNULL):
         pytest.skip("needs user namespaces")
     before = enter + ["sh", "-c", IN_OWN_NAMESPACES, "sh"]
-    told = command.nlraw("setup", "--" + option, "1000", before=before)
+    told = command.nlraw("setup", "-n", "current", "--" + option, "1000", before=before)
     words = (
         "set %s 1000 of TAP tap0_urunc: Invalid argument; there is no such ID in this user "
         "namespace" % option
     )
     assert (told.status, told.err) == (1, "nlraw: current: %s\n" % words)
-    assert "eth0" in told.out and TAP not in told.out and "ingress" not in told.out
+    listed = told.out.split("\n", 1)[1]  # below the reason
+    assert "eth0" in listed and TAP not in listed and "ingress" not in listed
 
 
 # ---------------------------------------------------------------- no uplink, or no namespace
@@ -395,18 +436,43 @@ def test_without_an_uplink_nothing_is_touched(make_pod, uplink, words):
     assert told.document["cleanup"]["outcome"] == "skipped"
 
 
+def test_where_the_default_route_is_on_a_tap_that_is_said(make_pod):
+    pod = make_pod(uplink=None)
+    pod.add_orphan("tap0_urunc", redirect=False)
+    pod.batch(
+        "address add 10.7.7.1/24 dev tap0_urunc", "route add default via 10.7.7.2 dev tap0_urunc"
+    )
+    words = (
+        "look up link auto: the default route is on tap0_urunc, which the pattern of TAPs matches"
+    )
+    refused(pod, words, errno.ENODEV, uplink="auto")
+    told = command.nlraw("setup", "-n", pod.path, "-u", "auto", "-j")
+    assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, words))
+    assert (told.document["outcome"], told.document["cleanup"]["outcome"]) == ("failed", "skipped")
+
+
+def test_a_worse_default_route_on_another_device_is_taken_instead(pod):
+    pod.add_orphan("tap0_urunc", redirect=False)
+    pod.batch(
+        "address add 10.7.7.1/24 dev tap0_urunc",
+        "route del default",
+        "route add default via 10.7.7.2 dev tap0_urunc",
+        "route add default via 10.9.8.1 dev eth0 metric 100",
+    )
+    made = nlraw.setup(netns=pod.path, uplink="auto")
+    assert (made.uplink.ifname, made.uplink.gateway) == ("eth0", "10.9.8.1")
+
+
 def test_an_uplink_found_by_an_alternative_name_is_somebody_elses(make_pod):
     pod = make_pod(uplink="net1")
     pod.ip("link", "property", "add", "dev", "net1", "altname", "eth0")
     refused(pod, "look up link eth0: " + NO_UPLINK, errno.ENODEV)
 
 
-def test_an_uplink_that_goes_before_the_redirects_are_made(pod, before_create):
-    before_create(lambda: pod.ip("link", "del", "eth0"))
-    with pytest.raises(nlraw.Refused) as caught:
-        nlraw.setup(netns=pod.path)
-    assert str(caught.value).startswith("create qdisc (ingress) eth0: ")
-    assert "undo" not in str(caught.value)
+def test_an_uplink_that_goes_before_the_redirects_are_made(pod):
+    made = provide(pod, create=after(lambda: pod.ip("link", "del", "eth0")))
+    assert str(made.error).startswith("create qdisc (ingress) eth0: ")
+    assert isinstance(made.error, nlraw.Refused) and "undo" not in str(made.error)
     assert set(pod.links()) == {"lo"}
 
 
@@ -460,13 +526,14 @@ IOCTLS = pytest.mark.parametrize(
 
 @IOCTLS
 def test_an_ioctl_that_is_refused_is_told_and_undone(pod, monkeypatch, number, step):
-    fail_ioctl(monkeypatch, number, OSError(errno.EIO, "on purpose"))
+    fail_ioctl(monkeypatch, number, OSError(errno.EIO, os.strerror(errno.EIO)))
     refused(pod, step + ": Input/output error", errno.EIO, owner=5, group=6)
 
 
 def test_a_host_that_never_allows_a_tap_to_persist_or_not_leaves_nothing_either(pod, monkeypatch):
     before = pod.state()
-    fail_ioctl(monkeypatch, uapi.TUNSETPERSIST, OSError(errno.EPERM, "on purpose"), always=True)
+    error = OSError(errno.EPERM, os.strerror(errno.EPERM))
+    fail_ioctl(monkeypatch, uapi.TUNSETPERSIST, error, always=True)
     with pytest.raises(nlraw.Refused) as caught:
         nlraw.setup(netns=pod.path)
     assert str(caught.value).startswith("persist TAP tap0_urunc: Operation not permitted")
@@ -487,39 +554,41 @@ def test_an_interruption_around_an_ioctl_is_undone(pod, monkeypatch, number, ste
 
 
 class Fault:
-    """Let one request of a setup fail: the nth of all, or the nth since given steps.
+    """Let one request on a connection fail: the nth of all, or the nth since given steps.
 
     "refused": the kernel refuses that request alone, and carries the others out. "lost": the
     answers to its whole datagram are lost. "interrupted": a signal's exception comes instead of
     them. ``done``: the kernel had carried it out.
     """
 
-    def __init__(self, monkeypatch, number, kind, done, since=()):
+    def __init__(self, number, kind, done, since=()):
         self.left = number
         self.kind = kind
         self.done = done
         self.since = list(since)
         self.struck = None
-        real = Route.change
-        monkeypatch.setattr(
-            Route, "change", lambda route, *requests: self.change(real, route, requests)
-        )
 
-    def change(self, real, route, requests):
+    def connect(self, *arguments):
+        """A connection with the fault in it."""
+        connection = Faulty(*arguments)
+        connection.fault = self
+        return connection
+
+    def change(self, real, requests):
         if self.since and self.since[0] == requests[0].step:
             self.since.pop(0)
         if self.since:
-            return real(route, *requests)
+            return real(*requests)
         place, self.left = self.left, self.left - len(requests)
         if self.struck is not None or not 0 <= place < len(requests):
-            return real(route, *requests)
+            return real(*requests)
         self.struck = requests[place]
         sent = [
             request
             for request in requests
             if self.done or (request is not self.struck and self.kind == "refused")
         ]
-        replies = real(route, *sent) if sent else []
+        replies = real(*sent) if sent else []
         if self.kind == "lost":
             raise nlraw.Lost(errno.ENOBUFS, "lost on purpose", requests[0].step, requests[0].object)
         if self.kind == "interrupted":
@@ -530,6 +599,13 @@ class Fault:
         )
         replies[place : place + (1 if self.done else 0)] = [refusal]
         return replies
+
+
+class Faulty(Connection):
+    fault = None
+
+    def change(self, *requests):
+        return self.fault.change(super().change, requests)
 
 
 def nothing(pod):
@@ -557,7 +633,7 @@ DONE = pytest.mark.parametrize("done", [False, True], ids=["not carried out", "c
 def attempt(pod, fault, **options):
     """Set up under a fault; return the error, or None where the setup came through."""
     try:
-        nlraw.setup(netns=pod.path, **options)
+        provide(pod, fault.connect, **options).checked()
     except (nlraw.Error, KeyboardInterrupt) as error:
         return error
     return None
@@ -582,9 +658,8 @@ def test_whichever_request_fails_the_namespace_is_as_before(pod, start, kind, do
     start(pod)
     before = pod.state()
     for number in range(100):
-        with pytest.MonkeyPatch.context() as patch:
-            fault = Fault(patch, number, kind, done)
-            error = attempt(pod, fault, address="172.16.1.1/30")
+        fault = Fault(number, kind, done)
+        error = attempt(pod, fault, address="172.16.1.1/30")
         if error is None:  # a query whose answer is lost is asked again
             assert fault.struck is None or (
                 kind == "lost" and fault.struck.step.split()[0] in ("look", "list")
@@ -604,9 +679,8 @@ def test_whichever_request_fails_the_orphan_is_gone_or_there(pod, kind, done):
     clean = pod.state()
     for number in range(100):
         old = nlraw.setup(netns=pod.path).tap.ifindex
-        with pytest.MonkeyPatch.context() as patch:
-            fault = Fault(patch, number, kind, done)
-            error = attempt(pod, fault)
+        fault = Fault(number, kind, done)
+        error = attempt(pod, fault)
         if error is None:
             pod.check_pair()
         elif kind != "interrupted" and error.report.cleanup.outcome == "cleaned":
@@ -633,14 +707,11 @@ def test_an_undo_that_fails_is_told_beside_the_first_error_and_made_good_by_the_
     clean = pod.state()
     told = []
     for number in range(100):
+        # the cleanup's, the undo's
+        fault = Fault(number, kind, done, since=["list qdiscs", "list qdiscs"])
         with pytest.MonkeyPatch.context() as patch:
-            # the cleanup's, the undo's
-            fault = Fault(patch, number, kind, done, since=["list qdiscs", "list qdiscs"])
-            fail_ioctl(patch, uapi.TUNSETPERSIST, OSError(errno.EIO, "on purpose"))
-            try:
-                nlraw.setup(netns=pod.path)
-            except (nlraw.Error, KeyboardInterrupt) as error:
-                told.append(str(error))
+            fail_ioctl(patch, uapi.TUNSETPERSIST, OSError(errno.EIO, os.strerror(errno.EIO)))
+            told.append(str(attempt(pod, fault)))
         if fault.struck is None:
             break
         assert TAP not in pod.links()

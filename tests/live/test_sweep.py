@@ -3,7 +3,6 @@
 
 import contextlib
 import errno
-import importlib
 import json
 import os
 import pty
@@ -21,17 +20,55 @@ import uuid
 import pytest
 
 import nlraw
+import nlraw.exchange
 import nlraw.netns
-import nlraw.orphans
-import nlraw.route
 from lib import command, nodes, pods
-from nlraw.route import Route
-
-sweeping = importlib.import_module("nlraw.node")
+from nlraw import node as sweeping
+from nlraw import provision, threads, transport
+from nlraw.connection import Connection
+from nlraw.transport import Patience
+from nlraw.verdict import Target
+from nlraw.visit import Visit
 
 
 def sweep(node, **options):
     return nlraw.sweep(dirs=[node.directory], **options)
+
+
+def sweep_with(node, connect=Connection, start=threads.start, jobs=sweeping.JOBS):
+    """Sweep with a kind of connections, or of threads, of the test's own."""
+    paths = [node.path(name) for name in sorted(os.listdir(node.directory))]
+    return sweeping.sweep_paths(paths, Target(spare_fresh=True), jobs, connect=connect, start=start)
+
+
+def meddling(meddle):
+    """A kind of connections that hand each datagram to ``meddle(connection, send, requests)``."""
+
+    class Meddling(Connection):
+        def change(self, *requests):
+            return meddle(self, super().change, requests)
+
+    return Meddling
+
+
+def is_delete(requests):
+    """True for the datagram that deletes the links of a namespace."""
+    return any(request.step in ("delete link", "delete links") for request in requests)
+
+
+@pytest.fixture
+def before_the_removal(monkeypatch):
+    """The ``progress`` of a sweep that lets something happen between the looks and all else."""
+    monkeypatch.setattr(sweeping, "PLAN_AGE", 60)
+
+    def arrange(event):
+        def progress(doing, done, total):
+            if doing == "looked at" and done == total:
+                event()
+
+        return progress
+
+    return arrange
 
 
 def outcomes(swept):
@@ -127,37 +164,37 @@ def test_a_namespace_with_a_tap_in_use_is_left_alone_and_no_error(node, pod):
     assert pod.state() == before
 
 
-def test_a_tap_attached_after_the_look_is_in_use_and_no_error(node, pod, monkeypatch):
+def test_a_tap_attached_after_the_look_is_in_use_and_no_error(node, pod, before_the_removal):
     pod.add_orphan()
     os.symlink(pod.path, node.path("pod"))
-    just_before(monkeypatch, "_clean_up", pod.hold)
-    swept = sweep(node)
+    swept = sweep(node, progress=before_the_removal(pod.hold))
     assert outcomes(swept) == {"pod": "in-use"}
     assert swept.totals == totals(namespaces=1, in_use=1)
     assert swept.namespaces[0].error is None
     assert pods.TAP in pod.links()
 
 
-def test_another_tap_that_comes_into_use_after_the_look_stops_the_removing(node, pod, monkeypatch):
+def test_another_tap_that_comes_into_use_after_the_look_stops_the_removing(
+    node, pod, before_the_removal
+):
     pod.add_orphan()
     os.symlink(pod.path, node.path("pod"))
-    just_before(monkeypatch, "_clean_up", lambda: pod.hold("tap1_urunc"))
-    swept = sweep(node)
+    swept = sweep(node, progress=before_the_removal(lambda: pod.hold("tap1_urunc")))
     assert outcomes(swept) == {"pod": "in-use"}
     assert swept.totals == totals(namespaces=1, orphans=1, in_use=1)
     assert {pods.TAP, "tap1_urunc"} <= set(pod.links()) and pod.filters("eth0") != []
 
 
-def sweep_while(node, change, **options):
+@pytest.fixture
+def sweep_while(node, before_the_removal):
     """Sweep, and let something happen between the look and the removing; return the one report."""
 
-    def progress(doing, done, total):
-        if doing == "looked at" and done == total:
-            change()
+    def run(change, **options):
+        (report,) = sweep(node, progress=before_the_removal(change), **options).namespaces
+        assert report.error is None
+        return report
 
-    (report,) = sweep(node, progress=progress, **options).namespaces
-    assert report.error is None
-    return report
+    return run
 
 
 def match(address, place="pref 7 protocol ip"):
@@ -175,18 +212,18 @@ PLACES = {
 
 @pytest.mark.parametrize("orphans", [1, 4])
 @pytest.mark.parametrize("place", PLACES, ids=PLACES.get)
-def test_a_filter_that_somebody_adds_after_the_look_stays(node, pod, orphans, place):
+def test_a_filter_that_somebody_adds_after_the_look_stays(node, pod, sweep_while, orphans, place):
     for number in range(orphans):
         pod.add_orphan("tap%d_urunc" % number)
     os.symlink(pod.path, node.path("pod"))
-    report = sweep_while(node, lambda: pod.tc(*match("10.9.9.9", place)))
+    report = sweep_while(lambda: pod.tc(*match("10.9.9.9", place)))
     assert (report.outcome, [each.deleted for each in report.taps]) == ("cleaned", [True] * orphans)
     left = [each["options"] for each in pod.filters("eth0") if "key_ht" in each.get("options", {})]
     assert left and not any("actions" in each for each in left)
     assert [qdisc["kind"] for qdisc in pod.qdiscs("eth0")].count("ingress") == 1
 
 
-def test_a_filter_that_takes_the_place_of_ours_after_the_look_stays(node, pod):
+def test_a_filter_that_takes_the_place_of_ours_after_the_look_stays(node, pod, sweep_while):
     pod.add_orphan()
     os.symlink(pod.path, node.path("pod"))
     left = []
@@ -196,13 +233,13 @@ def test_a_filter_that_takes_the_place_of_ours_after_the_look_stays(node, pod):
         pod.tc(*match("10.9.9.9", "pref 49152 protocol all"))
         left.extend(pod.filters("eth0"))
 
-    report = sweep_while(node, replace)
+    report = sweep_while(replace)
     assert report.outcome == "cleaned" and pods.TAP not in pod.links()
     assert left == pod.filters("eth0") != []
 
 
 @pytest.mark.parametrize("name", ["foreign0", "eth0"])
-def test_an_uplink_that_is_replaced_after_the_look_is_looked_at_anew(node, pod, name):
+def test_an_uplink_that_is_replaced_after_the_look_is_looked_at_anew(node, pod, sweep_while, name):
     pod.add_orphan()
     os.symlink(pod.path, node.path("pod"))
     ifindex, left = pod.links()["eth0"]["ifindex"], []
@@ -221,24 +258,24 @@ def test_an_uplink_that_is_replaced_after_the_look_is_looked_at_anew(node, pod, 
         )
         left.extend(pod.filters(name))
 
-    report = sweep_while(node, replace)
+    report = sweep_while(replace)
     assert (report.outcome, pods.TAP in pod.links()) == (
         ("cleaned", False) if name == "eth0" else ("skipped", True)
     )
     assert left == pod.filters(name) != []
 
 
-def test_an_uplink_that_is_renamed_after_the_look_is_none(node, pod):
+def test_an_uplink_that_is_renamed_after_the_look_is_none(node, pod, sweep_while):
     pod.add_orphan()
     os.symlink(pod.path, node.path("pod"))
     report = sweep_while(
-        node, lambda: pod.batch("link set eth0 down", "link set eth0 name eth9", "link set eth9 up")
+        lambda: pod.batch("link set eth0 down", "link set eth0 name eth9", "link set eth9 up")
     )
     assert (report.outcome, pods.TAP in pod.links()) == ("skipped", True)
 
 
 @pytest.mark.parametrize("by_us", [False, True], ids=["a runtime", "setup"])
-def test_a_start_after_the_look_keeps_its_redirect(node, pod, monkeypatch, by_us):
+def test_a_start_after_the_look_keeps_its_redirect(node, pod, sweep_while, by_us):
     pod.add_orphan()
     # a dead redirect is left, with the priority and handle that the next gets
     pod.ip("link", "del", pods.TAP)
@@ -246,13 +283,12 @@ def test_a_start_after_the_look_keeps_its_redirect(node, pod, monkeypatch, by_us
 
     def start():
         if by_us:  # it waits for the sweep, but not for ever
-            monkeypatch.setattr(nlraw.route, "PATIENCE", 0.1)
-            nlraw.setup(pod.path)
+            provision.set_up(pod.path, patience=Patience(0.1)).checked()
         else:
             pod.tc("qdisc", "del", "dev", "eth0", "ingress")
             pod.add_tap()
 
-    report = sweep_while(node, start, include_fresh=False)
+    report = sweep_while(start, include_fresh=False)
     assert (report.outcome, report.tc_removed, [each.deleted for each in report.taps]) == (
         "clean",
         (),
@@ -261,16 +297,17 @@ def test_a_start_after_the_look_keeps_its_redirect(node, pod, monkeypatch, by_us
     assert pod.redirects("eth0", pods.TAP) == 1
 
 
-def test_what_is_planned_is_carried_out_without_another_look_where_nothing_was_changed(
-    node, monkeypatch
-):
+def test_what_is_planned_is_carried_out_without_another_look_where_nothing_was_changed(node):
     node.add("pod")
-    time.sleep(1.5)  # until the kernel has told of all that was done to make it
-    real, looks = nlraw.orphans.Cleanup.look, []
-    monkeypatch.setattr(
-        nlraw.orphans.Cleanup, "look", lambda cleanup: (looks.append(cleanup), real(cleanup))[1]
-    )
-    assert sweep(node).totals.deleted == 1
+    time.sleep(1.5)  # until the kernel has announced all that was done to make it
+    looks = []
+
+    class Counting(Connection):
+        def begin_look(self):
+            looks.append(self)
+            super().begin_look()
+
+    assert sweep_with(node, Counting).totals.deleted == 1
     assert len(looks) == 1
 
 
@@ -302,12 +339,17 @@ def test_fresh_ones_go_too_where_that_is_asked_for(node):
     assert taps(path) == []
 
 
-def test_many_fresh_orphans_are_never_marked(node, monkeypatch):
-    node.add("pod", orphans=4, fresh=True)
-    monkeypatch.setattr(
-        nlraw.orphans.Cleanup, "set_groups", lambda *_: pytest.fail("something was marked")
-    )
-    assert sweep(node).totals.spared == 4
+@pytest.mark.parametrize("fresh, marked", [(True, 0), (False, 4)], ids=["fresh", "used once"])
+def test_many_fresh_orphans_are_never_marked(node, fresh, marked):
+    node.add("pod", orphans=4, fresh=fresh)
+    marks = []
+
+    def note(connection, send, requests):
+        marks.extend(request for request in requests if request.step == "set group of link")
+        return send(*requests)
+
+    assert sweep_with(node, meddling(note)).totals.spared == 4 - marked
+    assert len(marks) == marked
 
 
 # ---------------------------------------------------------------- what is visited
@@ -420,7 +462,7 @@ def test_the_namespace_of_a_process_is_found_without_a_name(unnamed):
 def test_each_namespace_of_all_processes_is_visited_once(unnamed):
     swept = look_at_processes(unnamed[1])
     found = list(filter(None, [identity(report.netns) for report in swept.namespaces]))
-    assert identity("/proc/%d/ns/net" % os.getpid()) in found
+    assert identity("/proc/%d/ns/net" % unnamed[0]) in found
     assert len(found) == len(set(found))
 
 
@@ -431,49 +473,141 @@ def test_processes_are_looked_at_beside_directories_if_both_are_given(node, unna
     assert look_at_processes(name, dirs=[node.directory]).totals.orphans == 2
 
 
-# ---------------------------------------------------------------- what fails, what vanishes
+# ---------------------------------------------------------------- the node's own namespaces
 
 
 @pytest.fixture
-def fail_in(monkeypatch):
-    """Have the removing fail in the namespaces of these paths."""
+def make_inhabited(make_pod, node):
+    """Make pods with an orphan that are on the node under a name; a pod and its state then."""
 
-    def begin(*paths, error=None):
-        real = nlraw.orphans.Cleanup.finish
+    def make(name):
+        pod = make_pod()
+        pod.add_orphan()
+        os.symlink(pod.path, node.path(name))
+        return pod, pod.state()
 
-        def fail(cleanup, later):
-            if cleanup.route.path in paths:
-                raise error or nlraw.Refused(errno.EBUSY, "", "delete link", "tap0_urunc")
-            return real(cleanup, later)
-
-        monkeypatch.setattr(nlraw.orphans.Cleanup, "finish", fail)
-
-    return begin
+    return make
 
 
-def test_one_namespace_that_fails_is_reported_and_the_others_go_on(node, fail_in):
+def inside(pod, *arguments):
+    """Sweep from a network namespace; the command's document."""
+    argv = ["ip", "netns", "exec", pod.name]
+    done = command.nlraw("sweep", "-j", *arguments, before=argv)
+    assert (done.status, done.err) == (0, "")
+    return done.document
+
+
+# Runs the command line in the network namespace $1, and process 1 is a shell in the one where it
+# is started.
+UNDER_ANOTHER_INIT = 'where=$1; shift; nsenter --net="$where" "$@"; exit $?'
+
+
+def under_init(pod, where, *arguments):
+    """Sweep from a network namespace, where process 1 is in that of a pod."""
+    argv = ["ip", "netns", "exec", pod.name, "unshare", "--pid", "--fork", "--mount-proc"]
+    argv += ["sh", "-c", UNDER_ANOTHER_INIT, "sh", where.path]
+    done = command.nlraw("sweep", "-j", *arguments, before=argv)
+    assert (done.status, done.err) == (0, "")
+    return done.document
+
+
+@pytest.mark.parametrize("by", ["a link", "a mount"])
+def test_the_callers_namespace_is_never_visited(node, make_inhabited, by):
+    own, before = make_inhabited("default")
+    other, _ = make_inhabited("other")
+    if by == "a mount":
+        os.unlink(node.path("default"))
+        node.pin("default", own.path)
+    document = inside(own, "--dir", node.directory, "--include-fresh")
+    assert [report["netns"] for report in document["namespaces"]] == [node.path("other")]
+    assert document["totals"]["deleted"] == 1
+    assert own.state() == before and pods.TAP not in other.links()
+
+
+def test_the_callers_namespace_is_that_of_its_thread(node, make_inhabited):
+    own, before = make_inhabited("default")
+    make_inhabited("other")
+    assert outcomes(own.run(lambda: sweep(node))) == {"other": "cleaned"}
+    assert own.state() == before
+
+
+def test_the_namespace_of_process_1_is_never_visited(node, make_inhabited):
+    first, caller, other = [make_inhabited(name) for name in ("first", "caller", "other")]
+    document = under_init(first[0], caller[0], "--dir", node.directory)
+    assert [report["netns"] for report in document["namespaces"]] == [node.path("other")]
+    assert first[0].state() == first[1] and caller[0].state() == caller[1]
+    assert pods.TAP not in other[0].links()
+
+
+@pytest.mark.parametrize("included", [False, True], ids=["left out", "included"])
+def test_neither_is_visited_among_those_of_all_processes(make_inhabited, included):
+    first, caller = [make_inhabited(name) for name in ("first", "caller")]
+    option = ["--include-node"] if included else []
+    document = under_init(first[0], caller[0], "--proc", *option)
+    assert document["totals"]["namespaces"] == document["totals"]["deleted"] == included
+    assert first[0].state() == first[1]
+    assert (pods.TAP in caller[0].links()) == (not included)
+
+
+def test_the_callers_namespace_is_visited_once_if_it_is_included(node, make_inhabited):
+    own, _ = make_inhabited("default")
+    other, _ = make_inhabited("other")
+    document = inside(own, "--dir", node.directory, "--include-node")
+    assert document["totals"]["namespaces"] == document["totals"]["deleted"] == 2
+    assert pods.TAP not in own.links() and pods.TAP not in other.links()
+
+
+def test_the_included_namespace_is_that_of_the_thread(node, make_inhabited):
+    own, _ = make_inhabited("default")
+    other, before = make_inhabited("other")
+    os.unlink(node.path("other"))
+    assert own.run(lambda: sweep(node, include_node=True)).totals.deleted == 1
+    assert pods.TAP not in own.links() and other.state() == before
+
+
+def test_the_callers_namespace_is_included_though_process_1_is_in_it_too(make_inhabited, tmp_path):
+    own, _ = make_inhabited("default")
+    document = under_init(own, own, "--dir", str(tmp_path), "--include-node")
+    assert document["totals"]["namespaces"] == document["totals"]["deleted"] == 1
+    assert pods.TAP not in own.links()
+
+
+# ---------------------------------------------------------------- what fails, what vanishes
+
+
+def failing_in(path, error):
+    """A kind of connections with which the removing fails in the namespace of this path."""
+
+    def fail(connection, send, requests):
+        if connection.path == path and is_delete(requests):
+            raise error
+        return send(*requests)
+
+    return meddling(fail)
+
+
+def test_one_namespace_that_fails_is_reported_and_the_others_go_on(node):
     paths = node.add_many(5)
-    fail_in(paths[2])
-    swept = sweep(node, jobs=2)
-    assert swept.totals == totals(namespaces=5, orphans=4, deleted=4, failed=1)
+    error = nlraw.Refused(errno.EBUSY, "", "delete link", "tap0_urunc")
+    swept = sweep_with(node, failing_in(paths[2], error), jobs=2)
+    assert swept.totals == totals(namespaces=5, orphans=5, deleted=4, failed=1)
     (failed,) = [report for report in swept.namespaces if report.error is not None]
     assert (failed.netns, failed.outcome, failed.error.errno) == (paths[2], "failed", errno.EBUSY)
     assert [len(taps(path)) for path in paths] == [0, 0, 1, 0, 0]
 
 
-def test_a_refusal_of_the_kernel_keeps_what_was_seen_in_the_report(node, monkeypatch):
+def test_a_refusal_of_the_kernel_keeps_what_was_seen_in_the_report(node):
     path = node.add("pod")
-    real = Route.change
 
-    def refuse(self, *requests):
-        replies = real(self, *[each for each in requests if each.step != "delete link"])
+    def refuse(connection, send, requests):
+        allowed = [each for each in requests if each.step != "delete link"]
+        replies = send(*allowed) if allowed else []
         for each in requests[len(replies) :]:
             replies.append(nlraw.exchange.Reply(each))
             replies[-1].error = nlraw.Refused(errno.EPERM, "not today", each.step, each.object)
         return replies
 
-    monkeypatch.setattr(Route, "change", refuse)
-    (report,) = sweep(node).namespaces
+    (report,) = sweep_with(node, meddling(refuse)).namespaces
     assert (report.outcome, report.error.errno, report.error.step) == (
         "failed",
         errno.EPERM,
@@ -484,65 +618,83 @@ def test_a_refusal_of_the_kernel_keeps_what_was_seen_in_the_report(node, monkeyp
 
 
 def test_a_namespace_that_may_not_be_entered_is_reported_and_the_others_go_on(node):
-    node.add("foreign")
-    os.symlink("/proc/self/ns/net", node.path("own"))
+    foreign = node.add("foreign")
     argv = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-m", "nlraw"]
-    done = command.nlraw("sweep", "-j", "--uplink", "none", "--dir", node.directory, argv=argv)
+    options = ["-j", "--uplink", "none", "--dir", node.directory, "--include-node"]
+    done = command.nlraw("sweep", *options, argv=argv)
     if done.err.startswith("unshare"):
         pytest.skip("no user namespace can be made here: " + done.err)
     assert done.status == 1
-    reports = {
-        os.path.basename(report["netns"]): report for report in json.loads(done.out)["namespaces"]
-    }
-    assert {name: report["outcome"] for name, report in reports.items()} == {
-        "foreign": "failed",
-        "own": "clean",
-    }
-    assert (reports["foreign"]["error"]["step"], reports["foreign"]["error"]["errno"]) == (
+    first, own = json.loads(done.out)["namespaces"]
+    assert (first["netns"], first["outcome"], own["outcome"]) == (foreign, "failed", "clean")
+    assert (first["error"]["step"], first["error"]["errno"]) == (
         "enter namespace",
         "EPERM",
     )
     assert done.err.count("\n") == 1 and node.path("foreign") in done.err
 
 
-def test_a_namespace_that_vanishes_before_the_look_is_no_error(node, monkeypatch):
-    node.add("left")
-    gone = node.add("gone")
-    just_before(monkeypatch, "_visit_all", lambda: (node.unpin(gone), os.unlink(gone)))
-    assert outcomes(sweep(node)) == {"left": "cleaned"}
+def before_the_looks(event):
+    """The ``progress`` of a sweep that lets something happen once the namespaces are found."""
+
+    def progress(doing, done, total):
+        if (doing, done) == ("looked at", 0):
+            event()
+
+    return progress
 
 
-def test_a_namespace_of_which_the_file_is_left_vanishes_without_an_error(node, monkeypatch):
+def test_a_namespace_that_vanishes_before_the_look_is_no_error(node):
     node.add("left")
     gone = node.add("gone")
-    just_before(monkeypatch, "_visit_all", lambda: node.unpin(gone))
-    assert outcomes(sweep(node)) == {"left": "cleaned"}
+    progress = before_the_looks(lambda: (node.unpin(gone), os.unlink(gone)))
+    assert outcomes(sweep(node, progress=progress)) == {"left": "cleaned"}
+
+
+def test_a_namespace_of_which_the_file_is_left_vanishes_without_an_error(node):
+    node.add("left")
+    gone = node.add("gone")
+    progress = before_the_looks(lambda: node.unpin(gone))
+    assert outcomes(sweep(node, progress=progress)) == {"left": "cleaned"}
 
 
 def test_a_namespace_that_loses_its_name_between_the_look_and_the_removing_is_cleaned_up(
-    node, monkeypatch
+    node, before_the_removal
 ):
     node.add("left")
     gone = node.add("gone")
-    just_before(monkeypatch, "_clean_up", lambda: (node.unpin(gone), os.unlink(gone)))
-    swept = sweep(node)
+    swept = sweep(node, progress=before_the_removal(lambda: (node.unpin(gone), os.unlink(gone))))
     assert outcomes(swept) == {"left": "cleaned", "gone": "cleaned"}
     assert swept.totals == totals(namespaces=2, orphans=2, deleted=2)
 
 
-def test_a_socket_that_is_opened_anew_for_the_removing_is_opened_in_its_own_namespace(
-    node, monkeypatch
-):
+def test_a_socket_that_is_opened_anew_for_the_removing_is_opened_in_its_own_namespace(node):
     node.add_many(4)
-    real = sweeping._clean_up
+    closed = []
 
-    def close_sockets(working, cleaned, tell):
-        for visit in working:
-            visit._route.close()
-        return real(working, cleaned, tell)
+    def close(connection, send, requests):
+        if is_delete(requests):
+            closed.append(connection)
+            connection.close()
+        return send(*requests)
 
-    monkeypatch.setattr(sweeping, "_clean_up", close_sockets)
-    assert sweep(node).totals == totals(namespaces=4, orphans=4, deleted=4)
+    assert sweep_with(node, meddling(close)).totals == totals(namespaces=4, orphans=4, deleted=4)
+    assert len(closed) == 4
+
+
+def test_sockets_that_were_closed_since_the_look_are_replaced(node, before_the_removal):
+    paths = node.add_many(4)
+    looked = []
+
+    class Remembered(Connection):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            looked.append(self)
+
+    progress = before_the_removal(lambda: [connection.close() for connection in looked])
+    swept = sweeping.sweep_paths(paths, Target(), progress=progress, connect=Remembered)
+    assert swept.totals == totals(namespaces=4, orphans=4, deleted=4)
+    assert [taps(path) for path in paths] == [[]] * 4
 
 
 def test_a_namespace_in_which_another_cleans_up_keeps_none_of_the_others_waiting(node, monkeypatch):
@@ -551,24 +703,20 @@ def test_a_namespace_in_which_another_cleans_up_keeps_none_of_the_others_waiting
         rival = namespace.run(
             lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         )
-    rival.bind((nlraw.route.PORT, 0))
-    real, finished = sweeping._Visit.clean_up, []
+    rival.bind((transport.WRITER_PORT, 0))
+    finished = []
 
-    def clean_up(visit):
-        real(visit)
-        finished.append(visit.path)
-        if len(finished) == 2:  # the others are done
-            rival.close()
+    class Watched(Visit):
+        def clean_up(self):
+            super().clean_up()
+            finished.append(self.path)
+            if len(finished) == 2:  # the others are done
+                rival.close()
 
-    monkeypatch.setattr(sweeping._Visit, "clean_up", clean_up)
+    monkeypatch.setattr(sweeping, "Visit", Watched)
     begin = time.monotonic()
     assert sweep(node).totals == totals(namespaces=3, orphans=3, deleted=3)
-    assert finished[-1] == paths[0] and time.monotonic() - begin < nlraw.route.PATIENCE
-
-
-def just_before(monkeypatch, phase, event):
-    real = getattr(sweeping, phase)
-    monkeypatch.setattr(sweeping, phase, lambda *arguments: (event(), real(*arguments))[1])
+    assert finished[-1] == paths[0] and time.monotonic() - begin < transport.PATIENCE
 
 
 def test_namespaces_that_vanish_all_the_while_are_no_errors(node):
@@ -611,10 +759,9 @@ def test_a_directory_that_cannot_be_one_is_an_error(node):
     assert (caught.value.step, caught.value.object) == ("list namespaces in", repr("a\0b"))
 
 
-def test_where_memory_runs_out_in_one_namespace_the_others_go_on(node, fail_in):
+def test_where_memory_runs_out_in_one_namespace_the_others_go_on(node):
     paths = node.add_many(3)
-    fail_in(paths[1], error=MemoryError())
-    swept = sweep(node)
+    swept = sweep_with(node, failing_in(paths[1], MemoryError()))
     assert swept.totals == totals(namespaces=3, orphans=3, deleted=2, failed=1)
     (error,) = [report.error for report in swept.namespaces if report.error is not None]
     assert (error.errno, error.object) == (errno.ENOMEM, paths[1])
@@ -623,23 +770,19 @@ def test_where_memory_runs_out_in_one_namespace_the_others_go_on(node, fail_in):
 @pytest.mark.parametrize(
     "error", [MemoryError(), nlraw.Refused(errno.EMFILE, "", "delete link", "tap0_urunc")]
 )
-def test_what_was_deleted_when_there_was_no_room_is_told_once_there_is(node, monkeypatch, error):
+def test_what_was_deleted_when_there_was_no_room_is_told_once_there_is(node, error):
     paths = node.add_many(3)
-    real, failed = Route.change, []
+    failed = []
 
-    def change(route, *requests):
-        replies = real(route, *requests)
-        if (
-            route.path == paths[1]
-            and any(request.step == "delete link" for request in requests)
-            and not failed
-        ):
+    def fail_once(connection, send, requests):
+        replies = send(*requests)
+        if connection.path == paths[1] and is_delete(requests) and not failed:
             failed.append(True)
             raise error
         return replies
 
-    monkeypatch.setattr(Route, "change", change)
-    assert sweep(node).totals == totals(namespaces=3, orphans=3, deleted=3)
+    swept = sweep_with(node, meddling(fail_once))
+    assert swept.totals == totals(namespaces=3, orphans=3, deleted=3)
     assert failed
 
 
@@ -665,14 +808,14 @@ def test_an_interrupted_sweep_does_not_go_on_behind_the_callers_back(node, doing
 
 def test_what_is_looked_at_when_a_sweep_is_interrupted_is_not_cleaned_up(node, monkeypatch):
     paths = node.add_many(3)
-    real = sweeping._Visit.look
 
-    def look(visit, dry_run):
-        real(visit, dry_run)
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)
+    class Interrupting(Visit):
+        def look(self, dry_run):
+            super().look(dry_run)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
 
-    monkeypatch.setattr(sweeping._Visit, "look", look)
+    monkeypatch.setattr(sweeping, "Visit", Interrupting)
     with pytest.raises(KeyboardInterrupt):
         sweep(node, jobs=1)
     assert [taps(path) for path in paths] == [["tap0_urunc"]] * 3
@@ -696,21 +839,19 @@ def test_no_job_at_all_is_refused(node, jobs):
 
 
 @pytest.mark.parametrize("jobs, expected", [(1, 1), (3, 3), (500, 6)])
-def test_as_many_namespaces_are_cleaned_up_at_a_time_as_there_are_jobs(
-    node, monkeypatch, jobs, expected
-):
+def test_as_many_namespaces_are_cleaned_up_at_a_time_as_there_are_jobs(node, jobs, expected):
     node.add_many(6)
-    real, busy, most = nlraw.orphans.Cleanup.finish, [], []
+    busy, most = [], []
 
-    def finish(cleanup, later):
-        busy.append(cleanup)
-        time.sleep(0.2)
-        most.append(len(busy))
-        busy.pop()
-        return real(cleanup, later)
+    def count(connection, send, requests):
+        if is_delete(requests):
+            busy.append(connection)
+            time.sleep(0.2)
+            most.append(len(busy))
+            busy.pop()
+        return send(*requests)
 
-    monkeypatch.setattr(nlraw.orphans.Cleanup, "finish", finish)
-    assert sweep(node, jobs=jobs).totals.deleted == 6
+    assert sweep_with(node, meddling(count), jobs=jobs).totals.deleted == 6
     assert max(most) == expected
 
 
@@ -729,17 +870,17 @@ def test_removing_in_parallel_takes_less_than_one_after_the_other(node):
 
 
 @pytest.mark.parametrize("most", [2, 3, 10])
-def test_where_only_a_few_threads_can_be_started_all_is_done_all_the_same(node, monkeypatch, most):
+def test_where_only_a_few_threads_can_be_started_all_is_done_all_the_same(node, most):
     node.add_many(12)
-    lock, alive = threading.Lock(), []
-    real = nlraw.netns.start
+    lock, alive, refused = threading.Lock(), [], []
 
     def start(function):
         with lock:
-            if len(alive) >= most - 1:
-                raise nlraw.Refused(errno.EAGAIN, "no thread could be started", "enter namespace")
+            if len(alive) >= most - 2:  # the first is for the look
+                refused.append(function)
+                raise nlraw.Refused(errno.EAGAIN, "no thread could be started", "start thread")
             alive.append(function)
-        wait = real(function)
+        wait = threads.start(function)
 
         def wait_and_count():
             try:
@@ -749,37 +890,39 @@ def test_where_only_a_few_threads_can_be_started_all_is_done_all_the_same(node, 
 
         return wait_and_count
 
-    monkeypatch.setattr(nlraw.netns, "start", start)
-    assert sweep(node).totals == totals(namespaces=12, orphans=12, deleted=12)
+    assert sweep_with(node, start=start).totals == totals(namespaces=12, orphans=12, deleted=12)
+    assert refused
 
 
-def test_where_no_thread_can_be_started_for_a_moment_all_is_done_all_the_same(node, monkeypatch):
-    node.add_many(3)
-    real, calls = nlraw.netns.start, []
-
-    def start(function):
-        calls.append(function)
-        if len(calls) == 2:  # the first is for the look
-            raise nlraw.Refused(errno.EAGAIN, "no thread could be started", "enter namespace")
-        return real(function)
-
-    monkeypatch.setattr(nlraw.netns, "start", start)
-    assert sweep(node).totals == totals(namespaces=3, orphans=3, deleted=3)
-
-
-def test_workers_that_die_as_they_are_born_leave_their_share_to_others(node, monkeypatch):
-    node.add_many(3)
-    real, calls = nlraw.netns.start, []
+def test_where_no_thread_can_be_started_for_a_moment_all_is_done_all_the_same(node):
+    node.add_many(4)
+    calls = []
 
     def start(function):
         calls.append(function)
-        return unborn if len(calls) == 2 else real(function)  # the first is for the look
+        if len(calls) == 1:
+            raise nlraw.Refused(errno.EAGAIN, "no thread could be started", "start thread")
+        return threads.start(function)
+
+    swept = sweep_with(node, start=start, jobs=2)
+    assert swept.totals == totals(namespaces=4, orphans=4, deleted=4)
+    assert len(calls) == 2
+
+
+def test_workers_that_die_as_they_are_born_leave_their_share_to_others(node):
+    node.add_many(3)
+    calls = []
+
+    def start(function):
+        calls.append(function)
+        return unborn if len(calls) == 1 else threads.start(function)
 
     def unborn():
         raise nlraw.Refused(errno.ENOMEM, "", "start thread")
 
-    monkeypatch.setattr(nlraw.netns, "start", start)
-    assert sweep(node, jobs=1).totals == totals(namespaces=3, orphans=3, deleted=3)
+    swept = sweep_with(node, start=start)
+    assert swept.totals == totals(namespaces=3, orphans=3, deleted=3)
+    assert len(calls) == 2
 
 
 # ---------------------------------------------------------------- many
@@ -869,7 +1012,8 @@ def test_the_command_line_prints_the_document_of_the_design(node):
     ]
     assert document["totals"] == totals(namespaces=1, orphans=2, deleted=2).fields()
     (report,) = document["namespaces"]
-    assert list(report) == ["netns", "uplink", "outcome", "taps", "tc_removed", "error"]
+    keys = "netns uplink outcome taps tc_removed ignored dead_redirects error"
+    assert list(report) == keys.split()
     assert (report["netns"], report["uplink"], report["outcome"]) == (
         node.path("pod0"),
         "eth0",
@@ -992,7 +1136,7 @@ def slow(node, seconds):
         rival = namespace.run(
             lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         )
-    rival.bind((nlraw.route.PORT, 0))
+    rival.bind((transport.WRITER_PORT, 0))
     threading.Timer(seconds, rival.close).start()
 
 

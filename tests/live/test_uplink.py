@@ -133,14 +133,24 @@ def test_auto_follows_a_multipath_route_to_its_first_hop(pod):
     assert nlraw.cleanup(netns=pod.path, uplink="auto").uplink == "eth0"
 
 
-def test_none_requires_no_uplink_and_touches_the_tc_of_none(pod):
+def test_none_requires_no_uplink_and_finds_the_redirects_wherever_they_are(pod):
+    before = pod.state()
     pod.add_orphan()
     report = nlraw.cleanup(netns=pod.path, uplink="none")
     assert (report.outcome, report.uplink) == ("cleaned", None)
-    assert [removed.dev for removed in report.tc_removed] == [pods.TAP]
-    assert pods.TAP not in pod.links()
-    (dead,) = pod.filters("eth0")
-    assert dead["options"]["actions"][0]["to_dev"] == "*"
+    assert [removed.dev for removed in report.tc_removed] == ["eth0", "eth0", pods.TAP]
+    assert pod.state() == before
+
+
+def test_none_touches_no_dead_redirect_because_it_names_no_uplink(pod):
+    pod.add_orphan("tap0_urunc")
+    pod.ip("link", "del", "tap0_urunc")
+    dead = pod.filters("eth0")
+    pod.add_orphan("tap1_urunc", redirect=False)
+    report = nlraw.cleanup(netns=pod.path, uplink="none")
+    assert ([tap.ifname for tap in report.taps], report.tc_removed) == (["tap1_urunc"], ())
+    assert pod.filters("eth0") == dead
+    assert dead[0]["options"]["actions"][0]["to_dev"] == "*"
 
 
 def test_the_uplink_itself_is_never_listed(pod):
@@ -155,6 +165,17 @@ def test_the_uplink_itself_is_never_listed(pod):
 def test_what_cannot_be_a_name_is_refused_before_anything_is_read(pod, uplink):
     with pytest.raises(nlraw.Invalid):
         nlraw.cleanup(netns=pod.path, uplink=uplink)
+
+
+def test_auto_with_the_only_default_route_on_an_orphan_is_skipped(pod):
+    pod.add_orphan()
+    pod.batch(
+        "route del default",
+        "address add 10.7.7.1/24 dev tap0_urunc",
+        "route add default via 10.7.7.2 dev tap0_urunc",
+    )
+    report = skip(pod, uplink="auto")
+    assert report.uplink is None and [tap.verdict for tap in report.taps] == ["orphan"]
 
 
 def test_auto_does_not_take_an_orphan_for_the_uplink(pod):

@@ -49,13 +49,13 @@ def within(pid, *names):
 
 
 def test_the_root_of_a_user_namespace_cleans_up_what_that_owns(owned):
-    done = command.nlraw("cleanup", argv=within(owned, "user", "net"))
+    done = command.nlraw("cleanup", "-n", "current", argv=within(owned, "user", "net"))
     assert (done.status, done.err) == (0, "")
     assert nlraw.scan(netns=owned) == ()
 
 
 def test_the_root_of_a_user_namespace_sets_up_what_that_owns(owned):
-    done = command.nlraw("setup", "-j", argv=within(owned, "user", "net"))
+    done = command.nlraw("setup", "-n", "current", "-j", argv=within(owned, "user", "net"))
     assert (done.status, json.loads(done.out)["outcome"]) == (0, "created")
     (found,) = nlraw.scan(netns=owned)
     assert found.ifindex == json.loads(done.out)["tap"]["ifindex"]
@@ -77,6 +77,6 @@ def test_the_root_of_a_user_namespace_may_look_at_but_not_change_where_it_is_a_g
     guest = ("ip", "netns", "exec", pod.name) + within(owned, "user")
     assert "would clean" in command.nlraw("scan", argv=guest).out
     for name in ("cleanup", "setup"):
-        done = command.nlraw(name, argv=guest)
+        done = command.nlraw(name, "-n", "current", argv=guest)
         assert (done.status, NET_ADMIN in done.err) == (1, True)
     assert pod.state() == before

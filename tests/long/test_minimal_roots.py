@@ -64,6 +64,8 @@ FOLDER = (
 )
 ONE_FILE = ("-I", "/opt/nlraw.pyz")
 
+CURRENT = ("-n", "current")
+
 
 def mirror():
     """Where this Debian gets its packages from."""
@@ -187,7 +189,7 @@ def test_an_orphan_in_the_current_namespace_is_seen_and_removed(minimal, pod, fo
     done = minimal(pod, "scan", program=program)
     assert (done.status, done.err) == (0, "")
     assert "tap0_urunc  orphan" in done.out
-    done = minimal(pod, "cleanup", program=program)
+    done = minimal(pod, "cleanup", *CURRENT, program=program)
     assert (done.status, done.err) == (0, "")
     assert pod.state() == before
 
@@ -196,17 +198,17 @@ def test_a_tap_in_use_stays(minimal, pod):
     pod.add_tap()
     pod.hold()
     before = pod.state()
-    assert minimal(pod, "cleanup").status == 3
+    assert minimal(pod, "cleanup", *CURRENT).status == 3
     assert pod.state() == before
 
 
 def test_setup_makes_the_next_vms_network(minimal, pod):
     before = pod.state()
     pod.add_orphan()
-    done = minimal(pod, "setup")
+    done = minimal(pod, "setup", *CURRENT)
     assert (done.status, done.err) == (0, "")
     pod.check_pair()
-    assert minimal(pod, "cleanup").status == 0
+    assert minimal(pod, "cleanup", *CURRENT).status == 0
     assert pod.state() == before
 
 
@@ -214,8 +216,8 @@ def test_json_needs_no_module_json(minimal, pod):
     pod.add_orphan()
     (tap,) = minimal(pod, "scan", "--json").document["taps"]
     assert (tap["ifname"], tap["verdict"]) == (pods.TAP, "orphan")
-    assert minimal(pod, "setup", "--json").document["outcome"] == "created"
-    assert minimal(pod, "cleanup", "--json").document["outcome"] == "cleaned"
+    assert minimal(pod, "setup", "--json", *CURRENT).document["outcome"] == "created"
+    assert minimal(pod, "cleanup", "--json", *CURRENT).document["outcome"] == "cleaned"
 
 
 def can_enter(suite):
@@ -245,9 +247,10 @@ def test_another_namespace_is_entered_where_this_python_can(suite, minimal, make
         assert there.links()[pods.TAP]["ifindex"] == index
 
 
-def test_a_sweep_says_what_is_missing_too(suite, minimal, pod, tmp_path):
-    pod.add_orphan()
-    done = minimal(pod, "sweep", "--dir", "/opt/netns", "--json")
+def test_a_sweep_says_what_is_missing_too(suite, minimal, make_pod):
+    here, there = make_pod(), make_pod()
+    there.add_orphan()
+    done = minimal(here, "sweep", "--dir", "/opt/netns", "--json", where=there)
     totals = done.document["totals"]
     if can_enter(suite):
         assert (done.status, done.err) == (0, "")

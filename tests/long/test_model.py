@@ -18,6 +18,7 @@ from lib.model_runs import (
     EVENTS,
     FIT,
     HOSTILE,
+    LIMITS,
     TAKEN,
     TALLY,
     TAPS,
@@ -26,6 +27,7 @@ from lib.model_runs import (
     faults,
     kernels,
     questions,
+    with_an_allowance,
     with_any_answers,
     with_events,
     with_lies,
@@ -71,9 +73,13 @@ def at_length(property_, *strategies):
         ),
         (with_lies, (kernels(), st.sampled_from(sorted(WAYS)), faults(*HOSTILE), TAKEN)),
         (with_questions, (kernels(), questions(), faults(*ALL), WINDOWS)),
+        (
+            with_an_allowance,
+            (kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), LIMITS),
+        ),
         (with_events, (TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)),
     ],
-    ids=["any answers", "right answers", "one lie", "lies", "questions", "events"],
+    ids=["any answers", "right answers", "one lie", "lies", "questions", "limits", "events"],
 )
 def test_the_same_at_length(property_, strategies):
     at_length(property_, *strategies)

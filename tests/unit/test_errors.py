@@ -8,13 +8,15 @@ import pytest
 import nlraw
 from nlraw.errors import (
     BadNamespace,
+    DumpInterrupted,
     Error,
-    Interrupted,
     Invalid,
     Lost,
     Malformed,
     Refused,
     TapInUse,
+    TooMuch,
+    refused,
 )
 
 
@@ -26,14 +28,15 @@ from nlraw.errors import (
         (BadNamespace, (ValueError,)),
         (Refused, (OSError,)),
         (Lost, (Refused, OSError)),
-        (Interrupted, ()),
+        (DumpInterrupted, ()),
         (TapInUse, ()),
+        (TooMuch, ()),
     ],
 )
 def test_every_error_is_an_error_of_nlraw_and_of_its_standard_family(kind, families):
     assert issubclass(kind, (Error,)) and all(issubclass(kind, family) for family in families)
     assert not issubclass(kind, tuple({ValueError, OSError} - set(families))), "of no other family"
-    assert getattr(nlraw, kind.__name__) is kind
+    assert getattr(nlraw, kind.__name__, kind) is kind
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_an_error_has_no_number_and_no_report_unless_it_is_given_one():
     assert Refused(errno.EPERM, "").report is None
 
 
-def test_malformed_tells_its_offset():
+def test_malformed_has_its_offset():
     error = Malformed("bad length", 36)
     assert error.offset == 36
     assert str(error) == "parse netlink message: bad length, at offset 36"
@@ -76,7 +79,7 @@ def test_a_refusal_has_the_number_and_the_words_of_the_kernel():
     assert error.args[0] == errno.ENODEV
 
 
-def test_a_refusal_without_words_is_told_by_the_name_of_its_number():
+def test_a_refusal_without_words_has_the_name_of_its_number():
     assert Refused(errno.EPERM, "").message == "EPERM"
     assert Refused(5999, "").message == "errno 5999"
     assert Refused(errno.EPERM, "").words == ""
@@ -88,3 +91,39 @@ def test_a_refusal_is_caught_as_an_oserror(kind):
         raise kind(errno.ENOBUFS, "lost")
     assert caught.value.errno == errno.ENOBUFS
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    "number, is_gone",
+    [
+        (errno.ENOENT, True),
+        (errno.ENODEV, True),
+        (errno.ESRCH, True),
+        (errno.ENOTDIR, True),
+        (errno.ELOOP, True),
+        (errno.EPERM, False),
+        (errno.EBUSY, False),
+        (0, False),
+    ],
+)
+def test_a_refusal_may_mean_that_the_object_is_gone(number, is_gone):
+    assert Refused(number, "why").is_gone is is_gone
+
+
+def test_the_error_of_a_system_call_becomes_a_refusal_with_a_remedy_if_there_is_one():
+    call = OSError(errno.EPERM, "Operation not permitted")
+    plain = refused(call, "open", "/x")
+    assert (type(plain), plain.errno, str(plain)) == (
+        Refused,
+        errno.EPERM,
+        "open /x: Operation not permitted",
+    )
+    for remedies in ({errno.EPERM: "ask root"}, {errno.ENOENT: "make it"}):
+        helped = refused(call, "open", "/x", remedies)
+        assert helped.message.endswith("; ask root") is (errno.EPERM in remedies)
+    assert type(refused(call, kind=Lost)) is Lost
+
+
+def test_the_error_of_a_system_call_may_have_no_number_or_words():
+    assert (refused(OSError()).errno, refused(OSError()).message) == (0, "errno 0")
+    assert refused(OSError(errno.EIO, "")).message == "EIO"

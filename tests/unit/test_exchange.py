@@ -56,7 +56,7 @@ def answered(request, *datagrams):
     conversation = begin(request)
     for datagram in datagrams:
         conversation.receive(datagram)
-    assert conversation.finished
+    assert conversation.is_finished
     return conversation.replies[0]
 
 
@@ -83,23 +83,23 @@ def test_requests_travel_in_one_datagram_numbered_from_the_first():
 
 
 def test_a_conversation_without_a_request_is_finished_before_it_begins():
-    assert begin(GET).finished is False
-    assert begin().finished is True
+    assert begin(GET).is_finished is False
+    assert begin().is_finished is True
 
 
 def test_only_both_dump_bits_make_a_dump():
-    assert DUMP.dumps
-    assert not Request(uapi.RTM_NEWLINK, uapi.NLM_F_EXCL, b"", 0, "", "").dumps
-    assert not GET.dumps
+    assert DUMP.is_dump
+    assert not Request(uapi.RTM_NEWLINK, uapi.NLM_F_EXCL, b"", 0, "", "").is_dump
+    assert not GET.is_dump
 
 
 def test_sequence_numbers_wrap_at_2_to_the_32():
     conversation = begin(CHANGE, CHANGE, sequence=0xFFFFFFFF)
     assert [each.sequence for each in build.messages(conversation.datagram())] == [0xFFFFFFFF, 0]
     assert conversation.receive(error(0, sequence=0))
-    assert not conversation.finished
+    assert not conversation.is_finished
     assert conversation.receive(error(0, sequence=0xFFFFFFFF))
-    assert conversation.finished
+    assert conversation.is_finished
 
 
 # ---------------------------------------------------------------- when an answer is whole
@@ -119,18 +119,18 @@ def test_a_change_is_answered_by_its_acknowledgement():
 def test_a_change_that_is_echoed_is_answered_by_its_acknowledgement_alone():
     conversation = begin(CHANGE)
     conversation.receive(item(flags=0))
-    assert not conversation.finished
+    assert not conversation.is_finished
     conversation.receive(error(0))
-    assert conversation.finished and payloads(conversation.replies[0]) == [b"item"]
+    assert conversation.is_finished and payloads(conversation.replies[0]) == [b"item"]
 
 
 def test_a_dump_over_several_datagrams_ends_with_done():
     conversation = begin(DUMP)
     for datagram in (item(b"1") + item(b"2"), item(b"3"), b""):
         conversation.receive(datagram)
-        assert not conversation.finished
+        assert not conversation.is_finished
     conversation.receive(done())
-    assert conversation.finished
+    assert conversation.is_finished
     assert payloads(conversation.replies[0]) == [b"1", b"2", b"3"]
 
 
@@ -173,7 +173,7 @@ def test_messages_of_another_sequence_or_port_are_skipped(sequence, port):
             conversation.receive(message(type, b"?", uapi.NLM_F_DUMP_INTR, sequence, port)) is False
         )
     reply = conversation.replies[0]
-    assert not conversation.finished and not reply.messages and not reply.interrupted
+    assert not conversation.is_finished and not reply.messages and not reply.interrupted
 
 
 def test_a_late_answer_ahead_of_ours_in_one_datagram_is_skipped():
@@ -189,7 +189,7 @@ def test_an_empty_datagram_is_not_for_us():
 def test_a_noop_is_taken_and_adds_nothing():
     conversation = begin(GET)
     assert conversation.receive(message(uapi.NLMSG_NOOP))
-    assert not conversation.finished and not conversation.replies[0].messages
+    assert not conversation.is_finished and not conversation.replies[0].messages
 
 
 @pytest.mark.parametrize("type", [0, 5, 15, 17, 99, 0xFFFF])
@@ -216,9 +216,9 @@ PIPELINE = [
 def test_pipelined_requests_are_answered_in_one_datagram_or_many(datagrams):
     conversation = begin(GET, CHANGE, DUMP)
     for number, datagram in enumerate(datagrams):
-        assert not conversation.finished, number
+        assert not conversation.is_finished, number
         assert conversation.receive(datagram)
-    assert conversation.finished
+    assert conversation.is_finished
     one, two, three = conversation.replies
     assert payloads(one) == [b"link"]
     assert two.error.errno == errno.ENODEV
@@ -356,7 +356,9 @@ NESTED = Request(
     uapi.NLM_F_ACK,
     bytes(16)
     + wire.attribute_string(3, "v0")
-    + wire.nested(18, wire.attribute(1, b"veth"), wire.nested(2, wire.attribute(1, b"four"))),
+    + wire.attribute_nested(
+        18, wire.attribute(1, b"veth"), wire.attribute_nested(2, wire.attribute(1, b"four"))
+    ),
     16,
     "create veth",
     "v0",
@@ -418,10 +420,10 @@ def test_the_greatest_error_number_is_one():
 @pytest.mark.parametrize(
     "datagram, said",
     [
-        (error(-5), "5 is no error number, at offset 16"),
+        (error(-5), "5 is not an error number, at offset 16"),
         (
             error(errno.EINVAL, 0x200, request=uapi.nlmsghdr.pack(15, 17, 5, FIRST, 0)),
-            "the request in an ERROR claims 15 bytes, at offset 20",
+            "the request quoted in an ERROR has a length of 15 bytes, at offset 20",
         ),
     ],
 )
@@ -485,10 +487,10 @@ def test_a_conversation_is_the_same_however_it_is_cut_into_datagrams(kinds, data
     conversation = begin(*requests)
     while row:
         count = data.draw(st.integers(1, len(row)))
-        assert not conversation.finished
+        assert not conversation.is_finished
         assert conversation.receive(b"".join(row[:count]))
         row = row[count:]
-    assert conversation.finished
+    assert conversation.is_finished
     expected = {id(GET): [b"one"], id(CHANGE): [], id(DUMP): [b"a", b"b"]}
     assert [payloads(reply) for reply in conversation.replies] == [
         expected[id(request)] for request in requests
@@ -568,3 +570,22 @@ def test_a_capture_with_bytes_changed_gives_replies_or_malformed(name, data):
         conversation.receive(bytes(datagram[: data.draw(st.integers(0, len(datagram)))]))
     except (Malformed, Lost):
         pass
+
+
+# ---------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_messages_and_the_datagrams_with_a_part_of_a_reply_are_counted(alone):
+    ours = wire.message(uapi.RTM_NEWQDISC, uapi.NLM_F_MULTI, FIRST, bytes(20), PORT)
+    foreign = wire.message(uapi.RTM_NEWQDISC, uapi.NLM_F_MULTI, FIRST + 7, bytes(20), PORT)
+    done = wire.message(uapi.NLMSG_DONE, uapi.NLM_F_MULTI, FIRST, bytes(4), PORT)
+    conversation = begin(link.dump())
+    ending = done if alone else ours + done
+    assert (conversation.received, conversation.datagrams) == (0, 0)
+    counts = []
+    for datagram in (ours + ours, foreign, foreign + ours, ending):
+        conversation.receive(datagram)
+        counts.append((conversation.received, conversation.datagrams))
+    assert counts[:3] == [(2, 1), (3, 1), (5, 2)] and conversation.is_finished
+    assert counts[3] == ((6, 2) if ending == done else (7, 3))

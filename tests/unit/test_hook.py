@@ -1,285 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook without a container: what a state and a config mean, and bad input on stdin."""
+"""nlraw.hook without a container: whatever comes on stdin, it ends with a word and a status."""
 
-import json
 import os
 import sys
 import tempfile
-import time
+from unittest import mock
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import nlraw
-from lib import build
-from nlraw import cli, hook
-
-# As each runtime wrote it to its hook.
-RUNC = {
-    "ociVersion": "1.0.2-dev",
-    "id": "t1",
-    "status": "creating",
-    "pid": 11112,
-    "bundle": "/b",
-    "annotations": {},
-}
-RUNC_STOPPED = {
-    "ociVersion": "1.0.2-dev",
-    "id": "t1",
-    "status": "stopped",
-    "bundle": "/b",
-    "annotations": {},
-}
-CRUN = {
-    "ociVersion": "1.0",
-    "id": "t1",
-    "pid": 11112,
-    "root": "/r",
-    "bundle": "/b",
-    "status": "created",
-    "annotations": {},
-}
-CRUN_STOPPED = dict(CRUN, status="stopped", pid=0)
-# the process is the runtime itself
-KATA = {"ociVersion": "", "id": "t1", "status": "", "pid": 11112, "bundle": "/b"}
-
-
-def changed(told, **fields):
-    """What was told with other fields; None takes one away."""
-    return {key: value for key, value in dict(told, **fields).items() if value is not None}
-
-
-def as_bytes(document):
-    return document if isinstance(document, bytes) else json.dumps(document).encode("ascii")
-
-
-# ---------------------------------------------------------------- the state
-
-
-@pytest.mark.parametrize(
-    "told, pid",
-    [
-        (RUNC, 11112),
-        (CRUN, 11112),
-        (changed(RUNC, status="running"), 11112),
-        (changed(RUNC, pid=1), 1),
-        (changed(RUNC, pid=4194304), 4194304),
-        (changed(RUNC, pid=None), None),
-        (changed(RUNC, pid=0), None),
-    ],
-)
-def test_the_process_of_a_container_that_is_alive_is_the_one_in_the_state(told, pid):
-    found = hook.state(as_bytes(told))
-    assert (found.id, found.bundle, found.status, found.pid) == ("t1", "/b", told["status"], pid)
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        RUNC_STOPPED,
-        CRUN_STOPPED,
-        KATA,
-        changed(RUNC, status="stopped"),
-        changed(RUNC, status="paused"),
-        changed(RUNC, status="Created"),
-        changed(RUNC_STOPPED, pid="of somebody else"),
-        changed(RUNC_STOPPED, pid=[-1]),
-    ],
-)
-def test_the_process_of_a_container_that_is_not_alive_does_not_count(told):
-    assert hook.state(as_bytes(told)).pid is None
-
-
-@pytest.mark.parametrize("bundle", ["/", "/é", "/a\udcff", "/" + "a" * 4094])
-def test_a_bundle_is_any_absolute_path(bundle):
-    assert hook.state(as_bytes(changed(RUNC, bundle=bundle))).bundle == bundle
-
-
-@pytest.mark.parametrize(
-    "told, words",
-    [
-        (b"", "it is empty"),
-        (b" \r\n\t", "it is empty"),
-        (b"creating", "it is no JSON: Expecting value: line 1 column 1 (char 0)"),
-        (b'{"id": "t1"', "it is no JSON: "),
-        (b"{} {}", "it is no JSON: Extra data: line 1 column 4 (char 3)"),
-        (b'{"id": "\n"}', "it is no JSON: Invalid control character "),
-        (b'{"pid": NaN}', "it is no JSON: NaN is no JSON"),
-        (b'{"pid": -Infinity}', "it is no JSON: -Infinity is no JSON"),
-        (b'{"pid": 01}', "it is no JSON: "),
-        (b'{"pid": ' + b"9" * 21 + b"}", "it is no JSON: a number of 21 digits"),
-        (b'{"pid": 1, "pid": 2}', "it is no JSON: a key stands twice in one object"),
-        (b'{"annotations": {"a": "", "a": ""}}', "it is no JSON: a key stands twice in one object"),
-        (b'\xef\xbb\xbf{"id": "t1"}', "it is no JSON: "),
-        ('{"id": "é"}'.encode("latin-1"), "it is no JSON: 'utf-8' codec can't decode byte 0xe9"),
-        ('{"id": "t1"}'.encode("utf-16"), "it is no JSON: "),
-        (b"[" * 100000, "it is nested too deeply"),
-        (b'{"a":' * 100000, "it is nested too deeply"),
-        ([RUNC], "it is no JSON object"),
-        (b"null", "it is no JSON object"),
-        (b"{}", 'there is no "status"'),
-        (changed(RUNC, status=None), 'there is no "status"'),
-        (changed(RUNC, status=["creating"]), 'there is no "status"'),
-        (changed(RUNC, id=None), 'there is no "id"'),
-        (changed(RUNC, id=1), 'not a text of 1 to 4095 characters: "id"'),
-        (changed(RUNC, id=""), 'not a text of 1 to 4095 characters: "id"'),
-        (changed(RUNC, id="i" * 4096), 'not a text of 1 to 4095 characters: "id"'),
-        (changed(RUNC, bundle=None), 'there is no "bundle"'),
-        (changed(RUNC_STOPPED, bundle=None), 'there is no "bundle"'),
-        (changed(RUNC, bundle=True), 'not a text of 1 to 4095 characters: "bundle"'),
-        (changed(RUNC, bundle="bundle"), '"bundle" is no absolute path'),
-        (changed(RUNC, bundle="/b\0"), '"bundle" is no absolute path'),
-        (changed(RUNC, bundle="/\ud800"), '"bundle" is no absolute path'),
-        (changed(RUNC, pid=-1), '"pid" is no process ID'),
-        (changed(RUNC, pid=True), '"pid" is no process ID'),
-        (changed(RUNC, pid=False), '"pid" is no process ID'),
-        (changed(RUNC, pid="11112"), '"pid" is no process ID'),
-        (changed(RUNC, pid=11112.0), '"pid" is no process ID'),
-        (changed(RUNC, pid=0.0), '"pid" is no process ID'),
-        (changed(RUNC, pid=[11112]), '"pid" is no process ID'),
-        (changed(RUNC, pid=4194305), '"pid" is no process ID'),
-    ],
-)
-def test_a_bad_state_is_refused_with_a_word_on_what_is_wrong(told, words):
-    with pytest.raises(nlraw.Error) as refused:
-        hook.state(as_bytes(told))
-    assert str(refused.value).startswith("read container state from stdin: " + words)
-
-
-# ---------------------------------------------------------------- the config
-
-
-def config(*namespaces):
-    return {"ociVersion": "1.0.2", "linux": {"namespaces": list(namespaces)}}
-
-
-@pytest.mark.parametrize(
-    "told, path",
-    [
-        (
-            config({"type": "pid"}, {"type": "network", "path": "/run/netns/pod1"}),
-            "/run/netns/pod1",
-        ),
-        (config({"type": "network"}), ""),
-        (config({"type": "network", "path": ""}), ""),
-        (config({"type": "network", "path": None}), ""),
-        (config({"type": "pid", "path": "/p"}, {"type": "mount"}), None),
-        (config({"path": "/p"}), None),
-        (config(), None),
-        ({"linux": {"namespaces": None}}, None),
-        ({"linux": {}}, None),
-        ({"linux": None}, None),
-        ({}, None),
-    ],
-)
-def test_a_config_names_a_path_or_a_new_namespace_or_the_hosts(told, path):
-    assert hook.network(as_bytes(told), "/b/config.json") == path
-
-
-@pytest.mark.parametrize(
-    "told, words",
-    [
-        (b"", "it is empty"),
-        (b"{", "it is no JSON: "),
-        ([], "it is no JSON object"),
-        ({"linux": []}, '"linux" is of the wrong type'),
-        ({"linux": {"namespaces": {"type": "network"}}}, '"namespaces" is of the wrong type'),
-        ({"linux": {"namespaces": "network"}}, '"namespaces" is of the wrong type'),
-        (config("network"), '"namespaces" holds what is no object'),
-        (
-            config({"type": "network"}, {"type": "network", "path": "/p"}),
-            "there are two network namespaces",
-        ),
-        (config({"type": "network", "path": "pod1"}), '"path" is no absolute path'),
-        (config({"type": "network", "path": "/p\0"}), '"path" is no absolute path'),
-        (config({"type": "network", "path": 7}), 'not a text of 1 to 4095 characters: "path"'),
-    ],
-)
-def test_a_bad_config_is_refused_with_a_word_on_what_is_wrong(told, words):
-    with pytest.raises(nlraw.Error) as refused:
-        hook.network(as_bytes(told), "/b/config.json")
-    assert str(refused.value).startswith("read container config /b/config.json: " + words)
-
-
-# ---------------------------------------------------------------- JSON
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(10**18), 10**18)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
-    max_leaves=12,
-)
-
-
-@build.patient
-@given(JSON, st.sampled_from([None, 1]), st.booleans())
-def test_what_json_writes_is_read_as_it_was_meant(value, indent, escaped):
-    text = json.dumps(value, indent=indent, ensure_ascii=escaped)
-    if not escaped and any("\ud800" <= char <= "\udfff" for char in text):
-        return  # a lone surrogate has no UTF-8
-    assert hook.parse((" \n" + text + "\t").encode("utf-8")) == value
-
-
-def result(function, *arguments):
-    """What a function gives, or that it raises."""
-    try:
-        return function(*arguments)
-    except (ValueError, RecursionError):
-        return "refused"
-
-
-ALMOST = st.lists(
-    st.sampled_from([*'[]{}:,"\\ 0-9.eE\n', "true", "null", "NaN", '"a"', "\\u", "é", "\0"])
-).map("".join)
-
-
-@given(ALMOST | st.text())
-def test_with_and_without_the_scanner_the_same_is_read(text):
-    missing = {"_json": None}  # importing it fails then
-    data = text.encode("utf-8", "surrogatepass")
-    quick = result(hook.parse, data)
-    kept = {name: sys.modules.get(name) for name in missing}
-    sys.modules.update(missing)
-    try:
-        assert result(hook.parse, data) == quick
-    finally:
-        sys.modules.update((name, module) for name, module in kept.items() if module is not None)
-        for name in [name for name, module in kept.items() if module is None]:
-            del sys.modules[name]
-
-
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="the scanner of json is CPython's")
-def test_a_state_is_read_without_the_json_module(monkeypatch):
-    for name in ("json", "json.decoder", "json.scanner", "re"):
-        monkeypatch.setitem(sys.modules, name, None)
-    assert hook.state(as_bytes(RUNC).replace(b"t1", b"\\u0074\\t")).id == "t\t"
-
-
-def test_a_python_without_json_says_so(monkeypatch):
-    for name in ("_json", "json"):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(
-        nlraw.Error,
-        match=r"^read container state from stdin: this Python has no json module \(Debian: ",
-    ):
-        hook.state(b"{}")
-
-
-def test_the_largest_input_takes_no_time_to_speak_of():
-    began = time.process_time()
-    for part in (b"9", b"9.", b'"', b"\\u0000", b"[],", b'"":1,', b"-", b"1e9,", b"[", b" "):
-        for begin in (b"", b"[", b'["'):
-            data = begin + part * (hook.LIMIT // len(part))
-            with pytest.raises(nlraw.Error):
-                hook.state(data)
-    assert time.process_time() - began < 20
-
-
-# ---------------------------------------------------------------- the whole of it
+from nlraw import cli, syslog
+from nlraw.container import LIMIT
+from unit.test_oci import ALMOST, JSON, RUNC, as_bytes, changed
 
 
 def run(data):
@@ -294,7 +26,8 @@ def run(data):
             os.dup2(stream.fileno(), fd)
         sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
         try:
-            status = cli.main(("hook", "-m", "nlraw-nothing", "-u", "none"))
+            with mock.patch.object(syslog, "log", lambda priority, text: None):
+                status = cli.main(("hook", "-m", "nlraw-nothing", "-u", "none"))
         finally:
             sys.stdout, sys.stderr = streams
             for fd, former in enumerate(kept):
@@ -341,7 +74,7 @@ def spoilt(state, at, data):
     | STATES.map(as_bytes)
     | st.builds(spoilt, STATES, st.integers(0, 200), st.binary(max_size=2))
 )
-@example(b"\0" * (hook.LIMIT + 1))
+@example(b"\0" * (LIMIT + 1))
 @example(as_bytes(changed(RUNC, id="\x1b[31m\udcff\ud800", pid=os.getpid())))
 @example(b"")
 def test_whatever_comes_on_stdin_it_ends_with_a_word_and_a_known_status(data):

@@ -196,6 +196,19 @@ def test_messages_that_are_no_addresses_are_left_out():
     )
 
 
+def test_a_route_and_an_address_show_what_they_are():
+    hop = wire.attribute_u32(uapi.RTA_OIF, 7) + wire.attribute_u32(uapi.RTA_PRIORITY, 100)
+    route = build.received(uapi.RTM_NEWROUTE, uapi.rtmsg.pack(2, 24, 0, 0, 254, 0, 0, 1, 0) + hop)
+    (found,) = inet.routes([route, build.received(uapi.RTM_NEWLINK, build.link_payload())])
+    assert repr(found) == "Route(family=2, prefixlen=24, table=254, ifindex=7, metric=100)"
+    assert found.is_default is False and inet.default_routes([route]) == []
+    local = wire.attribute(uapi.IFA_LOCAL, bytes([10, 9, 8, 1]))
+    payload = uapi.ifaddrmsg.pack(2, 24, 0, 0, 7) + local
+    (address,) = inet.addresses([build.received(uapi.RTM_NEWADDR, payload)])
+    assert repr(address) == "Address(10.9.8.1/24, ifindex=7)"
+    assert (address.family, address.is_secondary) == (inet.AF_INET, False)
+
+
 # ---------------------------------------------------------------- malformed
 
 

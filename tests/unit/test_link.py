@@ -297,8 +297,25 @@ def test_the_facts_of_a_tun_are_read_once():
     assert found.tun() is found.tun() is not None
 
 
+@pytest.mark.parametrize(
+    "facts, lower",
+    [
+        ({}, None),
+        ({"lower": 7}, 7),
+        ({"lower": 0}, 0),  # in another namespace, by an older kernel
+        ({"lower": 4}, None),  # itself
+        ({"lower": 7, "lower_netnsid": 0}, None),  # the index is another namespace's
+        ({"lower": 7, "lower_netnsid": 5}, None),
+    ],
+)
+def test_the_link_below_is_one_of_this_namespace(facts, lower):
+    assert build.as_link(build.link_payload(4, **facts)).lower == lower
+
+
 def test_a_tun_without_its_data_has_neither_mode_nor_queues():
-    linkinfo = wire.nested(uapi.IFLA_LINKINFO, wire.attribute(uapi.IFLA_INFO_KIND, b"tun"))
+    linkinfo = wire.attribute_nested(
+        uapi.IFLA_LINKINFO, wire.attribute(uapi.IFLA_INFO_KIND, b"tun")
+    )
     facts = build.as_link(uapi.ifinfomsg.pack(0, 0, 3, 1, 0) + linkinfo).tun()
     assert (facts.type, facts.queues, facts.disabled_queues) == (None, 0, 0)
 
@@ -313,12 +330,12 @@ def test_flags_without_a_name_are_one_number():
 
 
 def test_flags_are_told_alike_each_time_and_no_more_of_it_is_kept_than_links_have(monkeypatch):
-    monkeypatch.setattr(link, "_flag_names", {})
+    monkeypatch.setattr(link, "cached_flag_names", {})
     assert link.flag_names(0x1003) is link.flag_names(0x1003)
     numbers = [1 << 20 | number for number in range(200)]
     told = [link.flag_names(number) for number in numbers]
     assert [link.flag_names(number) for number in numbers] == told and len(set(told)) == 200
-    assert len(link._flag_names) <= link._MOST_FLAGS
+    assert len(link.cached_flag_names) <= link.MOST_CACHED_FLAGS
 
 
 @pytest.mark.parametrize(
@@ -359,7 +376,7 @@ def test_only_refuses_none_and_several(count):
         link.only(reply_of(count))
     assert (
         str(caught.value)
-        == "parse netlink message: %d links where one was asked for, at offset 0" % count
+        == "parse netlink message: expected one link, found %d, at offset 0" % count
     )
 
 
@@ -401,7 +418,7 @@ def test_what_a_link_cannot_be_called(name):
 def test_a_link_shorter_than_its_fixed_part_is_malformed(size):
     with pytest.raises(Malformed) as caught:
         build.as_link(bytes(size))
-    assert caught.value.message == "%d bytes where ifinfomsg belongs, at offset 16" % size
+    assert caught.value.message == "expected 16 bytes, found %d, at offset 16" % size
     assert caught.value.offset == 16
 
 

@@ -7,7 +7,8 @@ import pickle
 import pytest
 
 from nlraw import report
-from nlraw.report import Record, Report, Tap, TcObject
+from nlraw.errors import Error
+from nlraw.report import Holder, Record, Report, Setup, Tap, TcObject
 
 TAP = Tap(
     ifname="tap0_urunc",
@@ -20,9 +21,27 @@ TAP = Tap(
     deleted=True,
 )
 
+REPORT = Report(
+    netns="/run/netns/pod1",
+    uplink="eth0",
+    outcome="cleaned",
+    taps=(TAP,),
+    tc_removed=(),
+    error=None,
+)
+
 
 def test_the_fields_are_the_keys_of_the_json_in_its_order():
-    assert Report.__slots__ == ("netns", "uplink", "outcome", "taps", "tc_removed", "error")
+    assert Report.__slots__ == (
+        "netns",
+        "uplink",
+        "outcome",
+        "taps",
+        "tc_removed",
+        "ignored",
+        "dead_redirects",
+        "error",
+    )
     assert Tap.__slots__ == (
         "ifname",
         "ifindex",
@@ -32,8 +51,9 @@ def test_the_fields_are_the_keys_of_the_json_in_its_order():
         "operstate",
         "flags",
         "deleted",
+        "holders",
     )
-    assert TcObject.__slots__ == ("dev", "object", "kind")
+    assert TcObject.__slots__ == ("dev", "object", "kind", "priority", "target")
     assert list(TAP.fields()) == list(Tap.__slots__)
     assert TAP.fields()["flags"] == ("UP",)
 
@@ -95,12 +115,58 @@ def test_a_record_that_only_looks_the_same_is_another():
     class Other(Record):
         __slots__ = TcObject.__slots__
 
-    fields = {"dev": "eth0", "object": "filter", "kind": "u32"}
+    fields = TcObject(dev="eth0", object="filter", kind="u32").fields()
     assert Other(**fields) != TcObject(**fields)
 
 
 def test_a_record_shows_its_fields():
     assert (
-        repr(TcObject(dev="eth0", object="filter", kind="u32"))
-        == "TcObject(dev='eth0', object='filter', kind='u32')"
+        repr(TcObject(dev="eth0", object="filter", kind="u32", priority=7, target=None))
+        == "TcObject(dev='eth0', object='filter', kind='u32', priority=7, target=None)"
     )
+
+
+@pytest.mark.parametrize(
+    "made, fields",
+    [
+        (TcObject(dev="eth0", object="qdisc", kind="ingress"), {"priority": None, "target": None}),
+        (TAP, {"holders": None}),
+        (REPORT, {"ignored": (), "dead_redirects": ()}),
+    ],
+)
+def test_a_field_that_was_added_may_be_left_out(made, fields):
+    assert {name: made.fields()[name] for name in fields} == fields
+    others = {name: value for name, value in made.fields().items() if name not in fields}
+    assert type(made)(**others) == made
+    others.popitem()
+    with pytest.raises(TypeError) as caught:
+        type(made)(**others)
+    assert str(caught.value).startswith(type(made).__name__ + " takes ")
+
+
+def keys(record):
+    return list(record.document())
+
+
+def test_the_json_has_what_a_reader_needs():
+    assert keys(REPORT) == list(Report.__slots__)
+    filter = TcObject(dev="eth0", object="filter", kind="u32", priority=7, target="tap0_urunc")
+    assert keys(filter) == ["dev", "object", "kind", "priority", "target"]
+    assert keys(filter.replace(priority=None, target=None)) == keys(filter)
+    assert keys(filter.replace(object="qdisc")) == ["dev", "object", "kind"]
+    assert "holders" not in keys(TAP)
+    held = TAP.replace(holders=(Holder(pid=7, comm="vmm"),))
+    assert keys(held) == list(Tap.__slots__)
+    assert keys(TAP.replace(holders=())) == list(Tap.__slots__)
+    made = Setup(
+        netns="x", outcome="failed", cleanup=REPORT, tap=None, uplink=None, error=None, ahead=()
+    )
+    assert keys(made) == ["netns", "outcome", "cleanup", "tap", "uplink", "error"]
+
+
+def test_a_result_is_returned_or_its_error_raised_with_it():
+    assert REPORT.checked() is REPORT
+    failed = REPORT.replace(error=Error("why"))
+    with pytest.raises(Error) as caught:
+        failed.checked()
+    assert caught.value is failed.error and caught.value.report is failed

@@ -37,6 +37,39 @@ def test_dump_filters_bytes():
     )
 
 
+def test_dump_filters_of_a_shared_block_bytes():
+    request = tc.dump_filters(uapi.TCM_IFINDEX_MAGIC_BLOCK, 22, "block 22")
+    assert build.sent(request) == build.native(
+        """
+        u32=36 u16=46 u16=0x301 u32=1 u32=0        # RTM_GETTFILTER, REQUEST | DUMP
+        u8=0 00 00 00 s32=-1 u32=0 u32=22 u32=0    # tcmsg: TCM_IFINDEX_MAGIC_BLOCK, the block
+        """
+    )
+
+
+def test_dump_chains_bytes():
+    assert build.sent(tc.dump_chains(2, 0xFFFF0000, "eth0")) == build.native(
+        """
+        u32=36 u16=102 u16=0x301 u32=1 u32=0             # RTM_GETCHAIN, REQUEST | DUMP
+        u8=0 00 00 00 s32=2 u32=0 u32=0xFFFF0000 u32=0   # tcmsg: of one parent
+        """
+    )
+
+
+def test_get_root_table_bytes_name_the_priority_and_a_table_without_a_number():
+    payload = build.redirect_payload(2, "u32", 4, handle=0x80100801, priority=7, chain=3)
+    request = tc.get_root_table(build.as_filter(payload), 0xFFFF0000, "eth0")
+    assert build.sent(request) == build.native(
+        """
+        u32=52 u16=46 u16=0x1 u32=1 u32=0               # RTM_GETTFILTER, REQUEST
+        u8=0 00 00 00 s32=2 u32=0xFFF00000 u32=0xFFFF0000 info=7/0x0003
+        u16=8 u16=1 'u32' 00                            # TCA_KIND
+        u16=8 u16=11 u32=3                              # TCA_CHAIN
+        """
+    )
+    assert (request.step, request.object) == ("read root table of priority 7", "eth0")
+
+
 def test_delete_qdisc_bytes_name_its_kind_handle_and_parent():
     qdisc = build.as_qdisc(build.qdisc_payload(2, "ingress"))
     assert build.sent(tc.delete_qdisc(qdisc, "eth0")) == build.native(
@@ -224,9 +257,9 @@ REDIRECT, MIRROR, STOLEN, PIPE = uapi.TCA_EGRESS_REDIR, 2, uapi.TC_ACT_STOLEN, 3
 @pytest.mark.parametrize("name", ["filters-redirect", "filters-redirect-own"])
 def test_a_captured_redirect(name):
     bare, table, filter = captured(name)
-    assert (bare.bare, bare.table, bare.handle, bare.actions()) == (True, False, 0, [])
-    assert (table.bare, table.table, table.actions()) == (False, True, [])
-    assert (filter.bare, filter.table, filter.matches_all) == (False, False, True)
+    assert (bare.is_priority, bare.is_table, bare.handle, bare.actions()) == (True, False, 0, [])
+    assert (table.is_priority, table.is_table, table.actions()) == (False, True, [])
+    assert (filter.is_priority, filter.is_table, filter.matches_all) == (False, False, True)
     assert (filter.kind, filter.priority, filter.protocol, filter.chain) == (
         "u32",
         49152,
@@ -262,7 +295,7 @@ def test_a_captured_mirror_is_no_redirect():
 @golden.needs_little_endian
 def test_captured_foreign_filters():
     found = captured("filters-foreign")
-    with_condition, with_class = [each for each in found if not each.bare and not each.table]
+    with_condition, with_class = [each for each in found if each.is_filter]
     assert (with_condition.priority, with_condition.protocol, with_condition.matches_all) == (
         10,
         0x0800,
@@ -293,14 +326,20 @@ def test_captured_actions_of_a_chain_are_in_their_order():
 @golden.needs_little_endian
 def test_a_captured_root_table_that_stayed():
     rest = [each for each in captured("filters-root-table") if each.priority == 49152]
-    assert [(each.bare, each.table) for each in rest] == [(True, False), (False, True)]
+    assert [(each.is_priority, each.is_table) for each in rest] == [(True, False), (False, True)]
 
 
 @golden.needs_little_endian
 def test_a_captured_bpf_filter():
     bare, filter = captured("filters-bpf")
-    assert bare.bare and bare.kind == "bpf"
-    assert (filter.kind, filter.bare, filter.table, filter.matches_all, filter.actions()) == (
+    assert bare.is_priority and bare.kind == "bpf"
+    assert (
+        filter.kind,
+        filter.is_priority,
+        filter.is_table,
+        filter.matches_all,
+        filter.actions(),
+    ) == (
         "bpf",
         False,
         False,
@@ -321,7 +360,58 @@ def test_captured_no_filters():
 def test_a_redirect_is_found_in_each_classifier(kind):
     filter = build.as_filter(build.redirect_payload(2, kind, 4))
     assert told(filter) == [("mirred", 4, REDIRECT, STOLEN)]
-    assert filter.matches_all is (kind in ("u32", "matchall"))
+    assert filter.matches_all is (kind != "bpf")
+
+
+@pytest.mark.parametrize(
+    "options, matches_all",
+    [
+        ((), True),
+        ((wire.attribute_u32(uapi.TCA_FLOWER_FLAGS, 0),), True),
+        ((wire.attribute_u32(uapi.TCA_FLOWER_CLASSID, 1),), True),
+        ((wire.attribute_u32(uapi.TCA_FLOWER_IN_HW_COUNT, 0),), True),
+        ((build.FLOWER_KEY,), False),
+        ((wire.attribute_u32(uapi.TCA_FLOWER_FLAGS, 0), wire.attribute_u32(87, 1)), False),
+    ],
+)
+@pytest.mark.parametrize("protocol", [uapi.ETH_P_ALL, 0x0800])
+def test_a_flower_without_keys_matches_all(options, matches_all, protocol):
+    options += (build.actions("flower", build.mirred(4)),)
+    payload = build.filter_payload(2, "flower", *options, protocol=protocol)
+    assert build.as_filter(payload).matches_all is (matches_all and protocol == uapi.ETH_P_ALL)
+
+
+def test_an_entry_is_a_filter_a_table_or_a_priority():
+    table = build.as_filter(build.filter_payload(2, "u32", build.ROOT_TABLE, handle=0x80000000))
+    priority = build.as_filter(build.filter_payload(2, "u32", handle=0))
+    filter = build.as_filter(build.redirect_payload(2, "u32", 4, handle=0x80000800))
+    kinds = [
+        (each.is_table, each.is_priority, each.is_filter) for each in (table, priority, filter)
+    ]
+    assert kinds == [(True, False, False), (False, True, False), (False, False, True)]
+
+
+@pytest.mark.parametrize(
+    "handle, table",
+    [
+        (0x80000800, 0x80000000),
+        (0x80000000, 0x80000000),
+        (0x80100801, 0x80100000),
+        (0x00801FFF, 0x00800000),
+        (0x00100801, 0x00100000),
+    ],
+)
+def test_the_table_of_a_u32_filter_is_in_its_handle(handle, table):
+    assert build.as_filter(build.redirect_payload(2, "u32", 4, handle=handle)).table == table
+
+
+def test_chains_are_picked_from_among_other_messages():
+    messages = [
+        build.received(uapi.RTM_NEWCHAIN, build.chain_payload(2, INGRESS, 5)),
+        build.received(uapi.RTM_NEWTFILTER, build.redirect_payload(2, "u32", 4, chain=7)),
+        build.received(uapi.RTM_NEWCHAIN, uapi.tcmsg.pack(0, 2, 0, INGRESS, 0)),
+    ]
+    assert tc.chains(messages) == [5, 0]
 
 
 def test_the_actions_of_an_unknown_classifier_are_not_read():
@@ -375,10 +465,11 @@ def test_a_mirred_without_its_parameters_redirects_nothing():
 
 def test_actions_are_run_by_their_order_not_by_their_place():
     row = [
-        wire.nested(order, build.mirred(target)) for order, target in ((3, 30), (1, 10), (2, 20))
+        wire.attribute_nested(order, build.mirred(target))
+        for order, target in ((3, 30), (1, 10), (2, 20))
     ]
     filter = build.as_filter(
-        build.filter_payload(2, "matchall", wire.nested(uapi.TCA_MATCHALL_ACT, *row))
+        build.filter_payload(2, "matchall", wire.attribute_nested(uapi.TCA_MATCHALL_ACT, *row))
     )
     assert [action.redirect for action in filter.actions()] == [10, 20, 30]
 
@@ -412,14 +503,16 @@ def test_a_filter_for_one_protocol_does_not_match_all(kind, protocol):
 
 
 def test_only_u32_has_hash_tables():
-    assert build.as_filter(build.filter_payload(2, "u32", build.ROOT_TABLE)).table
-    assert not build.as_filter(build.filter_payload(2, "bpf", build.ROOT_TABLE)).table
+    assert build.as_filter(build.filter_payload(2, "u32", build.ROOT_TABLE)).is_table
+    assert not build.as_filter(build.filter_payload(2, "bpf", build.ROOT_TABLE)).is_table
 
 
 def test_a_filter_with_a_handle_or_with_options_is_not_a_bare_priority():
-    assert build.as_filter(build.filter_payload(2, "u32", handle=0)).bare
-    assert not build.as_filter(build.filter_payload(2, "u32", handle=1)).bare
-    assert not build.as_filter(build.filter_payload(2, "u32", build.selector(0), handle=0)).bare
+    assert build.as_filter(build.filter_payload(2, "u32", handle=0)).is_priority
+    assert not build.as_filter(build.filter_payload(2, "u32", handle=1)).is_priority
+    assert not build.as_filter(
+        build.filter_payload(2, "u32", build.selector(0), handle=0)
+    ).is_priority
 
 
 # ---------------------------------------------------------------- malformed
@@ -446,7 +539,8 @@ def test_a_filter_shorter_than_its_fixed_part_is_malformed():
         (
             build.actions(
                 "u32",
-                wire.attribute_string(1, "mirred") + wire.nested(2, wire.attribute(2, bytes(27))),
+                wire.attribute_string(1, "mirred")
+                + wire.attribute_nested(2, wire.attribute(2, bytes(27))),
             ),
             "actions",
             84,
@@ -465,8 +559,8 @@ def read_all(filter):
     told(filter)
     return (
         filter.matches_all,
-        filter.table,
-        filter.bare,
+        filter.is_table,
+        filter.is_priority,
         filter.priority,
         filter.chain,
         repr(filter),
@@ -479,7 +573,7 @@ near_options = st.lists(
         st.integers(0, 12),
         st.one_of(
             st.binary(max_size=48),
-            st.just(wire.nested(1, build.mirred(0))),
+            st.just(wire.attribute_nested(1, build.mirred(0))),
             st.just(build.selector(0)[4:]),
         ),
     ),

@@ -42,6 +42,7 @@ HEADERS = (
 EXPRESSIONS = {
     "NLA_TYPE_MASK": "(unsigned short)NLA_TYPE_MASK",
     "TC_H_INGRESS_HANDLE": "TC_H_MAKE(TC_H_INGRESS, 0)",
+    "TCM_IFINDEX_MAGIC_BLOCK": "(int)TCM_IFINDEX_MAGIC_BLOCK",
 }
 
 # Numbers that headers older than the given kernel's lack, and the end of the enum there: new ones

@@ -111,7 +111,13 @@ def test_fresh_is_an_orphan_whose_carrier_never_came_on(count, carrier, fresh):
             "carrier off, 1 queues attached, 2 detached",
         ),
         ({"carrier": 0, "queues": 1}, "carrier off, 1 queues attached, 0 detached"),
+        (
+            {"carrier": 0, "queues": 0, "disabled_queues": 1},
+            "carrier off, 0 queues attached, 1 detached",
+        ),
         ({"carrier": 0, "flags": 0}, "carrier off"),
+        ({"carrier": None, "flags": UP}, "no carrier to read"),
+        ({"carrier": 1, "kind": "veth"}, "carrier on"),
         ({"carrier": None, "flags": 0}, "no carrier to read, down"),
     ],
 )
@@ -144,7 +150,11 @@ def test_a_tap_is_described_with_its_names_for_what_the_kernel_numbers():
     found = build.as_link(build.link_payload(7, "tap3_urunc", **facts))
     described = describe_tap(found)
     assert (described.ifname, described.ifindex, described.verdict) == ("tap3_urunc", 7, IN_USE)
-    assert (described.carrier, described.operstate, described.flags) == (None, "UP", ("UP", "RUNNING"))
+    assert (described.carrier, described.operstate, described.flags) == (
+        None,
+        "UP",
+        ("UP", "RUNNING"),
+    )
     assert (described.fresh, described.deleted, described.holders) == (False, False, None)
     assert describe_tap(found, is_deleted=True).deleted is True
 
@@ -187,6 +197,8 @@ def test_names_that_fit(pattern, name):
         ("t.p", "tap"),
         ("a*b", "a\nc"),
         ("*ab*ba*", "xaba"),
+        ("a*a", "a"),
+        ("ab*ba", "aba"),
     ],
 )
 def test_names_that_do_not_fit(pattern, name):
@@ -246,9 +258,15 @@ def test_what_is_not_said_is_to_act_on_all():
             {"uplink": ["eth0", "auto"]},
             'check uplink eth0, auto: "auto" and "none" cannot be combined with other names',
         ),
-        ({"uplink": ["none", "eth0"]}, 'check uplink none, eth0: "auto" and "none" cannot be combined with other names'),
+        (
+            {"uplink": ["none", "eth0"]},
+            'check uplink none, eth0: "auto" and "none" cannot be combined with other names',
+        ),
         ({"match": 3}, "check arguments 3: a string or a list of strings is needed"),
-        ({"exclude": ["a", 3]}, "check arguments ['a', 3]: a string or a list of strings is needed"),
+        (
+            {"exclude": ["a", 3]},
+            "check arguments ['a', 3]: a string or a list of strings is needed",
+        ),
         ({"uplink": b"eth0"}, "check arguments b'eth0': a string or a list of strings is needed"),
     ],
 )
@@ -281,9 +299,7 @@ def test_a_pattern_that_a_shell_would_read_otherwise_is_refused(option, pattern)
     ],
 )
 def test_what_fits_is_matched_not_excluded_and_no_uplink(name, fits):
-    target = Target(
-        ["tap*_urunc", "vm?"], ["tap5_urunc", "tap6_urunc"], ("tap9_urunc", "*paused*")
-    )
+    target = Target(["tap*_urunc", "vm?"], ["tap5_urunc", "tap6_urunc"], ("tap9_urunc", "*paused*"))
     assert target.fits(name) is fits
 
 

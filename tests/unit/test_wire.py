@@ -54,7 +54,9 @@ def walk_messages(datagram):
 
 def encode(row):
     return b"".join(
-        wire.nested(type, encode(value)) if isinstance(value, list) else wire.attribute(type, value)
+        wire.attribute_nested(type, encode(value))
+        if isinstance(value, list)
+        else wire.attribute(type, value)
         for type, value in row
     )
 
@@ -103,7 +105,9 @@ def test_an_attribute_is_a_header_and_its_padded_value_and_the_padding_does_not_
 
 def test_a_nested_attribute_is_marked_and_holds_its_children():
     expected = build.native("u16=20 u16=0x8012  u16=7 u16=1 'tun' 00  u16=8 u16=2 u32=5")
-    assert wire.nested(18, wire.attribute(1, b"tun"), wire.attribute_u32(2, 5)) == expected
+    assert (
+        wire.attribute_nested(18, wire.attribute(1, b"tun"), wire.attribute_u32(2, 5)) == expected
+    )
 
 
 def test_numbers_and_strings_have_their_own_attributes():
@@ -140,44 +144,44 @@ def test_a_row_is_read_by_type():
     data = (
         b"...."
         + wire.attribute_u16(1, 258)
-        + wire.nested(2, inner)
+        + wire.attribute_nested(2, inner)
         + wire.attribute_string(3, "lo")
     )
-    row = wire.Row(data, 4, len(data))
+    row = wire.Attributes(data, 4, len(data))
     assert (list(row), len(row), 2 in row, 4 in row) == ([1, 2, 3], 3, True, False)
     assert (row.u16(1), row.raw(1), row.span(1), row.string(3)) == (258, data[8:10], (8, 10), "lo")
-    assert (row.row(2).u32(7), row.row(2).u8(8)) == (70000, 255)
+    assert (row.nested(2).u32(7), row.nested(2).u8(8)) == (70000, 255)
 
 
 def test_of_several_attributes_of_one_type_the_last_counts():
     data = wire.attribute(1, b"one") + wire.attribute(2, b"two") + wire.attribute(1, b"three")
-    row = wire.Row(data, 0, len(data))
+    row = wire.Attributes(data, 0, len(data))
     assert {type: row.raw(type) for type in row} == {1: b"three", 2: b"two"}
 
 
 def test_an_attribute_that_is_not_there_is_none_and_holds_none():
-    row = wire.Row(b"", 0, 0)
+    row = wire.Attributes(b"", 0, 0)
     assert (row.u8(1), row.u16(1), row.u32(1), row.string(1), row.raw(1), row.span(1)) == (
         None,
     ) * 6
-    assert not row.row(1)
+    assert not row.nested(1)
 
 
 def test_a_string_ends_at_its_nul_or_at_its_end():
     for value in (b"lo\0junk", b"lo\0ju\0nk", b"lo\0", b"lo"):
         data = wire.attribute(1, value)
-        assert wire.Row(data, 0, len(data)).string(1) == "lo"
+        assert wire.Attributes(data, 0, len(data)).string(1) == "lo"
 
 
 def test_a_number_is_signed_or_not_as_it_is_read():
     data = wire.attribute(1, b"\xff" * 4)
-    row = wire.Row(data, 0, len(data))
+    row = wire.Attributes(data, 0, len(data))
     assert (row.u8(1), row.u16(1), row.u32(1), row.s32(1)) == (0xFF, 0xFFFF, 0xFFFFFFFF, -1)
 
 
 def test_a_string_without_a_nul_does_not_go_on_into_what_follows():
     data = wire.attribute(1, b"eth0") + wire.attribute_string(2, "x")
-    assert wire.Row(data, 0, len(data)).string(1) == "eth0"
+    assert wire.Attributes(data, 0, len(data)).string(1) == "eth0"
 
 
 # ---------------------------------------------------------------- layouts that were met before
@@ -196,7 +200,7 @@ def test_a_row_of_a_known_layout_has_its_own_values(data, other, words):
     for _, (at, end) in wire.attributes(bytes(again), 4 * words, len(again)):
         again[at:end] = (other * 200)[: end - at]
     for datagram, start in ((data, 0), (bytes(again), 4 * words), (data, 0)):
-        row = wire.Row(datagram, start, len(datagram))
+        row = wire.Attributes(datagram, start, len(datagram))
         assert {type: row.raw(type) for type in row} == contents(datagram, start)
 
 
@@ -206,57 +210,57 @@ def test_a_row_as_long_as_another_has_its_own_layout():
     # the same, but for the padding
     shorter = wire.attribute(1, b"1234567") + wire.attribute(2, b"123")
     for data in (one, other, shorter, one, other, shorter):
-        row = wire.Row(data, 0, len(data))
+        row = wire.Attributes(data, 0, len(data))
         assert {type: row.raw(type) for type in row} == contents(data, 0)
 
 
 def test_a_row_that_cannot_be_true_is_malformed_though_one_of_its_length_is_known():
     good = wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
-    wire.Row(good, 0, len(good))
+    wire.Attributes(good, 0, len(good))
     bad = good[:8] + attribute_header(9, 2) + good[12:]
     with pytest.raises(Malformed) as caught:
-        wire.Row(bad, 0, len(bad))
+        wire.Attributes(bad, 0, len(bad))
     assert caught.value.offset == 8
 
 
 def test_a_row_of_a_known_layout_is_not_walked(monkeypatch):
     data = wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
-    wire._layouts.clear()
-    wire.Row(data, 0, len(data))
-    monkeypatch.setattr(wire, "_learn", None)
-    assert list(wire.Row(data, 0, len(data))) == [1, 2]
+    wire.layouts.clear()
+    wire.Attributes(data, 0, len(data))
+    monkeypatch.setattr(wire, "attributes", None)
+    assert list(wire.Attributes(data, 0, len(data))) == [1, 2]
 
 
 def test_the_layout_of_a_row_is_that_of_the_place_where_it_stands():
     one = wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
     other = wire.attribute(3, b"12345678") + wire.attribute(4, b"")
     for first in (0, 16):
-        wire._layouts.clear()
+        wire.layouts.clear()
         for start in (first, 16 - first, first):
-            row = wire.Row(one + other, start, start + 16)
+            row = wire.Attributes(one + other, start, start + 16)
             assert list(row) == ([3, 4] if start else [1, 2])
 
 
 def test_the_layout_of_a_row_is_for_rows_of_its_length():
     data = wire.attribute(1, b"1234") + wire.attribute(1, b"1234") + wire.attribute(2, b"1234")
-    wire._layouts.clear()
-    assert list(wire.Row(data, 8, 16)) == [1]
-    assert list(wire._layouts) == [8]
-    assert list(wire.Row(data, 0, 24)) == [1, 2]
+    wire.layouts.clear()
+    assert list(wire.Attributes(data, 8, 16)) == [1]
+    assert list(wire.layouts) == [8]
+    assert list(wire.Attributes(data, 0, 24)) == [1, 2]
 
 
 def test_few_layouts_are_kept():
     for size in range(300):
         for type in range(12):
             data = wire.attribute(type, bytes(4 * size))
-            assert wire.Row(data, 0, len(data)).span(type) == (4, len(data))
-            assert len(wire._layouts) <= wire._LAYOUTS
-        assert len(wire._layouts[len(data)]) == wire._LAYOUTS_OF_SIZE
+            assert wire.Attributes(data, 0, len(data)).span(type) == (4, len(data))
+            assert len(wire.layouts) <= wire.MOST_LAYOUTS
+        assert len(wire.layouts[len(data)]) == wire.MOST_LAYOUTS_OF_SIZE
 
 
 def test_bytes_that_are_not_utf_8_survive_a_round_trip():
     data = wire.attribute(1, b"tap\xff\xfe\0")
-    assert wire.Row(data, 0, len(data)).string(1) == "tap\udcff\udcfe"
+    assert wire.Attributes(data, 0, len(data)).string(1) == "tap\udcff\udcfe"
     assert wire.attribute_string(1, "tap\udcff\udcfe") == build.native(
         "u16=10 u16=1 'tap' ff fe 00 00 00"
     )
@@ -264,8 +268,8 @@ def test_bytes_that_are_not_utf_8_survive_a_round_trip():
 
 def test_numbers_are_read_from_the_start_of_a_value_that_may_be_longer():
     data = wire.attribute(1, struct.pack("=I", 0x01020304) + b"more")
-    row = wire.Row(data, 0, len(data))
-    assert wire.Row(wire.attribute(1, b"\xff" * 4), 0, 8).u32(1) == 0xFFFFFFFF
+    row = wire.Attributes(data, 0, len(data))
+    assert wire.Attributes(wire.attribute(1, b"\xff" * 4), 0, 8).u32(1) == 0xFFFFFFFF
     assert (row.u32(1), row.u16(1), row.u8(1)) == (
         0x01020304,
         struct.unpack("=H", data[4:6])[0],
@@ -335,11 +339,13 @@ def test_an_attribute_may_not_reach_beyond_its_span_into_its_neighbour():
         list(wire.attributes(data, 0, 6))
 
 
-@pytest.mark.parametrize("read, size", [(wire.Row.u8, 1), (wire.Row.u16, 2), (wire.Row.u32, 4)])
+@pytest.mark.parametrize(
+    "read, size", [(wire.Attributes.u8, 1), (wire.Attributes.u16, 2), (wire.Attributes.u32, 4)]
+)
 def test_a_value_too_short_for_its_number_raises_with_its_offset(read, size):
     data = b"...." + attribute_header(4 + size - 1) + b"\0" * 12
     with pytest.raises(Malformed) as caught:
-        read(wire.Row(data, 4, 8 + size - 1), 1)
+        read(wire.Attributes(data, 4, 8 + size - 1), 1)
     assert caught.value.offset == 8
 
 
@@ -349,7 +355,7 @@ def test_a_value_too_short_for_its_number_raises_with_its_offset(read, size):
         (
             wire.messages,
             header(16) + b"\0",
-            "1 bytes where a message header of 16 belongs, at offset 16",
+            "expected a message header of 16 bytes, found 1, at offset 16",
         ),
         (
             wire.messages,
@@ -359,7 +365,7 @@ def test_a_value_too_short_for_its_number_raises_with_its_offset(read, size):
         (
             walk,
             attribute_header(4) + b"\0",
-            "1 bytes where an attribute header of 4 belongs, at offset 4",
+            "expected an attribute header of 4 bytes, found 1, at offset 4",
         ),
         (
             walk,
@@ -367,14 +373,14 @@ def test_a_value_too_short_for_its_number_raises_with_its_offset(read, size):
             "attribute length 5 with 4 bytes left, at offset 4",
         ),
         (
-            lambda data: wire.Row(data, 0, len(data)).u32(1),
+            lambda data: wire.Attributes(data, 0, len(data)).u32(1),
             attribute_header(6) + b"ab",
-            "2 bytes where 4 belong, at offset 4",
+            "expected 4 bytes, found 2, at offset 4",
         ),
         (
             lambda data: wire.fixed(struct.Struct("=I"), data, (2, 5)),
             bytes(9),
-            "3 bytes where 4 belong, at offset 2",
+            "expected 4 bytes, found 3, at offset 2",
         ),
     ],
 )
@@ -387,8 +393,8 @@ def test_what_is_malformed_is_said(read, data, said):
 # ---------------------------------------------------------------- the path to an attribute
 
 
-NEST = wire.attribute(3, b"v0\0") + wire.nested(
-    18, wire.attribute(1, b"veth"), wire.nested(2, wire.attribute(1, b"four"))
+NEST = wire.attribute(3, b"v0\0") + wire.attribute_nested(
+    18, wire.attribute(1, b"veth"), wire.attribute_nested(2, wire.attribute(1, b"four"))
 )
 
 
@@ -445,7 +451,7 @@ def test_trees_of_attributes_come_out_as_they_went_in(row):
 @given(st.binary(max_size=64).filter(lambda raw: b"\0" not in raw))
 def test_names_come_out_as_they_went_in_whatever_their_bytes(raw):
     name = raw.decode("utf-8", "surrogateescape")
-    row = wire.Row(wire.attribute_string(3, name), 0, 5 + len(raw))
+    row = wire.Attributes(wire.attribute_string(3, name), 0, 5 + len(raw))
     assert row.raw(3) == raw + b"\0"
     assert row.string(3) == name
 

@@ -40,15 +40,17 @@ VM_ONLY = ("--annotation", ANNOTATION + "container-name=v?")
 TWO_KEYS = VM_ONLY + ("--annotation", ANNOTATION + "container-type=container")
 
 # At poststop the hook can find the namespace by the sandbox's bundle or by the sandbox's process.
-# Each script removes one of these: the annotation with the sandbox's ID, or the config's PID.
-HIDE_SANDBOX = """sed 's/"%ssandbox-id"/"hidden"/' | exec "$0" "$@" """ % ANNOTATION
-HIDE_PROCESS = (
-    """
-sed -i 's,/proc/[0-9]*/ns/net,/proc/4194303/ns/net,g' %s/data/state/*.task/k8s.io/*/config.json
+# Each script removes one of these: the annotation with the sandbox's ID, which both the state and
+# the config have, or the config's PID.
+CONFIGS = cri.DIRECTORY + "/data/state/*.task/k8s.io/*/config.json"
+HIDE_SANDBOX = """
+sed -i 's/"{0}sandbox-id"/"hidden"/' {1}
+sed 's/"{0}sandbox-id"/"hidden"/' | exec "$0" "$@"
+""".format(ANNOTATION, CONFIGS)
+HIDE_PROCESS = """
+sed -i 's,/proc/[0-9]*/ns/net,/proc/4194303/ns/net,g' {}
 exec "$0" "$@"
-"""
-    % cri.DIRECTORY
-)
+""".format(CONFIGS)
 
 
 def hook(*options):

@@ -8,9 +8,10 @@ import time
 import pytest
 
 import nlraw
-import nlraw.route
 from lib import command
-from lib.groups import add_strangers, is_delete, watched
+from lib.groups import add_strangers
+from lib.rounds import is_expected
+from lib.watch import Watch, is_delete
 from nlraw import uapi
 
 # What runs beside the cleanups, in one role or another, until its time is up. It says how many
@@ -20,19 +21,19 @@ DISTURB = """
 import fcntl, json, os, random, socket, struct, sys, time
 sys.path.insert(0, sys.argv[1])
 from nlraw import Error, link, tap
+from nlraw.connection import Connection
 from nlraw.netns import Namespace
-from nlraw.route import Route
 
 role, seconds, names = sys.argv[2], float(sys.argv[3]), sys.argv[4:]
 here, now = Namespace(), time.monotonic
-route, control = Route(here), socket.socket()
+connection, control = Connection(here), socket.socket()
 turns, vanished, left = 0, [], []
 
 def pause(longest):
     time.sleep(random.uniform(0, longest))
 
 def is_there(name):
-    return route.query(link.find(name))[0].error is None
+    return connection.ask(link.find(name))[0].error is None
 
 def rename(name, other):
     # SIOCSIFNAME
@@ -75,19 +76,19 @@ def take():
         vanished.append((since, now()))
 
 def intrude():
-    (reply,) = route.query(link.dump("tun"))
+    (reply,) = connection.ask(link.dump("tun"))
     listed = link.links(reply.answer())
     marks = [found.group for found in listed if found.group and found.ifname in names]
     if not marks:
         raise OSError("not now")
     if not is_there("stranger"):
-        route.change(link.create_veth("stranger", "strangers"))[0].answer()
-    ifindex = link.only(route.query(link.find("stranger"))[0]).ifindex
-    route.change(link.set_group(ifindex, "stranger", marks[0]))[0].answer()
+        connection.change(link.create_veth("stranger", "strangers"))[0].answer()
+    ifindex = link.only(connection.ask(link.find("stranger"))[0]).ifindex
+    connection.change(link.set_group(ifindex, "stranger", marks[0]))[0].answer()
     since = now()
     pause(0.02)
     if is_there("stranger"):
-        route.change(link.set_group(ifindex, "stranger", 0))
+        connection.change(link.set_group(ifindex, "stranger", 0))
     else:
         vanished.append((since, now()))
 
@@ -109,8 +110,8 @@ EIGHT = ["tap%d_urunc" % number for number in range(8)]
 
 
 @pytest.fixture
-def watch(monkeypatch):
-    return watched(monkeypatch)
+def watch():
+    return Watch()
 
 
 class Deletes:
@@ -151,8 +152,9 @@ def test_in_a_crowd_no_device_vanishes_that_was_not_an_orphan_when_last_looked_a
     deletes, end, outcomes = Deletes(watch), time.monotonic() + SECONDS, []
     while time.monotonic() < end:
         try:
-            outcomes.append(nlraw.cleanup(netns=pod.path).outcome)
-        except (nlraw.TapInUse, nlraw.Interrupted) as error:
+            outcomes.append(watch.clean_up(pod).outcome)
+        except nlraw.Error as error:
+            assert is_expected(error), error
             outcomes.append(type(error).__name__)
         deletes.answered()
     told = [json.loads(disturber.read()) for disturber in disturbers]

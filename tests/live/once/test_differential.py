@@ -16,8 +16,8 @@ import pytest
 
 from lib import command, pods
 from nlraw import inet, link, tc, uapi
+from nlraw.connection import Connection
 from nlraw.netns import Namespace
-from nlraw.route import Route
 
 SEEDS = (1, 2, 3)
 
@@ -164,6 +164,10 @@ class Maker:
                 chance.choice((0, 0, 3)),
             )
             self.tc("filter add dev %s %s prio %d chain %d " % place + self.any_filter())
+        if sides and chance.randrange(2):
+            self.tc("chain add dev %s %s protocol all chain 9" % (dev, chance.choice(sides)))
+        if hook and not sides and chance.randrange(2):
+            self.tc("filter add block 7 " + self.any_filter())
 
     def any_filter(self):
         chance = self.chance
@@ -211,8 +215,8 @@ def crowd(request):
 
 
 def asked(pod, *requests):
-    with Namespace(pod.path) as namespace, Route(namespace) as route:
-        return [reply.answer() for reply in route.query(*requests)]
+    with Namespace(pod.path) as namespace, Connection(namespace) as connection:
+        return [reply.answer() for reply in connection.ask(*requests)]
 
 
 def read_links(pod):
@@ -306,6 +310,8 @@ def test_links_are_those_that_ip_and_sysfs_read(crowd):
         assert link.operstate_name(found.operstate) == told["operstate"]
         assert found.carrier_up_count == files[name]["carrier_up_count"]
         assert files[name]["carrier"] in (None, found.carrier)
+        below = told.get("link") if "link_netnsid" not in told else None
+        assert found.lower == (None if below is None else theirs[below]["ifindex"])
         tun = found.tun()
         assert (tun is None) == (info.get("info_kind") != "tun")
         if tun is not None:
@@ -390,8 +396,8 @@ def test_filters_are_those_that_tc_reads(crowd):
             assert (found.ifindex, found.kind) == (links[dev], told["kind"])
             assert (found.priority, found.chain) == (told["pref"], told["chain"])
             assert found.protocol == PROTOCOLS[told["protocol"]]
-            assert found.bare == (not options)
-            assert found.table == ("ht_divisor" in options)
+            assert found.is_priority == (not options)
+            assert found.is_table == ("ht_divisor" in options)
             if told["kind"] == "u32":
                 assert found.handle == u32_handle(options.get("fh", "0:"))
             elif options:
@@ -407,6 +413,32 @@ def test_filters_are_those_that_tc_reads(crowd):
                 seen.append(action.redirect)
             assert len(found.actions()) == len(options.get("actions", ()))
     assert len(seen) > 5
+
+
+def test_filters_of_a_shared_block_are_those_that_tc_reads(crowd):
+    (messages,) = asked(crowd, tc.dump_qdiscs())
+    for block in {found.ingress_block for found in tc.qdiscs(messages)} - {0}:
+        (listed,) = asked(crowd, tc.dump_filters(uapi.TCM_IFINDEX_MAGIC_BLOCK, block, "block"))
+        theirs = json.loads(crowd.tc("-j", "filter", "show", "block", str(block)))
+        assert [(found.kind, found.priority, found.chain) for found in tc.filters(listed)] == [
+            (told["kind"], told["pref"], told["chain"]) for told in theirs
+        ]
+
+
+def test_chains_are_those_that_tc_reads(crowd):
+    links = {found.ifindex: name for name, found in read_links(crowd).items()}
+    (messages,) = asked(crowd, tc.dump_qdiscs())
+    seen = set()
+    for qdisc in tc.qdiscs(messages):
+        dev = links[qdisc.ifindex]
+        for parent in parents(qdisc) if qdisc.parent == uapi.TC_H_INGRESS else ():
+            (told,) = asked(crowd, tc.dump_chains(qdisc.ifindex, parent, dev))
+            place = "parent %x:%x" % (parent >> 16, parent & 0xFFFF)
+            shown = crowd.tc("chain", "show", "dev", dev, *place.split())
+            chains = [int(line.split()[-1]) for line in shown.splitlines() if "chain" in line]
+            assert tc.chains(told) == chains
+            seen.update(chains)
+    assert 9 in seen
 
 
 # ---------------------------------------------------------------- addresses and routes
@@ -503,8 +535,8 @@ def test_qdiscs_and_filters_are_those_that_pyroute2_reads(crowd, peer):
             assert each.protocol == socket.ntohs(told["info"] & 0xFFFF)
             # of chains and shared blocks pyroute2 knows nothing; tc does
             options = told.get_attr("TCA_OPTIONS")
-            assert each.bare == (options is None)
-            assert each.table == (
+            assert each.is_priority == (options is None)
+            assert each.is_table == (
                 options is not None and options.get_attr("TCA_U32_DIVISOR") is not None
             )
             parms = options and mirred_by_pyroute2(options)

@@ -5,9 +5,9 @@ import collections
 import time
 
 import nlraw
-import nlraw.route
 from lib import pods
 from lib.names import names
+from nlraw.transport import WRITER_PORT
 
 TAP = pods.TAP
 
@@ -77,7 +77,7 @@ def test_under_a_flood_of_forged_answers_each_result_is_right(pod):
     pod.add_tap("vm0", redirect=False)
     pod.hold("vm0")
     before = pod.state()
-    forger = pod.child(FORGER, str(nlraw.route.PORT), str(SECONDS))
+    forger = pod.child(FORGER, str(WRITER_PORT), str(SECONDS))
     ends, slowest, end = collections.Counter(), 0.0, time.monotonic() + SECONDS - 1
     while time.monotonic() < end:
         for check in (check_setup, check_scan, check_cleanup, check_scan):

@@ -58,10 +58,15 @@ def test_whoever_does_not_listen_changes_neither_the_work_nor_the_status(
     orphaned.add_orphan()
     used.add_tap()
     used.hold()
-    for pod, status in ((orphaned, 0), (used, 3), (None, 0)):
+    for pod, option, status in (
+        (orphaned, (), 0),
+        (used, (), 0),
+        (used, ("--refuse",), 3),
+        (None, ("--refuse",), 0),
+    ):
         bundle.network("/run/netns/nlraw-test-nowhere" if pod is None else pod.path)
         (tmp_path / "state").write_bytes(bundle.state("stopped"))
-        done = command.nlraw("hook", streams="<%s %s" % (tmp_path / "state", streams))
+        done = command.nlraw("hook", *option, streams="<%s %s" % (tmp_path / "state", streams))
         assert done.status == status
         if streams == ">&-":
             assert "nlraw: container t1: " in done.err

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Few descriptors, closed or full streams: all is done or nothing, and the status is right."""
+"""Few descriptors, little to read, closed or full streams: all is done or nothing.
+
+And the status is right.
+"""
 
 import errno
 import os
@@ -9,6 +12,12 @@ import pytest
 
 import nlraw
 from lib import command, pods
+from nlraw import observe, removal
+from nlraw.connection import Connection
+from nlraw.errors import TooMuch
+from nlraw.netns import Namespace
+from nlraw.transport import Allowance
+from nlraw.verdict import Target
 
 TAP = pods.TAP
 
@@ -55,6 +64,34 @@ def test_at_any_limit_of_descriptors_all_is_done_or_nothing(pod, tmp_path, name)
         nlraw.cleanup(netns=pod.path)
         assert pod.state() == clean
     assert " 0 " in told[-1] and " 1 " in told[0], told
+
+
+# ---------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize("orphans", [1, removal.GROUP_FROM], ids=["one by one", "as a group"])
+def test_at_any_limit_of_what_is_read_all_is_done_or_nothing(pod, orphans):
+    def add_orphans():
+        for number in range(orphans):
+            pod.add_orphan("tap%d_urunc" % number)
+        return pod.state()
+
+    clean, target, outcomes = pod.state(), Target(), []
+    before = add_orphans()
+    while outcomes.count("cleaned") < 3:
+        limit = Allowance(messages=len(outcomes))
+        groups = observe.groups_of(target)
+        with Namespace(pod.path) as here, Connection(here, True, groups, allowance=limit) as asking:
+            report = removal.remove(asking, target)
+        outcomes.append(report.outcome)
+        if report.error is None:
+            assert pod.state() == clean
+            before = add_orphans()
+        else:
+            assert (report.outcome, type(report.error)) == ("failed", TooMuch)
+            assert not any(tap.deleted for tap in report.taps) and report.tc_removed == ()
+            assert pod.state() == before, len(outcomes)
+    assert outcomes.count("failed") > 10
 
 
 # ---------------------------------------------------------------- streams

@@ -230,6 +230,15 @@ def runtime(request, machine):
 HOOKS = json.loads(shown("json", '"hooks"'))["hooks"]
 BEFORE = {"createRuntime": HOOKS["createRuntime"]}
 
+
+def refusing(hooks):
+    """The same hooks with the option that refuses a start."""
+    return {
+        stage: [dict(hook, args=hook["args"] + ["--refuse"]) for hook in listed]
+        for stage, listed in hooks.items()
+    }
+
+
 LIST_LINKS = ("/busybox", "ls", "/sys/class/net")
 WAIT = ("/busybox", "sh", "-c", "echo ready; cat")
 
@@ -255,11 +264,28 @@ def test_without_the_hook_it_is_still_there(runtime, pod):
     assert TAP in runtime.run(network(pod), LIST_LINKS, {})[1].split()
 
 
-def test_a_start_is_refused_while_a_tap_is_in_use(runtime, pod):
+def test_a_container_starts_while_a_tap_is_in_use_and_the_tap_stays(runtime, pod):
     pod.add_tap()
     pod.hold()
     before = pod.state()
     status, out, err = runtime.run(network(pod), LIST_LINKS, HOOKS)
+    assert (status, TAP in out.split()) == (0, True), err
+    assert pod.state() == before
+
+
+def test_a_fresh_tap_is_left_to_the_start_in_progress(runtime, pod):
+    pod.add_tap()
+    before = pod.state()
+    status, out, err = runtime.run(network(pod), LIST_LINKS, HOOKS)
+    assert (status, TAP in out.split()) == (0, True), err
+    assert pod.state() == before
+
+
+def test_a_start_is_refused_while_a_tap_is_in_use_if_that_is_asked_for(runtime, pod):
+    pod.add_tap()
+    pod.hold()
+    before = pod.state()
+    status, out, err = runtime.run(network(pod), LIST_LINKS, refusing(HOOKS))
     assert (status, out) == (runtime.refused, "")
     if runtime.name == "runc":  # crun keeps what its hooks say to itself
         assert (
@@ -441,9 +467,24 @@ def test_podman_runs_the_hook_once_the_container_has_stopped(podman, pod):
     assert pod.state() == before
 
 
-def test_podman_refuses_a_start_while_a_tap_is_in_use_but_not_to_a_sidecar_without_the_annotation(
+def test_podman_starts_a_container_while_a_tap_is_in_use_and_the_tap_stays(podman, pod):
+    pod.add_tap()
+    pod.hold()
+    before = pod.state()
+    for arguments in ((), ("--annotation", ANNOTATION)):
+        assert podman.run(pod, *arguments)[:2] == (0, ["eth0", "lo", "peer0", TAP])
+    assert pod.state() == before
+
+
+def test_podman_refuses_a_start_if_that_is_asked_for_but_not_to_a_sidecar_without_the_annotation(
     podman, pod
 ):
+    path = os.path.join(podman.hooks, "nlraw.json")
+    with open(path) as file:
+        config = json.load(file)
+    config["hook"]["args"].append("--refuse")
+    with open(path, "w") as file:
+        json.dump(config, file)
     pod.add_tap()
     pod.hold()
     before = pod.state()
@@ -531,13 +572,15 @@ def test_a_pod_whose_vmm_was_killed_comes_back_because_of_the_hook(runtime, make
         assert vm.said == "ready\n"
         first = pinger.wait_for(73, 10)
         print("%s, 2 started again with the hook: the VM answers with its TTL" % runtime.name)
-        # 3 a sidecar that is started again beside it is refused if it has the hook, and starts if
-        # it has not
-        assert runtime.run(network(story.pod), LIST_LINKS, BEFORE)[0] == runtime.refused
-        assert TAP in runtime.run(network(story.pod), LIST_LINKS, {})[1].split()
+        # 3 a sidecar that is started again beside it starts, whether it has the hook or not, and
+        # is refused if it has one that refuses
+        status = runtime.run(network(story.pod), LIST_LINKS, refusing(BEFORE))[0]
+        assert status == runtime.refused
+        for hooks in (BEFORE, {}):
+            assert TAP in runtime.run(network(story.pod), LIST_LINKS, hooks)[1].split()
         print(
-            "%s, 3 a sidecar with the hook: exit status %d; without it: starts"
-            % (runtime.name, runtime.refused)
+            "%s, 3 a sidecar with the hook, or without it: starts; with --refuse: exit status %d"
+            % (runtime.name, status)
         )
         time.sleep(0.2)  # for the answers to the last ones
         assert {

@@ -13,7 +13,8 @@ import pytest
 
 import nlraw
 from lib import command, pods
-from nlraw import route
+from nlraw import provision
+from nlraw.transport import WRITER_PORT, Patience
 
 TAP = pods.TAP
 ROUNDS = 50
@@ -137,14 +138,13 @@ def test_a_tap_that_a_vmm_attached_to_survives_every_later_setup(pod):
     assert pod.state() == before
 
 
-def test_a_stranger_on_the_port_that_setups_take_turns_by_does_not_stop_them(pod, monkeypatch):
-    monkeypatch.setattr(route, "PATIENCE", 0.05)
-
+def test_a_stranger_on_the_port_that_setups_take_turns_by_does_not_stop_them(pod):
     def sit():
         stranger = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        stranger.bind((route.PORT, 0))
+        stranger.bind((WRITER_PORT, 0))
         return stranger
 
     with pod.run(sit):
-        assert nlraw.setup(netns=pod.path).outcome == "created"
+        made = provision.set_up(pod.path, patience=Patience(0.05))
+    assert made.outcome == "created"
     pod.check_pair()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that asks the kernel, against a model whose answers are late, torn or forged.
 
-The same examples each time, for some 20 seconds, which is more than tests/unit may take. New
-examples are looked for by tests/long/test_model.py.
+The same examples each time, for about 20 seconds, which is more than tests/unit may take.
+tests/long/test_model.py looks for new ones.
 """
 
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +14,7 @@ from lib.model_runs import (
     EVENTS,
     FIT,
     HOSTILE,
+    LIMITS,
     TAKEN,
     TAPS,
     WAYS,
@@ -21,6 +22,7 @@ from lib.model_runs import (
     faults,
     kernels,
     questions,
+    with_an_allowance,
     with_any_answers,
     with_events,
     with_lies,
@@ -29,7 +31,7 @@ from lib.model_runs import (
     with_right_answers,
 )
 
-# The same examples each time: what is new is looked for by the long tests below.
+# The same examples each time: tests/long looks for new ones.
 ordinary = settings(
     deadline=None, derandomize=True, max_examples=250, suppress_health_check=list(HealthCheck)
 )
@@ -37,43 +39,49 @@ ordinary = settings(
 
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*ALL), TAKEN)
-def test_whatever_befalls_the_answers_only_what_is_doomed_goes_and_it_ends(
-    kernel, name, befalling, taken
+def test_whatever_happens_to_the_answers_only_what_is_doomed_goes_and_it_ends(
+    kernel, name, happening, taken
 ):
-    with_any_answers(kernel, name, befalling, taken)
+    with_any_answers(kernel, name, happening, taken)
 
 
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), TAKEN)
 def test_answers_that_are_only_late_in_pieces_or_among_strangers_are_understood(
-    kernel, name, befalling, taken
+    kernel, name, happening, taken
 ):
-    with_right_answers(kernel, name, befalling, taken)
+    with_right_answers(kernel, name, happening, taken)
 
 
 @ordinary
 @given(kernels(), st.sampled_from(CHANGING), faults(*FIT), TAKEN, st.integers(0, 9))
 def test_one_wrong_answer_is_not_enough_to_delete_what_is_in_use_or_not_ours(
-    kernel, name, befalling, taken, place
+    kernel, name, happening, taken, place
 ):
-    with_one_lie(kernel, name, befalling, taken, place)
+    with_one_lie(kernel, name, happening, taken, place)
 
 
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*HOSTILE), TAKEN)
-def test_hostile_answers_end_in_a_result_or_in_one_of_our_errors(kernel, name, befalling, taken):
-    with_lies(kernel, name, befalling, taken)
+def test_hostile_answers_end_in_a_result_or_in_one_of_our_errors(kernel, name, happening, taken):
+    with_lies(kernel, name, happening, taken)
 
 
 @ordinary
 @given(kernels(), questions(), faults(*ALL), WINDOWS)
-def test_an_answer_is_the_one_that_the_kernel_meant(kernel, asked, befalling, window):
-    with_questions(kernel, asked, befalling, window)
+def test_an_answer_is_the_one_that_the_kernel_meant(kernel, asked, happening, window):
+    with_questions(kernel, asked, happening, window)
 
 
 @ordinary
 @given(TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)
-def test_whatever_befalls_the_answers_and_happens_meanwhile_no_link_goes_unproven(
-    taps, events, name, befalling, window
+def test_whatever_happens_to_the_answers_and_meanwhile_no_link_goes_unproven(
+    taps, events, name, happening, window
 ):
-    with_events(taps, events, name, befalling, window)
+    with_events(taps, events, name, happening, window)
+
+
+@ordinary
+@given(kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), LIMITS)
+def test_what_was_done_before_a_limit_was_exceeded_is_reported(kernel, name, happening, messages):
+    with_an_allowance(kernel, name, happening, messages)

@@ -1,0 +1,476 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nlraw.output: reports as text and as JSON, warnings, and the streams that they are printed on."""
+
+import errno
+import json
+import re
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nlraw
+from lib import build
+from nlraw import output
+from nlraw.report import DeadRedirect, Holder, Ignored
+
+TAP = nlraw.Tap(
+    ifname="tap0_urunc",
+    ifindex=4,
+    verdict="orphan",
+    fresh=False,
+    carrier=False,
+    operstate="DOWN",
+    flags=("BROADCAST", "MULTICAST", "UP"),
+    deleted=True,
+)
+QDISC = nlraw.TcObject(dev="eth0", object="qdisc", kind="ingress")
+REPORT = nlraw.Report(
+    netns="/run/netns/pod1",
+    uplink="eth0",
+    outcome="cleaned",
+    taps=(TAP,),
+    tc_removed=(QDISC,),
+    error=None,
+)
+NAME = "\x1b[31mtap\udcff"
+ESCAPED = "\\x1b[31mtap\\xff"
+
+
+def a_tap(**fields):
+    facts = {
+        "ifname": "tap0_urunc",
+        "ifindex": 4,
+        "verdict": "orphan",
+        "fresh": False,
+        "carrier": False,
+        "operstate": "DOWN",
+        "flags": ("UP",),
+        "deleted": False,
+    }
+    return nlraw.Tap(**dict(facts, **fields))
+
+
+def a_report(outcome="clean", **fields):
+    facts = {
+        "netns": "/run/netns/pod1",
+        "uplink": "eth0",
+        "outcome": outcome,
+        "taps": (),
+        "tc_removed": (),
+        "error": None,
+    }
+    return nlraw.Report(**dict(facts, **fields))
+
+
+def rows(report):
+    return output.in_text(report).splitlines()[1:]
+
+
+# ---------------------------------------------------------------- rows
+
+
+def test_a_filter_is_shown_with_its_priority_and_target():
+    removed = (
+        nlraw.TcObject(dev="eth0", object="filter", kind="u32", priority=49152, target=NAME),
+        nlraw.TcObject(dev="block 7", object="filter", kind="flower", priority=1, target=None),
+        nlraw.TcObject(dev="eth0", object="qdisc", kind="ingress"),
+    )
+    shown = rows(a_report("cleaned", tc_removed=removed))
+    assert [line.split(None, 1)[0] for line in shown] == ["eth0", "block", "eth0"]
+    first = "  eth0     u32 filter, priority 49152, redirects to %s  removed" % ESCAPED
+    assert shown[0] == first
+    assert "  block 7  flower filter, priority 1, redirects to nothing " in shown[1]
+    assert shown[2].split() == ["eth0", "ingress", "qdisc", "removed"]
+    assert {line.rindex("removed") for line in shown} == {first.rindex("removed")}
+
+
+def test_what_would_go_is_shown_alike():
+    removed = (nlraw.TcObject(dev="eth0", object="filter", kind="u32", priority=1, target="tap1"),)
+    assert rows(a_report("would-clean", tc_removed=removed)) == [
+        "  eth0  u32 filter, priority 1, redirects to tap1  to be removed"
+    ]
+
+
+def test_a_dead_redirect_that_is_left_is_shown():
+    left = (DeadRedirect(dev="eth0", kind="u32", priority=49152),)
+    assert rows(a_report("in-use", dead_redirects=left)) == [
+        "  eth0  u32 filter, priority 49152, redirects to nothing  left; it swallows packets"
+    ]
+
+
+def test_a_matching_link_that_is_no_tap_is_shown_with_its_kind():
+    ignored = (Ignored(ifname="tap0_kata", kind="macvtap"), Ignored(ifname=NAME, kind="\x1b"))
+    assert rows(a_report(ignored=ignored)) == [
+        "  tap0_kata: macvtap, not judged",
+        "  %s: \\x1b, not judged" % ESCAPED,
+    ]
+
+
+def test_long_filters_do_not_push_the_taps_aside():
+    removed = (
+        nlraw.TcObject(dev="eth0", object="filter", kind="u32", priority=9, target="tap0_urunc"),
+    )
+    shown = rows(a_report("cleaned", taps=(a_tap(deleted=True),), tc_removed=removed))
+    assert shown[0].startswith("  tap0_urunc  orphan, deleted  ifindex 4, carrier off")
+    assert shown[1].startswith("  eth0        u32 filter, priority 9, ")
+
+
+# ---------------------------------------------------------------- holders
+
+
+@pytest.mark.parametrize(
+    "verdict, holders, shown",
+    [
+        ("in-use", None, None),
+        ("orphan", (), None),
+        ("in-use", (), "no process that /proc shows"),
+        ("in-use", (Holder(pid=4242, comm="qemu-system-x86"),), "qemu-system-x86 (PID 4242)"),
+        ("in-use", (Holder(pid=1, comm="\x1b\udcff"),), "\\x1b\\xff (PID 1)"),
+        (
+            "in-use",
+            (Holder(pid=7, comm="a"), Holder(pid=9, comm="b"), Holder(pid=None, comm=None)),
+            "a (PID 7), b (PID 9), others perhaps: there was too much to search",
+        ),
+    ],
+)
+def test_who_holds_a_tap(verdict, holders, shown):
+    (row,) = rows(a_report(taps=(a_tap(verdict=verdict, holders=holders),)))
+    assert row.endswith(", UP" if shown is None else ", held by " + shown)
+
+
+def test_holders_in_json():
+    holders = (Holder(pid=7, comm="a\udcff"), Holder(pid=None, comm=None))
+    told = json.loads(output.in_json(a_report(taps=(a_tap(holders=holders), a_tap()))))
+    assert told["taps"][0]["holders"] == [
+        {"pid": 7, "comm": "a\udcff"},
+        {"pid": None, "comm": None},
+    ]
+    assert "holders" not in told["taps"][1]
+
+
+# ---------------------------------------------------------------- failures
+
+
+def test_the_reason_of_a_failure_stands_beside_the_word():
+    error = nlraw.Error("no \x1b", "open namespace", "pod1")
+    head = "/run/netns/pod1: failed: open namespace pod1: no \\x1b"
+    assert output.in_text(a_report("failed", error=error)) == head
+    made = nlraw.Setup(
+        netns="/run/netns/pod1",
+        outcome="failed",
+        cleanup=a_report("failed", error=error),
+        tap=None,
+        uplink=None,
+        error=error,
+        ahead=(),
+    )
+    assert output.setup_in_text(made) == head  # and not once more for the cleanup
+    other = made.replace(cleanup=a_report("failed", error=nlraw.Error("other")))
+    assert output.setup_in_text(other).splitlines() == [
+        head,
+        "  before that: /run/netns/pod1: failed: other",
+    ]
+
+
+def test_what_a_setup_s_cleanup_saw_is_shown_though_nothing_was_to_be_done():
+    ignored = (Ignored(ifname="tap0_kata", kind="macvtap"),)
+    made = nlraw.Setup(
+        netns="current",
+        outcome="created",
+        cleanup=a_report(ignored=ignored),
+        tap=None,
+        uplink=None,
+        error=None,
+        ahead=(),
+    )
+    assert "tap0_kata: macvtap, not judged" in output.setup_in_text(made)
+    assert output.setup_in_text(made.replace(cleanup=a_report())) == "current: created"
+
+
+@pytest.mark.parametrize(
+    "fields, is_shown",
+    [
+        ({}, False),
+        ({"ignored": (Ignored(ifname="tap0_kata", kind="macvtap"),)}, True),
+        ({"dead_redirects": (DeadRedirect(dev="eth0", kind="u32", priority=1),)}, True),
+        ({"taps": (a_tap(),)}, True),
+        ({"outcome": "failed", "error": nlraw.Error("x")}, True),
+        ({"outcome": "skipped"}, False),
+    ],
+)
+def test_a_sweep_shows_the_namespaces_in_which_something_was_seen(fields, is_shown):
+    totals = nlraw.Totals(**dict.fromkeys(nlraw.Totals.__slots__, 0))
+    swept = nlraw.Sweep(namespaces=(a_report(**fields),), totals=totals)
+    assert ("/run/netns/pod1" in output.sweep_in_text(swept)) == is_shown
+
+
+# ---------------------------------------------------------------- warnings
+
+
+def warning(capsys, report, **options):
+    output.complain_about(report, **options)
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") <= 1
+    return err
+
+
+def test_an_orphan_that_is_left_because_there_is_no_uplink(capsys):
+    taps = (a_tap(), a_tap(ifname=NAME), a_tap(ifname="tap1_urunc", verdict="in-use"))
+    assert warning(capsys, a_report("skipped", taps=taps)) == (
+        "nlraw: /run/netns/pod1: warning: there is no uplink eth0, so these orphans stay:"
+        " tap0_urunc, %s; `-u none` needs no uplink\n" % ESCAPED
+    )
+
+
+@pytest.mark.parametrize(
+    "uplink, asked, words",
+    [
+        ("eth7", ("eth7", "eth8"), "there is no uplink eth7, eth8"),
+        (None, (), "`-u auto` finds no uplink"),
+    ],
+)
+def test_every_uplink_that_was_asked_for_is_named(capsys, uplink, asked, words):
+    report = a_report("skipped", taps=(a_tap(),), uplink=uplink)
+    said = warning(capsys, report, prefix="container c1: ", uplinks=asked)
+    assert said.startswith("nlraw: container c1: /run/netns/pod1: warning: %s, so " % words)
+
+
+def test_a_warning_about_very_many_orphans_is_short(capsys):
+    taps = tuple(a_tap(ifname="tap%d_urunc" % each) for each in range(1000))
+    said = warning(capsys, a_report("skipped", taps=taps))
+    assert "tap9_urunc, 990 more; " in said and "tap10_urunc" not in said
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        a_report("skipped"),
+        a_report("skipped", taps=(a_tap(verdict="in-use"),)),
+        a_report("would-clean", taps=(a_tap(),)),
+        a_report("cleaned", taps=(a_tap(deleted=True),)),
+        a_report("clean", taps=(a_tap(fresh=True),)),
+    ],
+    ids=["nothing there", "in use", "to be removed", "removed", "spared"],
+)
+def test_nothing_is_warned_of_where_no_orphan_is_left_for_want_of_an_uplink(capsys, report):
+    assert warning(capsys, report) == ""
+
+
+# ---------------------------------------------------------------- JSON out
+
+
+def test_json_has_the_keys_of_the_contract_in_their_order():
+    shown = json.loads(output.in_json(REPORT))
+    assert list(shown) == [
+        "netns",
+        "uplink",
+        "outcome",
+        "taps",
+        "tc_removed",
+        "ignored",
+        "dead_redirects",
+        "error",
+    ]
+    (one,) = shown["taps"]
+    assert list(one) == [
+        "ifname",
+        "ifindex",
+        "verdict",
+        "fresh",
+        "carrier",
+        "operstate",
+        "flags",
+        "deleted",
+    ]
+    assert one["flags"] == ["BROADCAST", "MULTICAST", "UP"]
+    assert [list(gone.items()) for gone in shown["tc_removed"]] == [
+        [("dev", "eth0"), ("object", "qdisc"), ("kind", "ingress")]
+    ]
+
+
+@pytest.mark.parametrize(
+    "error, expected",
+    [
+        (None, None),
+        (
+            nlraw.Refused(errno.EPERM, "no", "delete link", "tap0_urunc"),
+            {"step": "delete link", "object": "tap0_urunc", "errno": "EPERM", "message": "no"},
+        ),
+        (
+            nlraw.Refused(errno.EINVAL, "", "delete link", "tap0_urunc", (18, 1)),
+            {
+                "step": "delete link",
+                "object": "tap0_urunc",
+                "errno": "EINVAL",
+                "message": "EINVAL (attribute 18.1)",
+            },
+        ),
+        (
+            nlraw.Refused(9999, "odd", "list links"),
+            {"step": "list links", "object": None, "errno": "9999", "message": "odd"},
+        ),
+        (
+            nlraw.TapInUse("in use", "clean up", "x"),
+            {"step": "clean up", "object": "x", "errno": None, "message": "in use"},
+        ),
+    ],
+    ids=["none", "refused", "no words", "a number without a name", "in use"],
+)
+def test_an_error_in_json(error, expected):
+    shown = json.loads(output.in_json(REPORT.replace(error=error)))["error"]
+    assert shown == expected
+    assert shown is None or list(shown) == ["step", "object", "errno", "message"]
+
+
+def test_json_is_ascii_on_one_line_and_bytes_that_are_no_utf8_are_lone_surrogates():
+    names = ["tap\x1b[31m", "tap\x7f\n", "tap\"'\\", "tap\udcff\udcfe", "tap\u00fc\u202e"]
+    text = output.in_json(REPORT.replace(taps=tuple(TAP.replace(ifname=name) for name in names)))
+    assert re.match(r"[ -~]*\Z", text)
+    assert r"tap\udcff\udcfe" in text
+    assert [one["ifname"] for one in json.loads(text)["taps"]] == names
+
+
+def test_json_of_facts_that_the_kernel_did_not_report():
+    shown = json.loads(
+        output.in_json(
+            REPORT.replace(uplink=None, taps=(TAP.replace(carrier=None, operstate=None, flags=()),))
+        )
+    )
+    assert shown["uplink"] is None
+    assert (
+        shown["taps"][0]["carrier"],
+        shown["taps"][0]["operstate"],
+        shown["taps"][0]["flags"],
+    ) == (
+        None,
+        None,
+        [],
+    )
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters()), inner),
+    max_leaves=20,
+)
+
+
+@build.patient
+@given(VALUES)
+def test_json_says_what_the_module_json_says(value):
+    text = output.in_json(value)
+    assert re.match(r"[ -~]*\Z", text)
+    assert repr(json.loads(text)) == repr(json.loads(json.dumps(value)))  # repr: True is not 1
+
+
+def test_what_json_cannot_hold_is_an_error():
+    with pytest.raises(TypeError):
+        output.in_json([object()])
+
+
+def test_json_needs_no_module_json(monkeypatch):
+    for name in ("json", "json.encoder", "_json"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert output.in_json([None, "\n"]) == '[null, "\\u000a"]'
+
+
+# ---------------------------------------------------------------- text out
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("tap0_urunc", "tap0_urunc"),
+        ("\u00fc\u4e2d", "\\xc3\\xbc\\xe4\\xb8\\xad"),
+        ("$(id) \"'`", "$(id) \"'`"),
+        ("\x1b[31m", "\\x1b[31m"),
+        ("a\nb\rc\td\0e", "a\\x0ab\\x0dc\\x09d\\x00e"),
+        ("\x7f", "\\x7f"),
+        ("\udcff\udc80", "\\xff\\x80"),
+        ("\\x1b", "\\\\x1b"),
+    ],
+    ids=ascii,
+)
+def test_escape(text, shown):
+    assert output.escape(text) == shown
+
+
+def test_nothing_that_is_not_printable_survives_escape():
+    for code in range(0x11000):
+        shown = output.escape(chr(code))
+        assert re.match(r"([ -\[\]-~]|\\\\|(\\x[0-9a-f]{2})+)\Z", shown), hex(code)
+
+
+def test_two_names_never_look_alike():
+    names = [chr(code) for code in range(0x110)] + [chr(code) for code in range(0xDC80, 0xDD00)]
+    assert len({output.escape(name) for name in names}) == len(names)
+
+
+def test_text_has_what_the_report_has():
+    filter = nlraw.TcObject(
+        dev="eth0", object="filter", kind="u32", priority=7, target="tap0_urunc"
+    )
+    assert output.in_text(REPORT.replace(tc_removed=(filter,))).splitlines() == [
+        "/run/netns/pod1: cleaned (uplink eth0)",
+        "  tap0_urunc  orphan, deleted  ifindex 4, carrier off, operstate DOWN, "
+        "BROADCAST,MULTICAST,UP",
+        "  eth0        u32 filter, priority 7, redirects to tap0_urunc  removed",
+    ]
+
+
+def test_text_of_what_would_be_done():
+    lines = output.in_text(
+        REPORT.replace(outcome="would-clean", taps=(TAP.replace(deleted=False, fresh=True),))
+    ).splitlines()
+    assert [line.split("  ")[0] for line in lines[:1]] == [
+        "/run/netns/pod1: would clean (uplink eth0)"
+    ]
+    assert re.match(r"  tap0_urunc  orphan \(fresh\)  ifindex 4, ", lines[1])
+    assert re.match(r"  eth0        ingress qdisc  to be removed\Z", lines[2])
+
+
+@pytest.mark.parametrize(
+    "outcome, words",
+    [
+        ("clean", "clean, nothing to remove"),
+        ("cleaned", "cleaned"),
+        ("would-clean", "would clean"),
+        ("in-use", "in use, nothing to be changed"),
+        ("skipped", "skipped, there is no uplink"),
+        ("failed", "failed"),
+    ],
+)
+def test_each_outcome_has_its_word(outcome, words):
+    shown = output.in_text(REPORT.replace(outcome=outcome, taps=(), tc_removed=()))
+    assert shown.startswith("/run/netns/pod1: " + words) and shown.rstrip(")").endswith(" eth0")
+
+
+@pytest.mark.parametrize("carrier, word", [(True, "on"), (False, "off"), (None, "unknown")])
+def test_text_has_the_carrier(carrier, word):
+    assert "carrier %s," % word in output.in_text(
+        REPORT.replace(taps=(TAP.replace(carrier=carrier),))
+    )
+
+
+def test_text_names_no_uplink_where_there_is_none():
+    assert "uplink" not in output.in_text(REPORT.replace(uplink=None))
+
+
+def test_nothing_from_outside_is_in_the_text_unescaped():
+    evil = "a\x1b[31m\n\udcff"
+    shown = output.in_text(
+        REPORT.replace(
+            netns=evil,
+            uplink=evil,
+            taps=(TAP.replace(ifname=evil),),
+            tc_removed=(nlraw.TcObject(dev=evil, object="qdisc", kind=evil),),
+        )
+    )
+    assert shown.count("a\\x1b[31m\\x0a\\xff") == 5
+    assert all(line.isprintable() for line in shown.splitlines()) and len(shown.splitlines()) == 3
