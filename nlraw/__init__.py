@@ -9,10 +9,10 @@ Where to look:
 
     verdict     is a link an orphan?                       no system call
     plan        what is deleted with it, in which order    no system call
-    removal     look, confirm, send, settle
+    removal     look, plan, confirm, send, settle
     uapi, link, tc, inet    a message: its numbers, its request, its decoded reply
-    wire        every length in a datagram is checked here
-    connection  the sender and the truncation of a datagram are checked here
+    wire        the lengths in a datagram are checked here
+    connection  the sender of a datagram, and whether an answer is truncated, are checked here
 """
 
 import sys
@@ -62,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import a function when it is first used, because most programs use one of them (PEP 562)."""
+    """Import a function when it is first used: most programs use only one of them (PEP 562)."""
     found: object
     if name in ("cleanup", "scan"):
         from . import pod

@@ -2,8 +2,9 @@
 import os
 import sys
 
-# `python -m` searches the current directory for modules first, whatever it holds. From here on it
-# does not: our own modules are found through the package. `python -I` and `-P` never search it.
+# `python -m` searches the current directory for modules first, whatever it holds. The code below
+# ends that: the modules of this package are found through the package. `python -I` and `-P` never
+# search the current directory.
 try:
     if sys.path and sys.path[0] in ("", os.getcwd()):
         del sys.path[0]

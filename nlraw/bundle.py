@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pack the package into one file that Python runs: `python3 -m nlraw.bundle nlraw.pyz`.
 
-Then `python3 -I nlraw.pyz scan` runs it anywhere. The file is a zip of the sources and, because
-Python cannot cache bytecode beside a module in a zip, of their bytecode for the Python that made
-it. Another version ignores that bytecode and compiles the sources at each start. That is correct,
-and takes about four times as long.
+Then `python3 -I nlraw.pyz scan` runs it anywhere. The file is a zip of the sources and of their
+bytecode, because Python cannot cache bytecode beside a module in a zip. The bytecode is for the
+version of Python that made the file. Another version ignores it and compiles the sources at each
+start: the result is the same, but a start takes about four times as long.
 
 The same Python makes the same bytes from the same sources, on every machine at any time:
 
 - names are sorted, times are fixed;
 - nothing is compressed, because versions of zlib differ in their output;
-- a child process compiles: the output of marshal depends on the references to an object, and the
-  order of a set on the hash seed.
+- a child process compiles, with a fixed hash seed: the order of a set depends on the seed, and the
+  output of marshal on the number of references to an object.
 """
 
 import io
@@ -40,7 +40,7 @@ compiled = {name: marshal.dumps(compile(source, name, "exec")) for name, source 
 marshal.dump(compiled, sys.stdout.buffer)
 """
 
-# PEP 552. The first bit: a hash of the source follows. The second is 0: do not check it.
+# PEP 552. The lowest bit: a hash of the source follows. The second bit is 0: it is not checked.
 UNCHECKED_HASH = 1
 
 
@@ -81,7 +81,7 @@ def _zip(packed: "Dict[str, bytes]") -> bytes:
 
 
 def main(arguments: "Sequence[str]") -> None:
-    """Write the bundle to the one argument, a path; ends the process with a message on failure."""
+    """Write the bundle to a path, the only argument. If that fails, exit with a message."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise SystemExit("usage: python3 -m nlraw.bundle FILE")
     path, new = arguments[0], "%s.%d.tmp" % (arguments[0], os.getpid())

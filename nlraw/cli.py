@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: a table of options, a table of commands, and the functions that run them.
+"""The command line: a table of commands, and the functions that run them.
 
-Each command gets a report, prints it, and derives the exit status from it. A command imports what
-it needs when it runs: the start is most of the time that a command takes.
+The table of options is in `options`. Each command gets a report, prints it, and derives the exit
+status from it. A command imports what it needs when it runs: most of the time that a command takes
+is its start.
 """
 
 import gc
@@ -172,7 +173,7 @@ def selftest(given: "Options") -> int:
 
 
 def selftest_in_user_namespace(arguments: "Sequence[str]") -> int:
-    """Run the self-test as that child; ``arguments`` may hold "--json"."""
+    """Run the self-test in the child that `selftest` starts; ``arguments`` may hold "--json"."""
     from . import selftest as story
 
     as_json = "--json" in arguments
@@ -180,7 +181,7 @@ def selftest_in_user_namespace(arguments: "Sequence[str]") -> int:
 
 
 def _print_checks(story: "Iterable[Check]", as_json: bool) -> int:
-    """Print the checks, as text each one when it is done."""
+    """Print the checks: as text each one when it is done, as JSON all at the end."""
     checks = []
     for check in story:
         checks.append(check)
@@ -192,7 +193,7 @@ def _print_checks(story: "Iterable[Check]", as_json: bool) -> int:
     elif ok:
         say("This host has what nlraw needs.")
     else:
-        say("This host lacks something: see FAILED above.")
+        say("A check failed: see FAILED above.")
     return DONE if ok else FAILED
 
 
@@ -207,9 +208,9 @@ def _target(given: "Options", spare_fresh: bool = False) -> Target:
 
 
 def _status(reports: "Iterable[Union[Report, Setup]]") -> int:
-    """Return the exit status: 1 if any namespace failed, else 3 if any refused, else 0.
+    """Return the exit status: 1 if a namespace failed, else 3 if a TAP in use is an error, else 0.
 
-    Without an error "in-use" is no refusal: a scan and a sweep only report it.
+    A scan and a sweep only report a TAP in use: their reports have no error then.
     """
     outcomes = {report.outcome for report in reports if report.error is not None}
     return FAILED if "failed" in outcomes else IN_USE if "in-use" in outcomes else DONE
@@ -228,14 +229,14 @@ COMMANDS = {
         "remove orphan TAPs, their TC state first",
         "Removes every matching TAP that nobody holds, the redirects to it, and redirects on the\n"
         "uplinks whose target is gone. If any matching TAP is in use, nothing is changed and the\n"
-        "exit status is 3; with --keep-in-use it stays and the orphans beside it go. If there is\n"
+        "exit status is 3; with --keep-in-use it stays, and the orphans are removed. If there is\n"
         "no uplink, nothing is touched. One VM per namespace is assumed.",
         options.CLEANUP,
         cleanup,
     ),
     "setup": Command(
         "clean up, then create the TAP and its redirects for the next VM",
-        "Create-only: it fails if the name is taken. If a step fails, it removes what it made.\n"
+        "Never reuses a TAP: fails if the name is taken. If a step fails, removes what it made.\n"
         "Prints what to configure the VMM with. If a matching TAP is in use, nothing is changed\n"
         "and the exit status is 3.",
         options.SETUP,
@@ -258,13 +259,13 @@ COMMANDS = {
         "The hook runs for every container of a pod. So a TAP in use is left alone and the start\n"
         "goes on, unless --refuse is given; and a fresh orphan is spared, because its VM may be\n"
         "starting right now, unless --annotation names the VM's container. The host's network is\n"
-        "never touched. What is changed, refused or fails goes to the system log too. For bad\n"
+        "never touched. Changes, refusals, doubts and failures go to the system log too. For bad\n"
         "input the exit status is 1. Start it with `python3 -I` and full paths: see the README.",
         options.HOOK,
         hook,
     ),
     "selftest": Command(
-        "play the whole story in a throwaway namespace; report what this host can do",
+        "make and remove an orphan in a temporary namespace; report what this host can do",
         "Builds a pod-like namespace, kills a process that holds the TAP as a VMM does, shows the\n"
         "orphan, and cleans up. Needs root, or a user who may create user namespaces. Touches\n"
         "nothing outside the namespaces that it makes.",
@@ -309,7 +310,7 @@ def parse(name: str, arguments: "Sequence[str]") -> "Options":
 
 
 def program() -> "NoReturn":
-    """Run `main` and end the process, without the interpreter's own ending.
+    """Run `main` and end the process at once, without the interpreter's finalization.
 
     All output is flushed by then. Collecting garbage and finalizing take a sixth of a cold start.
     """

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """A NETLINK_ROUTE connection inside one namespace.
 
-    ask      read; asks again after an overrun, a truncated datagram or a torn list
+    ask      read; repeat after an overrun, a truncated datagram or a list that changed meanwhile
     change   send once; if the answer is lost, the caller has to look at what the kernel did
     receive_events   deliver multicast messages of the groups that the connection joined
 
 A failure during an exchange closes the socket, and late answers are lost. The next request opens
-another one, inside the same namespace. Source: netlink(7).
+another socket, inside the same namespace. Source: netlink(7).
 """
 
 import errno
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Callable, Dict, List, Optional, Sequence, Tuple, Type
 
-    # A multicast message and the ID of its namespace, which is None for the connection's own. An
-    # event that is None: events were lost, look at everything again.
+    # A multicast message and the ID of its namespace, which is None for the connection's own. None
+    # instead of an event: events were lost, look at everything again.
     Event = Optional[Tuple[wire.Message, Optional[int]]]
 
 # The kernel fills at most 32 KiB of a dump into a datagram (netlink_dump(), af_netlink.c).
@@ -47,10 +47,10 @@ LARGEST_BUFFER = 16 << 20
 # buffer, usually 208 KiB.
 WINDOW = 128
 
-# Seconds without a single message for us. This is long: the kernel answers before send() returns.
+# Seconds to wait for an answer. This is long: the kernel answers before send() returns.
 SILENCE = 5.0
 
-# How many times a list is asked for that changes while it is read, or whose answer is lost.
+# How many times to ask for a list, if it changes while it is read or if the answer is lost.
 ATTEMPTS = 40
 
 # Datagrams of events that one call of `receive_events` takes.
@@ -62,11 +62,12 @@ _s32 = Struct("=i")
 class Connection:
     """Requests to the kernel about one namespace, which must stay open as long as this does.
 
-    ``exclusive``: hold the writer port; wait for others who do, with ``patience``. ``groups``
-    (RTMGRP_*): join these multicast groups; each event goes to ``on_event``, if given.
+    ``exclusive``: hold the writer port; wait with ``patience`` while another socket has it.
+    ``groups`` (RTMGRP_*): join these multicast groups; each event goes to ``on_event``, if given.
     ``all_namespaces``: also hear the namespaces that have an ID here (needs CAP_NET_BROADCAST).
-    ``silence``: seconds without an answer. ``system``: the socket factory and clock. ``on_request``
-    is called with the requests before each datagram. ``allowance`` limits what a look may read.
+    ``silence``: seconds after which an answer counts as lost. ``system``: the socket factory and
+    clock. ``on_request`` is called with the requests of each datagram before it is sent.
+    ``allowance`` limits what a look may read.
 
     Not to be used by two threads at a time. Each failure is an `Error`; a refusal of a request is
     in that request's `Reply`.
@@ -135,7 +136,7 @@ class Connection:
         Several dumps may be among them. While one is in progress on the socket the kernel refuses
         the next with EBUSY, or with ENOBUFS if other answers fill the receive buffer; it is asked
         for again. Raises `DumpInterrupted` for a list that changes at every attempt, `Lost` for an
-        answer that is lost every time.
+        answer that is lost every time or does not come.
         """
         replies: Dict[Request, Reply] = {}
         asked, left = requests, ATTEMPTS
@@ -203,7 +204,7 @@ class Connection:
     def _converse(self, socket: "Socket", exchange: Exchange) -> None:
         socket.send(exchange.datagram())
         receive = self._receive_from_all if self._hears_all else socket.recvfrom
-        # other answers are as many as the requests, and the answer to a change must not be lost
+        # only lists: other requests have one answer each, and that to a change must not be lost
         is_limited = any(reply.request.is_dump for reply in exchange.replies)
         spending = Spending(self._allowance, exchange, self._system)
         events: Optional[int] = None  # at the first datagram of the answer
@@ -241,7 +242,7 @@ class Connection:
     # ------------------------------------------------------------ events
 
     def receive_events(self, seconds: float = 0.0) -> bool:
-        """Wait up to so many seconds for events, and deliver those that have arrived.
+        """Wait up to ``seconds`` for events, and deliver those that have arrived.
 
         They go to ``on_event``, a bounded number at a time. Returns True if there were any.
         """
@@ -280,7 +281,7 @@ class Connection:
         self._allowance.renew()
 
     def leave_groups(self) -> None:
-        """Leave the multicast groups until the next look, so that own changes cause no events."""
+        """Leave the multicast groups until the next look: own changes then cause no events here."""
         if self._is_joined and self.groups:
             self._bind(0)
             self._is_joined = False
@@ -289,7 +290,7 @@ class Connection:
         if self._socket is not None:
             try:
                 self._socket.bind((self._port, groups))
-            except OSError:  # whatever it is, the next request opens another socket
+            except OSError:  # for any reason: the next request opens another socket
                 self._discard()
 
     def _receive_from_all(
@@ -365,7 +366,7 @@ def _lost(number: int, exchange: Exchange) -> Lost:
 
 
 def _in_words(error: Refused) -> Refused:
-    """The same refusal: with the C library's words if the kernel has none, and the capability."""
+    """The same refusal, with the C library's words if there are none; for EPERM the remedy too."""
     number = error.errno or 0
     words = error.words or posix.strerror(number)
     if number == errno.EPERM:

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A container, as a hook meets it: its annotations, and its network namespace.
+"""A container, as a hook sees it: its annotations, and its network namespace.
 
 The rules by which `Container.namespace` finds the namespace:
 
-- Never the hook's own namespace, which is the node's, and never that of process 1.
-- The container's process comes first, while it is alive. Then the path in its config.
-- In a pod that path is often ``/proc/PID/ns/net``, where PID is the sandbox's process. The
-  sandbox's own config names a better one, a mount. A process ID alone may be another process's by
-  now: it counts if that process started before the container's config was written.
+- It is never the hook's own namespace, which is the node's, and never that of process 1.
+- It is that of the container's process, while this is alive; else that at the path in the config.
+- In a pod that path is often ``/proc/PID/ns/net``, where PID is the sandbox's process. The path in
+  the sandbox's own config is better if it is a mount. A process ID alone may belong to another
+  process by now: it counts if the process started before the container's config was written.
 - In doubt nothing is done, and the reason is reported.
 
 `oci` interprets state and config. This file makes the system calls; what it reads is limited in
@@ -32,17 +32,18 @@ if TYPE_CHECKING:
     # Annotations that a container must have: key, and glob of the value.
     Wanted = Sequence[Tuple[str, str]]
 
-# Bytes. A pod on Kubernetes has at most 256 KiB of annotations; JSON may need six bytes for one.
+# The most bytes to read. A pod on Kubernetes has at most 256 KiB of annotations; JSON may need six
+# bytes for one byte.
 LIMIT = 2 << 20
 
-# Seconds in which the whole state must arrive. A runtime writes it at once and closes the pipe.
+# Seconds in which all input must arrive. A runtime writes the state at once and closes the pipe.
 PATIENCE = 5.0
 
 _CLOCK_BOOTTIME = 7  # linux/time.h; Python has the name since 3.7
 
 
 class LeftAlone(Exception):
-    """There is nothing to do for a container; the text says why.
+    """A container is left alone; the text says why.
 
     ``is_doubt``: there may be something to do, but it is not certain in which namespace.
     """
@@ -53,11 +54,11 @@ class LeftAlone(Exception):
 
 
 def shorten(text: str) -> str:
-    """Text from outside, cut so that it leaves room for more."""
+    """Cut a text from outside to `_SHOWN` characters."""
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-# Characters.
+# The most characters that a message has of a text from outside.
 _SHOWN = 100
 
 
@@ -89,54 +90,47 @@ def read(fd: int, step: str, object: str) -> bytes:
     raise Error("it is longer than %d bytes" % LIMIT, step, object)
 
 
-def read_config(file: int, path: str) -> Config:
-    """Read a config and close its descriptor; `path` is for the error. Raises `Error`."""
-    try:
-        return oci.config(read(file, oci.READ_CONFIG, path), path)
-    finally:
-        close(file)
+def read_config(directory: str, *names: str) -> "Tuple[Config, float]":
+    """Read the config.json in a directory, or in one below it: the config and its st_ctime.
 
-
-def open_config(directory: str, *names: str) -> int:
-    """Open the file config.json in a directory, or below it; no name may be a symbolic link.
-
-    Raises `Refused` if it cannot be opened, `Error` if it is not a file, and `LeftAlone` if it
-    belongs neither to root nor to this user: its owner could name any namespace in it.
+    None of the names may be a symbolic link, config.json neither. Raises `Refused` if it cannot be
+    opened, `Error` if it cannot be a config, and `LeftAlone` if it belongs neither to root nor to
+    this user: its owner could name any namespace in it.
     """
     path = "/".join((directory,) + names + (CONFIG,))
     fd = -1
+    at = directory + "/"  # of the first name; each other one is looked up in the one before
     try:
-        # O_DIRECTORY: else a device at that path would be opened, which may do something
-        fd = posix.open(oci.encode(directory), _OPEN | posix.O_DIRECTORY)
         for name in names:
-            fd = _below(fd, name, posix.O_DIRECTORY)
-        fd = _below(fd, CONFIG, 0)
+            # O_DIRECTORY: a device of that name is not opened, which might do something
+            fd, at = _open_in(fd, at + name, posix.O_DIRECTORY), ""
+        fd = _open_in(fd, at + CONFIG, 0)
         file = posix.fstat(fd)
         if not _is_regular(file):
             raise Error("it is not a regular file", oci.READ_CONFIG, path)
         if file.st_uid not in (0, posix.geteuid()):
             raise LeftAlone("%s belongs to user %d" % (path, file.st_uid), is_doubt=True)
-    except OSError as error:
-        close(fd)
-        raise refused(error, oci.READ_CONFIG, path) from None
-    except (Error, LeftAlone):
-        close(fd)
+        return oci.config(read(fd, oci.READ_CONFIG, path), path), file.st_ctime
+    except Refused:
         raise
-    return fd
+    except OSError as error:
+        raise refused(error, oci.READ_CONFIG, path) from None
+    finally:
+        close(fd)
 
 
-def _below(directory: int, name: str, more: int) -> int:
-    """Open a name in a directory, and close the directory."""
-    flags = _OPEN | posix.O_NOFOLLOW | more
+def _open_in(directory: int, name: str, more: int) -> int:
+    """Open a name in a directory (-1: an absolute path), and close the directory."""
+    # O_NONBLOCK: a FIFO of that name must not make us wait
+    flags = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | posix.O_NOFOLLOW | more
+    if directory < 0:
+        return posix.open(oci.encode(name), flags)
     found = posix.open(oci.encode(name), flags, dir_fd=directory)
     close(directory)
     return found
 
 
 CONFIG = "config.json"
-
-# O_NONBLOCK: a FIFO at that path must not make us wait
-_OPEN = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK
 
 
 # ---------------------------------------------------------------- the container
@@ -153,15 +147,13 @@ class Container:
     def config(self) -> Config:
         """Return the config; raises `Error` or `LeftAlone`."""
         if self._config is None:
-            fd = open_config(self.state.bundle)
-            self._changed = posix.fstat(fd).st_ctime
-            self._config = read_config(fd, self.state.bundle + "/" + CONFIG)
+            self._config, self._changed = read_config(self.state.bundle)
         return self._config
 
     def check(self, wanted: "Wanted") -> None:
         """Raise `LeftAlone` unless the container has all annotations that are wanted.
 
-        One that the state lacks is looked up in the config. Raises `Error` too.
+        An annotation that the state lacks is looked up in the config. Raises `Error` too.
         """
         for key, pattern in wanted:
             value = self._annotation(key)
@@ -179,8 +171,8 @@ class Container:
     def namespace(self) -> Namespace:
         """Return the container's network namespace, open. Raises `LeftAlone` or `Error`.
 
-        A process in the node's namespace shares the host's network, or belongs to a VM runtime,
-        which puts the VM into the namespace in the config.
+        A process in the node's namespace either shares the host's network or belongs to a VM
+        runtime. A VM runtime puts the VM into the namespace that the config names.
         """
         nodes = _nodes()
         process = None if self.state.pid is None else _open_process(_visible(self.state.pid))
@@ -214,7 +206,7 @@ class Container:
     # ------------------------------------------------------------ a pod
 
     def _of_sandbox(self, pid: int) -> Namespace:
-        """Return the namespace of the pod whose sandbox is a process."""
+        """Return the namespace of a pod; ``pid`` is the process of its sandbox."""
         pinned = self._pinned()
         try:
             process = self._of_process(pid)
@@ -232,7 +224,7 @@ class Container:
         return pinned
 
     def _pinned(self) -> "Optional[Namespace]":
-        """Return the namespace that the sandbox's config names, None if it names no mount."""
+        """Return the namespace at the mount that the sandbox's config names, None without one."""
         annotations = dict(self.config().annotations, **self.state.annotations)
         sandbox = oci.sandbox(self.state, annotations)
         if sandbox is None:
@@ -246,12 +238,11 @@ class Container:
 
     def _path_of(self, sandbox: "Sandbox") -> "Optional[str]":
         try:
-            fd = open_config(sandbox.directory, *sandbox.names)
+            config, _ = read_config(sandbox.directory, *sandbox.names)
         except Refused as error:
-            if error.errno == errno.ENOENT:  # this manager keeps it elsewhere, or it is gone
+            if error.errno == errno.ENOENT:  # the manager keeps the config elsewhere, or it is gone
                 return None
             raise
-        config = read_config(fd, sandbox.path + "/" + CONFIG)
         if not oci.is_sandbox(sandbox, config):
             raise LeftAlone("%s is not its sandbox" % sandbox.names[0], is_doubt=True)
         return config.network
@@ -259,8 +250,9 @@ class Container:
     def _of_process(self, pid: int) -> Namespace:
         """Return the namespace of a process that the config names.
 
-        It must have started before the config was written. If that holds after the namespace was
-        opened, it held all the time: the ID belonged to no other process meanwhile.
+        The process must have started before the config was written, and must still be in that
+        namespace. Both are checked after the namespace was opened: if the ID had passed to another
+        process, this one would have started later.
         """
         found = _open_process(pid)
         if found is None:
@@ -298,7 +290,7 @@ def _nodes() -> "Set[Tuple[int, int]]":
     """The namespaces that are never touched: the hook's own, and that of process 1."""
     found = {Namespace().identity()}
     first = _identity("/proc/1/ns/net")
-    if first is not None:  # else there is no right to look, and none to enter it either
+    if first is not None:  # without it this user may not look at that namespace, nor enter it
         found.add(first)
     return found
 
@@ -314,8 +306,8 @@ def _identity(path: str) -> "Optional[Tuple[int, int]]":
 def _visible(pid: int) -> int:
     """Return a process ID if /proc shows the PID namespace that it belongs to; else raise `Error`.
 
-    createContainer runs in the container's PID namespace, in which the container's process is 1.
-    The node's /proc is still mounted then, and its process 1 is the node's first one.
+    The hook createContainer runs in the container's PID namespace, in which the container's process
+    is 1. The node's /proc is still mounted then; in it, process 1 is the node's first process.
     """
     try:
         shown = posix.readlink("/proc/self")
@@ -347,7 +339,7 @@ def _open(path: str) -> "Optional[Namespace]":
 
 
 def _was_mounted_on(path: str) -> bool:
-    """True for what is left of a pinned namespace between its umount and unlink: an empty file."""
+    """True if a pinned namespace left an empty file, between umount and unlink, or nothing."""
     try:
         file = posix.stat(oci.encode(path))
         directory = posix.stat(oci.encode(path.rpartition("/")[0] + "/"))
@@ -363,7 +355,7 @@ def _is_regular(file: "posix.stat_result") -> bool:
 def _is_pinned(namespace: Namespace) -> bool:
     """True if a namespace was opened at a mount of its own.
 
-    If it was opened through a process, by whatever link, its path is a name such as
+    If it was opened through a process, by any link, the path of the descriptor is a name such as
     ``net:[4026531840]`` (d_path(), fs/d_path.c).
     """
     path = "/proc/self/fd/%d" % namespace.fileno()

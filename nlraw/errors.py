@@ -6,7 +6,7 @@
     Lost, DumpInterrupted     the kernel's answer did not arrive, or is not usable
     TooMuch                   a namespace holds more than nlraw reads
     Invalid, BadNamespace     the caller asked for something impossible
-    TapInUse                  the policy forbids it
+    TapInUse                  a matching TAP is in use
 
 An error has the step, the object, then the reason: the kernel's own words first.
 """
@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Mapping, Optional, Tuple, Type
 
-# No object has this path, process ID, index or handle. ELOOP: a symbolic link that leads nowhere.
+# No object has this path, process ID, index or handle. ELOOP: symbolic links in a circle.
 GONE = frozenset((errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ENOTDIR, errno.ELOOP))
 
 
@@ -27,7 +27,7 @@ class Error(Exception):
 
     ``step`` names what was being done ("delete link") and ``object`` the thing it was done to
     ("tap0_urunc"); both may be None. ``message`` is the reason alone. ``report`` is the `Report` or
-    `Setup` of the function that raised it, None for `Invalid` and from `scan`.
+    `Setup` of the function that raised it, None for `Invalid`, and from `scan` and `sweep`.
     """
 
     errno: "Optional[int]" = None
@@ -59,7 +59,7 @@ class Invalid(Error, ValueError):
 
 
 class BadNamespace(Error, ValueError):
-    """The object is not a network namespace: a plain file, a mount namespace, an impossible PID."""
+    """The object is not a network namespace: a plain file, a mount namespace, a closed file."""
 
 
 class Refused(Error, OSError):
@@ -91,7 +91,7 @@ class Refused(Error, OSError):
 
     @property
     def is_gone(self) -> bool:
-        """True if it was refused because the object is not there."""
+        """True if the reason of the refusal is that the object is not there."""
         return self.errno in GONE
 
 

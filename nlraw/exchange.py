@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests sent in one datagram, and the replies that answer them; no socket.
+"""Requests that are sent in one datagram, and their replies. No system calls.
 
 `Exchange` is given datagrams, and assigns their messages to the requests by sequence number. It
-does not know the message families, nor where datagrams come from. A reply ends
+does not know the message families, nor where datagrams come from. The last message of a reply is
 
-    to a dump                    with DONE, or with an ERROR among its messages
-    to a request with NLM_F_ACK  with an ERROR: its ACK (errno 0), or its refusal
-    to any other request         with its one message, or with an ERROR
+    to a dump                    a DONE, or an ERROR with an errno
+    to a request with NLM_F_ACK  an ERROR: the ACK (errno 0), or the refusal
+    to any other request         its one message, or an ERROR
 
-Messages with another port or sequence number belong to others, or are late. They are skipped.
+Messages with another port or sequence number are events, or late answers. They are skipped.
 Sources: linux/netlink.h; netlink_dump(), netlink_ack() in net/netlink/af_netlink.c.
 """
 
@@ -31,7 +31,7 @@ _CONTROL = frozenset((uapi.NLMSG_NOOP, uapi.NLMSG_ERROR, uapi.NLMSG_DONE, uapi.N
 # The reply to a request with one of these flags goes on after its first message.
 _GOES_ON = uapi.NLM_F_ACK | uapi.NLM_F_DUMP
 
-# include/linux/err.h; os.strerror() fails with OverflowError for the lowest 32-bit number.
+# The largest errno (include/linux/err.h). posix.strerror() raises OverflowError from 2**31 on.
 _MAX_ERRNO = 4095
 
 
@@ -76,8 +76,8 @@ class Reply:
     """The reply to one request.
 
     ``messages`` are its messages in order, without control messages. ``error`` is the refusal, or
-    None. ``interrupted`` is True if the list changed while the kernel wrote it: it may be torn, and
-    must not be acted on.
+    None. ``interrupted`` is True if the list changed while the kernel wrote it: the list may be
+    incomplete, and must not be used.
     """
 
     __slots__ = ("request", "messages", "error", "interrupted")
@@ -99,7 +99,8 @@ class Exchange:
     """Requests that are sent in one datagram from ``port``, numbered from ``sequence`` on.
 
     ``replies`` has one reply per request. ``is_finished`` is True when all of them are complete.
-    ``received`` counts messages, ``datagrams`` those with a part of a reply other than its end.
+    ``received`` counts messages. ``datagrams`` counts the datagrams that have a part of a reply,
+    except those that are only the end of one.
     """
 
     __slots__ = ("replies", "is_finished", "received", "datagrams", "_port", "_waiting")
@@ -121,7 +122,7 @@ class Exchange:
         return b"".join([reply.request.numbered(sequence) for sequence, reply in waiting])
 
     def receive(self, datagram: bytes) -> bool:
-        """Read one datagram from the kernel; return True if any message in it was for us.
+        """Read one datagram from the kernel; return True if a message in it answers a request.
 
         Raises `Malformed` for bytes that break their layout, and `Lost` for NLMSG_OVERRUN. After
         either, this exchange cannot go on.
@@ -178,7 +179,7 @@ def _refusal(request: Request, message: "wire.Message", code: int) -> Refused:
     if flags & uapi.NLM_F_ACK_TLVS:
         extended = wire.Attributes(data, _extended_ack(type, flags, data, (start, end)), end)
         words = extended.string(uapi.NLMSGERR_ATTR_MSG) or ""
-        offset = extended.u32(uapi.NLMSGERR_ATTR_OFFS)  # in the request, its header included
+        offset = extended.u32(uapi.NLMSGERR_ATTR_OFFS)  # from the start of the request's header
         if offset is not None:
             at = offset - uapi.nlmsghdr.size
             path = wire.path(request.payload, request.fixed, len(request.payload), at)

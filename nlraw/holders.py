@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find the processes that hold a TAP, for people to read. No part of any verdict.
+"""Find the processes that hold a TAP. This is for people to read; no verdict depends on it.
 
 The fdinfo of a TUN descriptor names its TAP (tun_chr_show_fdinfo(), drivers/net/tun.c), but not the
 TAP's namespace, and a descriptor may have been passed to a process of another namespace. Where the
-kernel allows it, the descriptor is duplicated for a moment and asked. Otherwise a TAP is taken to
-be in the process's own namespace if a link of that name is there.
+kernel allows it, the descriptor is duplicated for a moment, to ask the kernel for the namespace.
+Otherwise a TAP is taken to be in the process's own namespace if a link of that name is there, else
+in the namespace of the search.
 
 Not visible here: a descriptor that no process has open, because vhost-net, an io_uring or a message
 in flight holds it; one whose queue is detached; processes that /proc does not show.
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     Identity = Tuple[int, int]
 
-    # Takes a process ID, a descriptor there, and a TAP's name; returns the TAP's namespace, or
-    # `NOWHERE` if the descriptor is not that TAP's by now, or None if that cannot be known.
+    # Takes a process ID, a descriptor of that process, and a TAP's name. Returns the TAP's
+    # namespace, `NOWHERE` if the descriptor is no longer attached to that TAP, or None if that
+    # cannot be known.
     NamespaceOf = Callable[[int, int, str], Optional[Identity]]
 
 # The last holder of a TAP whose search was cut short: there may be more.
@@ -38,14 +40,14 @@ NOWHERE = (0, 0)
 SECONDS = 2.0
 HOLDERS = 64
 
-# Descriptors of a process to look at before those of the others: one process with a million of
-# them does not use up the time.
+# The first descriptors of each process, which are looked at before any others: so one process with
+# a million of them does not use up the time.
 FIRST = 1024
 
-# Bytes of a file in /proc to read.
+# The most bytes to read of a file in /proc.
 LIMIT = 1 << 20
 
-# asm/unistd.h. The same on all machines but mips, which has three sets, and these two.
+# asm/unistd.h. The same on all machines except mips, which has three sets, and those in OFFSETS.
 PIDFD_OPEN = 434
 PIDFD_GETFD = 438
 OFFSETS = {"alpha": 110, "ia64": 1024}
@@ -61,8 +63,8 @@ TUN_MAJOR, TUN_MINOR = 10, 200
 def find(namespace: Namespace, names: "Iterable[str]") -> "Dict[str, Tuple[Holder, ...]]":
     """Return the holders of each of these TAPs of a namespace, sorted by process ID.
 
-    Processes that end meanwhile or may not be read are left out; nothing is raised. If the search
-    was cut short, `MORE` is the last holder.
+    Processes that end meanwhile, or that may not be read, are left out. Raises nothing. If the
+    search was cut short, `MORE` is the last holder.
     """
     import time
 
@@ -154,7 +156,7 @@ class Search:
         return False
 
     def _look_at_threads(self, pid: int, path: str) -> None:
-        """Look at the descriptors of a process whose first thread has ended: by the others."""
+        """Look at the descriptors of a process through its threads, if the first one has ended."""
         for thread in _entries(path + "/task"):
             task = "%s/task/%s" % (path, thread)
             for entry in _entries(task + "/fd"):
@@ -176,7 +178,7 @@ class Search:
 
     def _is_meant(self, pid: int, path: str, fd: int, name: str) -> bool:
         """True if a descriptor's TAP of that name is in the namespace, as far as can be known."""
-        if self.namespace_of is not None and path == self._path(pid):  # not one thread's
+        if self.namespace_of is not None and path == self._path(pid):  # not the path of a thread
             exact = self.namespace_of(pid, fd, name)
             if exact is not None:
                 return exact == self.identity
@@ -209,9 +211,9 @@ def _identity(path: str) -> "Optional[Identity]":
 
 
 def _tap_of(path: str, entry: str) -> "Optional[str]":
-    """The name of the TAP that a descriptor is attached to; None if it is none.
+    """The name of the TAP that a descriptor is attached to; None if there is none.
 
-    The device's node may be anywhere: in a chroot, or unlinked. Its name begins with "tun".
+    The device's node may be anywhere: in a chroot, or unlinked. Its name must begin with "tun".
     """
     try:
         target = posix.readlink("%s/fd/%s" % (path, entry))
@@ -272,7 +274,8 @@ def _decode(data: bytes) -> str:
 def _namespace_of() -> "Optional[NamespaceOf]":
     """Return the function that asks the kernel for a TAP's namespace; None if Python cannot.
 
-    Nor if /proc shows another PID namespace, in which the same numbers are other processes.
+    None too on mips, and if /proc shows another PID namespace, in which the same IDs are those of
+    other processes.
     """
     machine = posix.uname().machine
     try:
@@ -311,10 +314,11 @@ def _namespace_of() -> "Optional[NamespaceOf]":
 
 
 def _namespace_of_tap(fd: int, name: str) -> "Identity":
-    """The namespace of the TAP that a descriptor is attached to; `NOWHERE` if it is another one.
+    """The namespace of the TAP that a descriptor is attached to; `NOWHERE` if it is another TAP.
 
-    The process may have ended since, and its number may belong to another one. So the descriptor
-    may be anything: to another device the same ioctl may mean another request. Raises OSError.
+    The process may have ended meanwhile, and its ID may belong to another process. So the
+    descriptor may be of any file, and only that of a TUN device gets the ioctl: to another device
+    the same number may mean another request. Raises OSError.
     """
     device = posix.fstat(fd).st_rdev
     if (posix.major(device), posix.minor(device)) != (TUN_MAJOR, TUN_MINOR):

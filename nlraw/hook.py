@@ -2,8 +2,8 @@
 """The hook of an OCI runtime: read the container's state, and clean up its network namespace.
 
 `container` finds the namespace, `oci` interprets what the runtime writes. Runtimes drop what a
-successful hook prints. So whatever was done, refused, in doubt or failed goes to the system log
-too; `syslog` is imported only then.
+successful hook prints. So changes, refusals, doubts and failures go to the system log too; `syslog`
+is imported only then.
 """
 
 import posix
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> "Optional[Report]":
     """Run the command. Return the report, None if there was nothing to do; raises `Error`.
 
-    Its error is None if a TAP in use is no reason to refuse the start. ``target_of`` makes a target
-    of the options, and takes whether fresh orphans are spared.
+    The report's error is None if a TAP in use is no reason to refuse the start. ``target_of`` makes
+    a target from the options and from a bool: whether fresh orphans are spared.
     """
     title = ""
     try:
@@ -55,7 +55,7 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> "Op
         _log(title, error)
         raise
     is_left_alone = report.outcome == "in-use" and "refuse" not in given
-    # a TAP in use is no news, unless it outlives the VM's own container
+    # a TAP in use that is left alone is logged only if the VM's own container has ended
     is_news = not is_left_alone or (wanted and state.status not in oci.ALIVE)
     if is_news and report.outcome not in ("clean", "skipped"):
         _log(title, report)
@@ -93,7 +93,7 @@ def parse_annotations(texts: "Iterable[str]") -> "Wanted":
 
 
 def _log(title: str, what: "Union[LeftAlone, Error, Report]") -> None:
-    """Log a doubt, a failure, or what a report has."""
+    """Log a doubt, a failure or a report."""
     from . import syslog
 
     if isinstance(what, Report):

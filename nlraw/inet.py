@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RTM_*ROUTE and RTM_*ADDR: the requests, and `Route` and `Address`, decoded (rtnetlink(7))."""
+"""RTM_*ROUTE and RTM_*ADDR: the requests, and the decoded `Route` and `Address` (rtnetlink(7))."""
 
 from struct import Struct
 
@@ -33,7 +33,7 @@ class Route(wire.Decoded):
 
     @property
     def table(self) -> int:
-        """The number of the table. Numbers above 255 are in the attribute only."""
+        """The number of the table. Only the attribute can hold a number above 255."""
         return self.attributes.u32(uapi.RTA_TABLE) or self._table
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What was sent, and what became of it: confirmed, refused or lost. No system calls.
+"""The changes that were sent, and their results: confirmed, refused or lost. No system calls.
 
 A change is *open* from the moment it is sent until its answer confirms it. `settle` closes it: if
 its objects are gone it counts as done; if they are still there it was not carried out.

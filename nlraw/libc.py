@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Call setns(2) and unshare(2): by Python's own functions, else through the C library.
 
-Python has os.setns() and os.unshare() since 3.12. Before that, ctypes calls the C library: its C
-half alone where possible, because importing its Python half takes half of a cold start.
+Python has os.setns() and os.unshare() since 3.12. Before that, ctypes calls the C library. Where
+possible only `_ctypes` is imported, the part of ctypes in C: the import of the part in Python takes
+half of a cold start.
 """
 
 import errno
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 # What to do about a refusal.
 REMEDIES = {
-    errno.EPERM: "it takes CAP_SYS_ADMIN, here and in the user namespace that owns it",
+    errno.EPERM: "it takes CAP_SYS_ADMIN in this user namespace and in the one that owns it",
 }
 
 # Functions found in the C library, by name: the search takes longer than the call. `find` looks
@@ -74,7 +75,7 @@ def from_c_library(name: str) -> "Function":
 
 
 def _by_c_half(name: str) -> "Tuple[Callable[..., int], Callable[[], int]]":
-    """Return the function and one that returns its errno, as Lib/ctypes/__init__.py makes them."""
+    """Return the function, and one that returns its errno, made as in Lib/ctypes/__init__.py."""
     import _ctypes
 
     half: Any = _ctypes  # the stub lacks most of its names

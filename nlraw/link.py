@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RTM_*LINK: the requests, and `Link`, decoded (rtnetlink(7), net/core/rtnetlink.c)."""
+"""RTM_*LINK: the requests, and the decoded `Link` (rtnetlink(7), net/core/rtnetlink.c)."""
 
 from . import uapi, wire
 from .errors import Invalid, Malformed
@@ -61,9 +61,10 @@ class Link(wire.Decoded):
 
     @property
     def lower(self) -> "Optional[int]":
-        """The ifindex of the device of this namespace that it is stacked on; None if there is none.
+        """The ifindex of the device below it in this namespace; None or 0 if there is none.
 
-        The kernel deletes a macvlan, macvtap or VLAN with the device below it.
+        The kernel deletes a macvlan, macvtap or VLAN with the device below it. A veth has its peer
+        here.
         """
         if uapi.IFLA_LINK_NETNSID in self.attributes:
             return None
@@ -77,7 +78,7 @@ class Link(wire.Decoded):
 
     @property
     def operstate(self) -> "Optional[int]":
-        """The RFC 2863 state, IF_OPER_*. It lags behind the carrier (net/core/link_watch.c)."""
+        """The RFC 2863 state, IF_OPER_*. It changes later than the carrier (link_watch.c)."""
         return self.attributes.u8(uapi.IFLA_OPERSTATE)
 
     @property
@@ -88,7 +89,7 @@ class Link(wire.Decoded):
 
     @property
     def carrier_up_count(self) -> "Optional[int]":
-        """How often the carrier came on. A TAP's first open does not count (tun_attach())."""
+        """How many times the carrier came on; a TAP's first open does not count (tun_attach())."""
         return self.attributes.u32(uapi.IFLA_CARRIER_UP_COUNT)
 
     @property
@@ -112,7 +113,7 @@ class Link(wire.Decoded):
 class Tun:
     """The facts that only TUN devices have (tun_fill_info(), drivers/net/tun.c).
 
-    ``type`` is IFF_TUN or IFF_TAP. The kernel counts queues of multi-queue devices only.
+    ``type`` is IFF_TUN or IFF_TAP. Without multi-queue the numbers of queues are 0.
     """
 
     __slots__ = ("type", "queues", "disabled_queues")
@@ -212,11 +213,11 @@ def dump(kind: "Optional[str]" = None, complete: bool = False) -> Request:
     that has not loaded the driver for the kind, lists all links: check the kind of each.
 
     Linux 6.18 silently ends a list before a link whose message does not fit the kernel's buffer: 4
-    KiB for the first link, 32 KiB for others. About 20, or 250, alternative names make a message
-    that long. If the request has an IFLA_EXT_MASK, the kernel makes the buffer large enough, but
-    has to measure every link of the namespace, at 0.2 us each (rtnl_calcit(),
-    net/core/rtnetlink.c). The request for all links has one. The request for one kind has one if
-    ``complete``.
+    KiB for the first link, 32 KiB for others. About 20 alternative names make a message longer than
+    4 KiB, about 250 longer than 32 KiB. If the request has an IFLA_EXT_MASK, the kernel makes the
+    buffer large enough, but has to measure every link of the namespace, at 0.2 us each
+    (rtnl_calcit(), net/core/rtnetlink.c). The request for all links has an IFLA_EXT_MASK. The
+    request for one kind has it if ``complete``.
     """
     attributes = b""
     if kind is None or complete:
@@ -231,7 +232,7 @@ def dump(kind: "Optional[str]" = None, complete: bool = False) -> Request:
 def delete(ifindex: int, name: str) -> Request:
     """Delete one link by its index.
 
-    Deletes have no flags but REQUEST and ACK: NLM_F_EXCL means NLM_F_BULK here since Linux 5.19.
+    A delete has no flags but REQUEST and ACK: in it NLM_F_EXCL means NLM_F_BULK since Linux 5.19.
     """
     return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete link", name, ifindex=ifindex)
 
@@ -244,7 +245,7 @@ def set_group(ifindex: int, name: str, group: int) -> Request:
 
 
 def delete_group(group: int, names: str) -> Request:
-    """Delete all links of a group, with one wait for all (rtnl_group_dellink())."""
+    """Delete all links of a group; the kernel waits once for all (rtnl_group_dellink())."""
     attributes = wire.attribute_u32(uapi.IFLA_GROUP, group)
     return _request(uapi.RTM_DELLINK, uapi.NLM_F_ACK, "delete links", names, attributes)
 

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterable, Sequence, Tuple
 
-# A mark is this number and 16 random bits. "nl" in ASCII: nobody else's group.
+# A mark is this number and 16 random bits: "nl" in ASCII, which no other program should use.
 MARK = 0x6E6C0000
 
 # How many times to restore the groups of links whose answers are lost.
@@ -25,7 +25,7 @@ ATTEMPTS = 10
 
 
 def new_mark() -> int:
-    """A group that no link is in, most probably."""
+    """A random mark: a group that very probably has no link."""
     return MARK | int.from_bytes(posix.urandom(2), "big")
 
 
@@ -47,7 +47,7 @@ def set_groups(connection: Connection, groups: "Iterable[Tuple[Link, int]]") -> 
 
 
 def restore_groups(connection: Connection, marked: "Sequence[Link]", mark: int) -> None:
-    """Restore the group that each link still marked was listed with; 0 if that was a mark too."""
+    """Put links that still have the mark into their former groups; into 0 if that was a mark."""
     former = {each.ifindex: 0 if is_marked(each) else each.group or 0 for each in marked}
     for _ in range(ATTEMPTS):
         connection.renew_allowance()

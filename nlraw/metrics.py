@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The result of the last sweep as gauges, for the textfile collector of Prometheus' node_exporter.
 
-The file is written under another name and then renamed: a reader sees the last sweep or the one
-before, never a part of one. It is not synced to disk: if the machine crashes, the next sweep writes
-it again.
+The file is written under another name and then renamed: a reader sees the whole result of the last
+sweep or of the one before. The file is not synced to disk: if the machine crashes, the next sweep
+writes it again.
 """
 
 import os
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 # A field of `Totals`, the metric's name, and its help.
 TOTALS = (
     ("namespaces", "namespaces", "Network namespaces that the last sweep visited."),
-    ("skipped", "namespaces_skipped", "Those of them that have no uplink and were left alone."),
-    ("failed", "namespaces_failed", "Those of them in which something failed."),
+    ("skipped", "namespaces_skipped", "Network namespaces left alone: they have no uplink."),
+    ("failed", "namespaces_failed", "Network namespaces in which something failed."),
     ("orphans", "orphans", "Orphan TAPs that the last sweep found."),
-    ("deleted", "orphans_removed", "Those of them that it removed."),
+    ("deleted", "orphans_removed", "Orphan TAPs that the last sweep removed."),
     (
         "spared",
         "orphans_spared",
-        "Those of them that it spared, because a VM may be about to attach.",
+        "Orphan TAPs that the last sweep spared, because a VM may be about to attach.",
     ),
     ("in_use", "taps_in_use", "Matching TAPs that were in use."),
 )

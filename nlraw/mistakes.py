@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Usage errors with a suggestion. Imported only when there is a mistake.
+"""Usage errors with a suggestion. This is imported only when there is a mistake.
 
-Not difflib: Debian's python3-minimal lacks it.
+It does not use difflib, which Debian's python3-minimal lacks.
 """
 
 from .errors import Invalid
@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterable, List, Optional
 
-# The longest word to compare: the time is the product of two lengths.
+# The longest word to compare: the time grows with the product of the two lengths.
 LONGEST = 40
 
 
@@ -35,7 +35,7 @@ def unknown_argument(command: str, argument: str, flags: "Iterable[str]") -> Inv
 
 
 def _meant(argument: str, flags: "List[str]") -> "Optional[str]":
-    """What was probably meant by an argument that is no option; None if nothing is likely."""
+    """The likely meaning of an argument that is no option; None if there is none."""
     names = [flag[2:] for flag in flags if flag.startswith("--")]
     if argument.startswith("-"):
         if len(argument) == 2:
@@ -54,14 +54,14 @@ def _meant(argument: str, flags: "List[str]") -> "Optional[str]":
 
 
 def _needs_no_quotes(argument: str) -> bool:
-    """True for a word that a shell takes as it is, as PIDs, paths and names mostly are."""
+    """True for a word that a shell does not change, such as most PIDs, paths and names."""
     return bool(argument) and all(
         "a" <= char.lower() <= "z" or char in "0123456789-_./:@+," for char in argument
     )
 
 
 def nearest(word: str, names: "Iterable[str]") -> "Optional[str]":
-    """The name that a misspelt word begins, or is nearest to; None if none is near."""
+    """The name that begins with a misspelt word, or is nearest to it; None if none is near."""
     if not 2 <= len(word) <= LONGEST:
         return None
     best, least = None, max(1, len(word) // 3) + 1
@@ -73,9 +73,9 @@ def nearest(word: str, names: "Iterable[str]") -> "Optional[str]":
 
 
 def _distance(one: str, other: str) -> int:
-    """How many characters to insert, delete, replace or swap with the next, to get the other word.
+    """The number of changes that turn one word into the other (optimal string alignment).
 
-    By the algorithm of optimal string alignment.
+    A change inserts, deletes or replaces a character, or swaps two that are side by side.
     """
     before: List[int] = []
     row = list(range(len(other) + 1))

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Find, name and enter network namespaces.
+"""Name, open, enter and create network namespaces.
 
 A namespace is opened once and held by its descriptor: it stays the same one, whatever happens to
-its path or its process. It is entered on a thread of its own, which ends inside: the caller's
-thread never moves.
+its path or its process. `Namespace.run` enters it on a thread of its own, which ends inside: the
+caller's thread does not move. Only `Namespace.enter` and `unshare` move the calling thread.
 """
 
 import errno
 import fcntl
-import posix  # the C half of os, which takes a quarter of an interpreter's start to import
+import posix  # the part of os in C; the import of os takes a quarter of an interpreter's start
 
 from . import libc, threads, uapi
 from .errors import BadNamespace, Invalid, Refused, refused
@@ -40,7 +40,7 @@ _MACHINE = posix.uname().machine
 def describe(netns: "NetnsArgument") -> str:
     """Return the path by which a namespace is opened and reported; "current" for None.
 
-    Opens nothing. Text stands for its UTF-8 bytes whatever the locale, and a lone surrogate for a
+    Opens nothing. A string stands for its UTF-8 bytes in every locale, a lone surrogate in it for a
     byte that is not UTF-8. Raises `Invalid` for another type and `BadNamespace` for a closed file.
     """
     if netns is None:
@@ -87,7 +87,7 @@ class Namespace:
     """A network namespace that is held open. The current one needs no descriptor.
 
     ``Namespace(netns)`` opens what the public functions take as ``netns``. Close it, or use it in a
-    ``with`` statement. ``path`` is for people to read. Raises `Refused` or `BadNamespace`.
+    ``with`` statement. ``path`` is that of `describe`. Raises `Refused`, `BadNamespace`, `Invalid`.
     """
 
     __slots__ = ("path", "_fd")
@@ -105,7 +105,7 @@ class Namespace:
             raise
 
     def identity(self) -> "Tuple[int, int]":
-        """Return the device and inode numbers, which are the same for each path to it."""
+        """Return the device and inode numbers, the same for every path to the namespace."""
         own = "/proc/thread-self/ns/net"
         try:
             found = posix.stat(own) if self._fd is None else posix.fstat(self._fd)
@@ -125,7 +125,7 @@ class Namespace:
         return threads.on_own_thread(inside)
 
     def enter(self) -> "Namespace":
-        """Move the calling thread into the namespace for good, and return it as the current one.
+        """Move the calling thread into the namespace for good; return the current `Namespace`.
 
         Use it only on a thread that was started for this purpose. That thread may enter another
         namespace later.
@@ -171,7 +171,7 @@ def _open(path: str, netns: "NetnsArgument") -> int:
     try:
         if netns is not None and not isinstance(netns, (int, str)) and hasattr(netns, "fileno"):
             return posix.dup(_fileno(netns))  # children do not inherit it (PEP 446)
-        # O_NONBLOCK: a FIFO at that path must not make us wait
+        # O_NONBLOCK: a FIFO at that path must not make this process wait
         return posix.open(_encode(path), posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except OSError as error:
         words = _why_missing(netns) if error.errno == errno.ENOENT else ""
@@ -205,8 +205,8 @@ def _check(fd: int, path: str) -> None:
 
 def _kind(fd: int) -> "Optional[int]":
     """Return the CLONE_NEW* flag of a namespace's kind; None for any other file."""
-    # The files of nsfs are regular files. Others are not asked: to a device the same number may
-    # mean another request.
+    # The files of nsfs are regular files. No other kind of file gets the ioctl: to a device the
+    # same number may mean another request.
     if posix.fstat(fd).st_mode & uapi.S_IFMT != uapi.S_IFREG:
         return None
     try:
@@ -235,7 +235,7 @@ def create() -> Namespace:
 def unshare(kinds: int) -> None:
     """Move the calling thread into new namespaces of these kinds (CLONE_NEW*; unshare(2)).
 
-    With CLONE_NEWUSER it must be the only thread of its process.
+    With CLONE_NEWUSER this must be the only thread of its process.
     """
     names = [name for bit, name in uapi.CLONE_NAMES.items() if kinds & bit]
     libc.call("unshare", "create namespace", ", ".join(names), kinds)

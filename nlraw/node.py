@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many namespaces at once: find them, look at each, and remove in parallel.
 
-One thread goes from namespace to namespace, looks and plans, which waits for nothing. The plans are
-then carried out for many namespaces at once, each on a thread of its own: a delete waits about
+One thread goes from namespace to namespace, looks and plans: nothing in this has to wait. The plans
+are then carried out for many namespaces at once, each on a thread of its own: a delete waits about
 15 ms for the kernel's RCU, and in different namespaces these waits overlap. No other namespace is
-looked at meanwhile: that would wait for the kernel's one lock for all links (rtnl), and for
-Python's.
+looked at meanwhile: that would wait for the kernel's one lock for all links (rtnl), and for the one
+lock of the interpreter.
 """
 
 import os
@@ -37,6 +37,10 @@ JOBS = 64
 # other writers in its namespace wait.
 PLAN_AGE = 0.2
 
+# Seconds that a sweep waits, in all, for other writers. Such namespaces come last, and this is
+# short: whoever is root in a namespace may hold its writer port for ever.
+PATIENCE = 0.5
+
 
 def sweep(
     dirs: "Optional[Iterable[str]]" = None,
@@ -54,13 +58,13 @@ def sweep(
     """Clean up the namespaces under the runtimes' directories, or ``dirs``, or of all processes.
 
     ``dirs`` are paths; ``proc`` stands for all processes. Each namespace is visited once, whatever
-    the number of its names; those of the caller and of process 1, the node's own, never are.
-    ``include_node`` adds the caller's. One with a TAP in use is left alone, which is not an
-    error; with ``keep_in_use`` only its orphans go. Fresh orphans are spared unless
-    ``include_fresh``. A failure in one namespace is the ``error`` of its report, and the others go
-    on. ``jobs`` is the number of namespaces to clean up at a time. ``progress`` is called with what
-    is being done ("looked at", "cleaned up"), for how many namespaces that is done, and with their
-    number.
+    the number of its names. The namespaces of the caller and of process 1 are the node's own, and
+    are not visited; ``include_node`` adds the caller's. A namespace with a TAP in use is left
+    alone, which is not an error; with ``keep_in_use`` only its orphans are removed. Fresh orphans
+    are spared unless ``include_fresh``. A failure in one namespace is the ``error`` of its report,
+    and the others go on. ``jobs`` is the number of namespaces to clean up at a time. ``progress``
+    is called with what is being done ("looked at", "cleaned up"), the number of namespaces for
+    which it is done, and the number of all.
 
     Raises `Refused` for a directory that cannot be read. After an interrupt nothing more is begun;
     what is in progress ends before the interrupt is raised.
@@ -72,7 +76,7 @@ def sweep(
         raise Invalid("directories are a list of paths, not one", "check directories", dirs)
     paths = list(distinct(candidates(dirs, proc), own_namespaces()))
     if include_node:
-        # name this thread: the one that opens the path has changed its namespace
+        # the ID of this thread: the thread that opens the path has changed its namespace
         paths.append("/proc/%s/ns/net" % os.readlink("/proc/thread-self"))
     return sweep_paths(paths, target, jobs or JOBS, dry_run, progress)
 
@@ -87,7 +91,7 @@ def sweep_paths(
     start: "Callable[..., Callable[[], object]]" = threads.start,
 ) -> Sweep:
     """Clean up the namespaces at some paths. ``connect`` opens a connection, ``start`` a thread."""
-    patience = Patience()
+    patience = Patience(PATIENCE)
     visits = [Visit(path, target, patience, connect) for path in paths]
     rounds = _Rounds(visits, jobs, dry_run, progress or (lambda doing, done, total: None), start)
     wait = threads.start(rounds.run)
@@ -156,7 +160,10 @@ def distinct(paths: "Iterable[str]", without: "Set[Identity]") -> "Iterator[str]
 
 
 class _Rounds:
-    """Look at one namespace after the other; clean up when ``jobs`` have work, or a plan is old."""
+    """Look at one namespace after the other; clean up when ``jobs`` have work, or a plan is old.
+
+    Namespaces in which another writer is at work are cleaned up last: no other waits for them.
+    """
 
     def __init__(
         self,
@@ -172,14 +179,20 @@ class _Rounds:
         self.progress = progress
         self.start = start
         self.working: List[Visit] = []  # looked at, with work to do
+        self.late: List[Visit] = []  # likewise, but another writer has the turn
         self.cleaned = 0
         self.is_stopped = False
 
     def stop(self) -> None:
         """Begin nothing more."""
         self.is_stopped = True
-        for visit in _taken(self.working):
-            visit.close()
+        self.close()
+
+    def close(self) -> None:
+        """Close what waits for its removal."""
+        for waiting in (self.working, self.late):
+            for visit in _taken(waiting):
+                visit.close()
 
     def run(self) -> None:
         """Visit all. Moves the calling thread from namespace to namespace."""
@@ -189,33 +202,38 @@ class _Rounds:
             for number, visit in enumerate(self.visits):
                 self.progress("looked at", number, total)
                 visit.look(self.dry_run)
-                if visit.is_crowded and self.working:  # make room
-                    self.clean_up()
+                if visit.is_crowded and (self.working or self.late):  # make room
+                    self.clean_up(self.working)
+                    self.clean_up(self.late)
                     visit.look(self.dry_run)
-                if visit.is_work:
+                if visit.is_work and visit.has_turn:
                     due = due if self.working else time.monotonic() + PLAN_AGE
                     self.working.append(visit)
+                elif visit.is_work:
+                    self.late.append(visit)
                 if self.is_stopped:
                     return
                 is_old = bool(self.working) and time.monotonic() > due
                 if is_old or len(self.working) == self.jobs:
-                    self.clean_up()
+                    self.clean_up(self.working)
+                if len(self.late) == self.jobs:
+                    self.clean_up(self.late)
                 if self.is_stopped:
                     return
             self.progress("looked at", total, total)
-            self.clean_up()
+            self.clean_up(self.working)
+            self.clean_up(self.late)
         finally:
-            for visit in _taken(self.working):
-                visit.close()
+            self.close()
 
-    def clean_up(self) -> None:
-        """Clean up all namespaces with work at once, the calling thread too, which it moves."""
-        count = len(self.working)
+    def clean_up(self, waiting: "List[Visit]") -> None:
+        """Clean up several namespaces at once, the calling thread too, which it moves."""
+        count = len(waiting)
         total = self.cleaned + count
         finished: List[Visit] = []
 
         def work() -> None:
-            for visit in _taken(self.working):
+            for visit in _taken(waiting):
                 visit.clean_up()
                 finished.append(visit)
                 if len(finished) < count:  # the waiting thread reports the final count
@@ -231,7 +249,7 @@ class _Rounds:
         for wait in waits:
             try:
                 wait()
-            except Refused:  # it never ran, and another thread took its share
+            except Refused:  # the thread never ran, and another one did its work
                 pass
         for visit in finished:
             if visit.is_crowded:  # the others have made room
@@ -243,7 +261,7 @@ class _Rounds:
 
 
 def _taken(waiting: "List[Visit]") -> "Iterator[Visit]":
-    """Take one after the other, as several threads may do at once."""
+    """Take one visit after the other; several threads may do this at once."""
     while True:
         try:
             yield waiting.pop()

@@ -23,7 +23,7 @@ _LIST_QDISCS = tc.dump_qdiscs()
 def groups_of(target: Target) -> int:
     """The multicast groups (RTMGRP_*) that announce changes to what a plan depends on.
 
-    They announce a carrier late.
+    They announce a change of a carrier late.
     """
     routes = uapi.RTMGRP_IPV4_ROUTE | uapi.RTMGRP_IPV6_ROUTE if target.uplink == "auto" else 0
     return uapi.RTMGRP_LINK | uapi.RTMGRP_TC | routes
@@ -50,7 +50,7 @@ def observe_links(connection: Connection, target: Target) -> Snapshot:
 def snapshot_of(
     links: "Iterable[Link]", target: Target, default_routes: "Sequence[int]" = ()
 ) -> Snapshot:
-    """The snapshot of a list of links. The default routes are devices, by ifindex, best first."""
+    """The snapshot of a list of links. ``default_routes`` are ifindexes, the best route first."""
     names: Dict[int, str] = {}
     uppers: Dict[int, List[str]] = {}
     devices: Dict[object, Link] = {}
@@ -98,10 +98,11 @@ def observe_tc(
 ) -> Snapshot:
     """The same snapshot with TC listed.
 
-    Lists the filters of the uplinks. If an orphan is to go, or ``everywhere``, it lists those of
-    all other devices and shared blocks too, without the devices that are to go.
+    Lists the filters of the uplinks. If there is an orphan to remove, or if ``everywhere``, it also
+    lists those of all other devices, except the orphans, and of all shared blocks.
     """
-    (listed,) = connection.ask(_LIST_QDISCS)  # alone: while a dump is running another is refused
+    # alone: while a dump is running, the kernel refuses another one
+    (listed,) = connection.ask(_LIST_QDISCS)
     qdiscs = tc.qdiscs(listed.answer())
     going = {orphan.ifindex for orphan in seen.orphans(target)}
     everywhere = everywhere or bool(going)
@@ -134,10 +135,19 @@ def _divided(
     requests = [tc.get_root_table(each, point.parent, point.dev) for point, each in shared]
     roots = {}
     for (point, each), reply in zip(shared, connection.ask(*requests)):
-        if reply.error is None or not reply.error.is_gone:
-            (table,) = tc.filters(reply.answer())
-            roots[priority_key(point, each)] = table.handle
+        if reply.error is None or not _is_gone(connection, reply.error):
+            roots[priority_key(point, each)] = tc.only(reply).handle
     return divide(points, shared, roots)
+
+
+def _is_gone(connection: Connection, error: Refused) -> bool:
+    """True if what was asked for has gone since it was listed.
+
+    If its chain, qdisc or block has gone the refusal is EINVAL (tc_get_tfilter(), cls_api.c), and
+    that was announced.
+    """
+    is_announced = connection.groups != 0 and not connection.is_quiet
+    return error.is_gone or (error.errno == errno.EINVAL and is_announced)
 
 
 def _list_filters(connection: Connection, ifindex: int, parent: int, dev: str) -> "List[tc.Filter]":

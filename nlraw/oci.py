@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an OCI runtime writes: the state that a hook reads, and the config in a container's bundle.
 
-This file makes no system call. Its input comes from outside: each field has a type and a size that
-is checked, or the text is refused with the reason. It raises `Error` and nothing else.
+This file makes no system call. Its input comes from outside: the type of each field is checked, and
+a wrong text is refused with the reason. All but `parse` and `encode` raise only `Error`.
 
-    parse        text to JSON
-    state        JSON to the container's process, bundle and annotations
-    config       JSON to the path of the container's network namespace, and its annotations
-    sandbox      annotations to the bundle of the pod's sandbox
-    is_older     the status of a process to whether it is the one that a config names
+    parse        from a text: the JSON value
+    state        from a text: the container's process, bundle and annotations
+    config       from a text: the path of the network namespace, and the annotations
+    sandbox      from annotations: the bundle of the pod's sandbox
+    process_of   from a path: the process ID in it
+    is_older     from /proc/PID/stat: whether a process started before a config was written
 
 Source: the OCI runtime specification, runtime.md (State) and config-linux.md (Namespaces).
 """
@@ -20,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Dict, List, Optional, Tuple
 
-# In these states the container's process exists, and is a child of the runtime.
+# In these states the container's process exists.
 ALIVE = ("creating", "created", "running")
 
 READ_STATE = "read container state from"
@@ -58,7 +59,7 @@ class State(Record):
 class Config(Record):
     """A container's config: the path of its ``network`` namespace, and its ``annotations``.
 
-    ``network`` is "" for a new namespace, and None for that of the host.
+    ``network`` is "" for a new namespace, and None for the host's.
     """
 
     __slots__ = ("network", "annotations")
@@ -74,7 +75,7 @@ class Config(Record):
 def parse(data: bytes) -> "object":
     """Return the JSON value of a text in UTF-8.
 
-    Raises ValueError for any other text, and for an object with two equal keys. Raises
+    Raises ValueError if it is not JSON or not UTF-8, or if an object has two equal keys. Raises
     RecursionError if it is nested too deeply, ImportError if this Python has no json module.
     """
     text = data.decode("utf-8")
@@ -89,7 +90,7 @@ def parse(data: bytes) -> "object":
         if not text[end:].strip(_BLANK):
             return value
     except Exception:  # without a decoder it raises errors of many kinds
-        pass  # the text is wrong, or there is no such module: json explains, or reads it
+        pass  # json reports what is wrong, or reads the text if there is no _json
     import json
 
     return json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
@@ -106,7 +107,7 @@ def _object(pairs: "List[Tuple[str, object]]") -> "Dict[str, object]":
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 20:  # over 64 bits; and the time of the conversion is quadratic
+    if len(digits) > 20:  # over 64 bits; the conversion takes quadratic time
         raise ValueError("a number of %d digits" % len(digits))
     return int(digits)
 
@@ -157,7 +158,7 @@ def state(data: bytes) -> State:
     found = _document(data, READ_STATE, STDIN)
     try:
         status = found.get("status")
-        if not isinstance(status, str):  # Kata's is empty
+        if not isinstance(status, str):  # it may be empty, as Kata's is
             raise ValueError('there is no "status"')
         return State(
             id=_string(found, "id"),
@@ -245,9 +246,10 @@ def _process(value: "object") -> "Optional[int]":
 
 # ---------------------------------------------------------------- a pod's sandbox
 
-# How container managers announce the sandbox of a pod: the annotations of its ID and of the kind of
-# a container, and where the bundle is below a directory named by the ID. Kubernetes pods under
-# containerd; CRI-O and podman pods.
+# How container managers announce the sandbox of a pod. An entry has the annotation with the
+# sandbox's ID, the annotation with the kind of a container, and the path of a bundle below the
+# directory that is named by the ID. The first entry is for Kubernetes pods under containerd, the
+# second for pods of CRI-O and podman.
 _MANAGERS = (
     ("io.kubernetes.cri.sandbox-id", "io.kubernetes.cri.container-type", ()),
     ("io.kubernetes.cri-o.SandboxID", "io.kubernetes.cri-o.ContainerType", ("userdata",)),
@@ -257,7 +259,7 @@ _MANAGERS = (
 class Sandbox(Record):
     """Where the bundle of a pod's sandbox is: a ``directory``, and the ``names`` below it.
 
-    The bundles of a pod's containers are siblings.
+    The directories of a pod's containers are in one directory.
     """
 
     __slots__ = ("directory", "names")
@@ -274,7 +276,8 @@ class Sandbox(Record):
 def sandbox(state: State, annotations: "Dict[str, str]") -> "Optional[Sandbox]":
     """Return the sandbox that a container's annotations name, None if they name none.
 
-    Annotations are outsiders' words: raises `Error` for an ID that is not a plain file name.
+    None too if the bundle's path has another layout. Annotations come from outside: raises `Error`
+    for an ID that is not a plain file name.
     """
     for key, _, tail in _MANAGERS:
         if key not in annotations:
@@ -291,7 +294,7 @@ def sandbox(state: State, annotations: "Dict[str, str]") -> "Optional[Sandbox]":
 
 
 def is_plain(name: str) -> bool:
-    """True for a name that leads to an entry of a directory and nowhere else."""
+    """True for the name of an entry in a directory: no path, and neither "." nor ".."."""
     try:
         return (
             0 < len(encode(name)) < 256 and name not in (".", "..") and not set(name) & set("/\0")
@@ -303,7 +306,7 @@ def is_plain(name: str) -> bool:
 def is_sandbox(found: Sandbox, config: Config) -> bool:
     """True unless a config says that it belongs to another container than this sandbox.
 
-    That of podman's infra container does not say what it is.
+    The config of podman's infra container does not say what it is.
     """
     for key, kind, _ in _MANAGERS:
         own = config.annotations.get(key, found.names[0])
@@ -321,21 +324,21 @@ def process_of(path: str) -> "Optional[int]":
     digits, _, tail = rest.partition("/")
     if head != "proc" or tail != "ns/net" or not digits.isdecimal() or len(digits) > 7:
         return None
-    return int(digits) if str(int(digits)) == digits else None  # not 007, nor another script's
+    return int(digits) if str(int(digits)) == digits else None  # neither 007 nor non-ASCII digits
 
 
 def is_older(status: bytes, ticks: int, boot: float, now: float, changed: float) -> bool:
     """True if a process is certain to have started before a file was last changed.
 
-    ``status`` is the content of /proc/PID/stat, whose field 22 counts clock ticks on the boot
-    clock, and ``ticks`` how many make a second. ``boot`` and ``now`` are the boot clock and the
-    real-time clock at one moment, the first one read first; ``changed`` is the file's st_ctime.
+    ``status`` is the content of /proc/PID/stat. Its field 22 is the start of the process in ticks
+    of the boot clock; ``ticks`` of them make a second. ``boot`` and ``now`` are the boot clock and
+    the real-time clock at one moment, ``boot`` read first; ``changed`` is the file's st_ctime.
     """
-    # the second field, the command, may hold anything but ends with the last parenthesis
+    # the second field, the command, may hold any bytes; it ends with the last parenthesis
     fields = status.rpartition(b")")[2].split()
     if len(fields) < 20 or not fields[19].isdigit():
         return False
     started = int(fields[19]) / ticks + now - boot
-    # A start is rounded down to a tick, and st_ctime to one of the kernel's. A change in the future
-    # means that the real-time clock was set back.
+    # A start is rounded down to a tick, and st_ctime to a timer tick of the kernel. A change in the
+    # future means that the real-time clock was set back.
     return started + 2 / ticks < changed <= now + 2 / ticks

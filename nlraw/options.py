@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The value of -n for the current namespace.
 CURRENT = "current"
 
-# Seconds that --wait takes at most: a day.
+# The largest value of --wait, in seconds: a day.
 LONGEST_WAIT = 86400
 
 
@@ -28,7 +28,8 @@ class Option:
     """An option of a command.
 
     ``letter`` is its short name ("" for none), ``name`` the long one. ``value`` is the word for its
-    value in the help, "" for a switch. One with a value may be given once, or often if ``many``.
+    value in the help, "" for a switch. An option with a value may be given once, or if ``many``
+    several times.
     ``help`` may have several lines.
     """
 
@@ -86,13 +87,13 @@ EXCLUDE = Option(
     many=True,
 )
 _UPLINK = (
-    "the container interface%%s;\nauto: the device of the default route; none: need none,\n"
-    "and change TC state for orphans only (default: %s)" % verdict.UPLINK
+    "the container interface%%s;\nauto: the device of the default route; none: work without an\n"
+    "uplink, and change TC state for orphans only (default: %s)" % verdict.UPLINK
 )
 UPLINK = Option("u", "uplink", "NAME", _UPLINK % "")
 UPLINKS = Option("u", "uplink", "NAME", _UPLINK % "; may be repeated", many=True)
 KEEP_IN_USE = Option(
-    "", "keep-in-use", "", "remove orphans beside TAPs in use, which are left alone"
+    "", "keep-in-use", "", "remove orphans even if other TAPs are in use, and leave those alone"
 )
 WAIT = Option("", "wait", "SECONDS", "wait this long for a TAP in use to be released (default: 0)")
 WHO = Option("", "who", "", "name the processes that hold a TAP in use")
@@ -210,7 +211,7 @@ def _split(argument: str) -> "Tuple[str, Optional[str]]":
 
 
 def _is_long_name(argument: str, option: Option) -> bool:
-    """True for a long name with one dash, such as -netns: as `-n etns` it would be misread."""
+    """True for a long name with one dash, such as -netns, which would be read as `-n etns`."""
     return argument.partition("=")[0] == "-" + option.name and len(option.name) > 1
 
 
@@ -256,7 +257,7 @@ def wait(given: "Options") -> float:
 
 
 def decode(argument: str) -> str:
-    """Decode the bytes of an argument as UTF-8, whatever the locale decoded them as.
+    """Decode the bytes of an argument as UTF-8, in every locale.
 
     A byte that is not UTF-8 becomes a lone surrogate.
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Row = Tuple[str, str, str]
 
 
-# How many names a warning has.
+# The most names that a warning lists.
 NAMES = 10
 
 
@@ -31,15 +31,15 @@ NAMES = 10
 
 
 def escape(text: str) -> str:
-    r"""Return text as printable ASCII: every other byte as ``\xNN``, a backslash doubled."""
+    r"""Return text as printable ASCII: any other byte becomes ``\xNN``, a backslash two."""
     return "".join(char if " " <= char <= "~" and char != "\\" else _escaped(char) for char in text)
 
 
 def _escaped(char: str) -> str:
     if char == "\\":
         return "\\\\"
-    # a lone surrogate of this range stands for a byte that is not UTF-8; no other comes from the
-    # kernel or from an argument, but JSON may hold one
+    # a lone surrogate of this range stands for a byte that is not UTF-8; only a text from JSON may
+    # hold any other lone surrogate
     is_byte = "\udc80" <= char <= "\udcff"
     data = char.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
     return "".join("\\x%02x" % number for number in data)
@@ -49,7 +49,7 @@ _OUTCOMES = {
     "clean": "clean, nothing to remove",
     "cleaned": "cleaned",
     "would-clean": "would clean",
-    "in-use": "in use, nothing to be changed",
+    "in-use": "in use, nothing changed",
     "skipped": "skipped, there is no uplink",
     "failed": "failed",
 }
@@ -100,7 +100,7 @@ def _holders(holders: "Sequence[Holder]") -> str:
     if not holders:
         return "no process that /proc shows"
     return ", ".join(
-        "others perhaps: there was too much to search"
+        "perhaps others: the search was cut short"
         if holder.pid is None
         else "%s (PID %d)" % (escape(holder.comm or "?"), holder.pid)
         for holder in holders
@@ -124,13 +124,13 @@ def _dead_row(found: "DeadRedirect") -> "Row":
 
 
 def _aligned(rows: "Sequence[Row]", width: int) -> "List[str]":
-    """Return the rows as lines with aligned columns; ``width`` is that of the first."""
+    """Return the rows as lines with aligned columns; ``width`` is that of the first column."""
     second = max([len(row[1]) for row in rows], default=0)
     return ["  %-*s  %-*s  %s" % (width, row[0], second, row[1], row[2]) for row in rows]
 
 
 def sweep_in_text(swept: "Sweep") -> str:
-    """Return a sweep as text: the namespaces in which something was found, and the totals."""
+    """Return a sweep as text: the namespaces with something found or failed, and the totals."""
     shown = [
         in_text(report)
         for report in swept.namespaces
@@ -167,7 +167,7 @@ def _cleanup_in_text(made: "Setup") -> "List[str]":
     cleanup = made.cleanup
     if cleanup is None:
         return []
-    if cleanup.error is made.error:  # the reason stands above
+    if cleanup.error is made.error:  # the first line has the reason
         cleanup = cleanup.replace(error=None)
     lines = in_text(cleanup).splitlines()
     if len(lines) == 1 and cleanup.error is None and cleanup.outcome in ("clean", "failed"):
@@ -197,8 +197,9 @@ def check_in_text(check: "Check") -> str:
 def in_json(value: "object") -> str:
     """Return a report, or any value that JSON can hold, as one JSON document in ASCII.
 
-    A byte that is not UTF-8 is a lone surrogate. Written as the module json writes it, without that
-    module: Debian's python3-minimal lacks it, and importing it takes longer than a cleanup.
+    A byte that is not UTF-8 becomes a lone surrogate. The layout is that of json.dumps(). The
+    module json is not used: Debian's python3-minimal lacks it, and its import takes longer than a
+    cleanup.
     """
     if isinstance(value, Error):
         value = _error_fields(value)
@@ -254,7 +255,7 @@ def say(text: str, end: str = "\n") -> None:
             sys.stdout.write(text + end)
             sys.stdout.flush()
     except OSError as error:
-        sys.stdout = open("/dev/null", "w")  # or the interpreter writes again when it ends
+        sys.stdout = open("/dev/null", "w")  # else the interpreter writes again when it ends
         raise Unwritten(error.strerror) from None
 
 
@@ -316,10 +317,10 @@ def hint(text: str) -> None:
 
 
 def progress() -> "Optional[Callable[[str, int, int], None]]":
-    """Return a function that shows progress in one line of the terminal, None if there is none.
+    """Return a function that shows progress in one line of stderr, None if that is no terminal.
 
-    It takes what is being done, the number of namespaces done, and their total. The line appears
-    after a second, changes at most every 0.1 s, and vanishes at the end.
+    The function takes what is being done, the number of namespaces done, and the number of all. The
+    line appears after a second, changes at most every 0.1 s, and vanishes at the end.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         return None

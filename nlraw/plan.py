@@ -4,9 +4,9 @@
     plan       the orphans, the TC state that belongs to them, and dead redirects on the uplinks
     plan_undo  what a failed setup made on the uplink
 
-Every deletion in the product is a `Change` that is made here. Never in a plan: a link that is not
-an orphan; a qdisc other than an `ingress` without content and an orphan's own; a filter that
-neither redirects to an orphan nor is a dead redirect of the shape that runtimes make.
+Every request that deletes something is a `Change` that is made here. `plan` deletes no link but
+orphans; no qdisc but those of an orphan, and an `ingress` that is left without content; no filter
+but redirects to an orphan, and dead redirects of the shape that runtimes make.
 """
 
 from . import link, tc, uapi
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 class Change:
     """One deletion: the request, and the keys of the objects that it deletes.
 
-    ``removes`` are the TC objects to report, ``taps`` the links. Both are empty for a deletion that
-    is not worth a report.
+    ``removes`` are the TC objects to report, ``taps`` the links.
     """
 
     __slots__ = ("request", "keys", "removes", "taps")
@@ -55,7 +54,7 @@ class Plan:
     """What has to go: ``changes``, in order.
 
     ``is_whole`` is False if another look has to follow. ``dead_redirects`` are those that stay.
-    ``undecided`` are the points whose `ingress` goes unless a chain was created there explicitly.
+    ``undecided`` are the points whose `ingress` is deleted, unless somebody created a chain there.
     """
 
     __slots__ = ("changes", "is_whole", "dead_redirects", "undecided")
@@ -96,10 +95,10 @@ def plan(
     each `ingress` qdisc that is left without content, and the dead redirects on the uplinks. Then,
     for each orphan, its own qdiscs and the link.
 
-    A chain other than 0 that holds only filters to delete may have been created explicitly, which
-    shows when they are gone. Then the plan is these filters alone and another look has to follow,
-    unless all must go ``at_once``. ``vacated`` are the places (`Journal.places`) from which filters
-    went before.
+    A chain other than 0 that holds only filters to delete may have been created explicitly. This
+    shows only when the filters are gone. So the plan is then these filters alone, and another look
+    has to follow, unless all must go ``at_once``. ``vacated`` are the places (`Journal.places`)
+    from which filters were deleted before.
     """
     orphans = snapshot.orphans(target)
     purges = _purges(snapshot, target, vacated)
@@ -116,7 +115,7 @@ def plan(
             for qdisc in snapshot.qdiscs
             if qdisc.ifindex == orphan.ifindex
             and qdisc.handle != 0  # the kernel's own default
-            and qdisc.parent in (uapi.TC_H_ROOT, uapi.TC_H_INGRESS)  # takes those below along
+            and qdisc.parent in (uapi.TC_H_ROOT, uapi.TC_H_INGRESS)  # its children go with it
         ]
         request = link.delete(orphan.ifindex, orphan.ifname)
         changes.append(Change(request, [link_key(orphan)], taps=[orphan]))
@@ -124,9 +123,10 @@ def plan(
 
 
 def plan_undo(snapshot: "Snapshot", tap: "Link", had_ingress: bool) -> "List[Change]":
-    """Return what a failed setup made on the uplink: the redirect to its TAP, the qdisc it added.
+    """Plan to delete what a failed setup made on the uplink: the redirect to its TAP, the qdisc.
 
-    The TAP itself, and what is on it, goes with its last descriptor.
+    The qdisc stays if the uplink ``had_ingress`` before. The kernel deletes the TAP, and what is on
+    it, with its last descriptor.
     """
     points = [point for point in snapshot.points if point.is_uplink]
     changes: List[Change] = []
@@ -162,7 +162,7 @@ def _purges(snapshot: "Snapshot", target: "Target", vacated: "Container[Key]") -
         if point.is_ingress and purge.is_emptied and not point.has_explicit_chain:
             if purge.doomed or place_key(point) in vacated:
                 purge.takes_ingress = len(kept) == len(used)
-            else:  # a killed setup's
+            else:  # a killed setup left it
                 purge.takes_ingress = point.is_uplink and bool(orphans) and not kept
         purges.append(purge)
     return purges
@@ -171,7 +171,7 @@ def _purges(snapshot: "Snapshot", target: "Target", vacated: "Container[Key]") -
 class _Purge:
     """What goes at one attachment point: filters, and the `ingress` qdisc if it ``takes_ingress``.
 
-    ``targets`` are the TAPs to go, by ifindex; ``with_dead`` takes dead redirects too.
+    ``targets`` are the TAPs to delete, by ifindex; ``with_dead`` deletes dead redirects too.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class _Purge:
 
     @property
     def uses_other_chains(self) -> bool:
-        """True if a filter goes that is in another chain than 0."""
+        """True if a filter to delete is in another chain than 0."""
         return any(priority.first.chain for priority, _ in self.doomed)
 
     def changes(self) -> "List[Change]":
@@ -233,14 +233,14 @@ class _Priority:
         ]
 
     def is_vacated_by(self, doomed: "Sequence[tc.Filter]") -> bool:
-        """True if no filter is left. Each priority has one root table; other tables are foreign."""
+        """True if these are all filters. One table is the root table; other tables are foreign."""
         all_go = len(doomed) == len(self.filters) and self.tables <= 1
         return all_go and bool(self.tables or doomed)
 
     def deletions(
         self, doomed: "Sequence[tc.Filter]", names: "Mapping[int, str]"
     ) -> "List[Change]":
-        """Delete the filters; of u32 the whole priority with its root table, if that vacates it."""
+        """Delete the filters; of u32 a whole priority, with its root table, if no filter stays."""
         dev, parent, first = self.point.dev, self.point.parent, self.first
         removes = [_describe_filter(filter, dev, names) for filter in doomed]
         if first.kind == "u32" and self.is_vacated_by(doomed):

@@ -80,8 +80,8 @@ def cleanup(
     "auto" takes that of the default route, "none" needs no uplink. ``keep_in_use`` removes orphans
     beside TAPs in use. ``wait``: seconds to wait for a TAP in use to be released.
 
-    Raises `TapInUse` if a matching TAP is in use, having changed nothing, and other kinds of
-    `Error`; all but `Invalid` carry a `Report`, ``report``.
+    Raises `TapInUse` if a matching TAP is in use and nothing was changed, and other kinds of
+    `Error`; all but `Invalid` carry a `Report` as ``report``.
     """
     target = Target(match, uplink, exclude, keep_in_use=keep_in_use)
     return clean_up(netns, target, dry_run, wait=wait, who=who).checked()
@@ -95,7 +95,7 @@ def clean_up(
     wait: float = 0.0,
     who: bool = False,
 ) -> Report:
-    """`cleanup` without raising: an error is the ``error`` of the report."""
+    """`cleanup` that does not raise: an error is the ``error`` of the report."""
     path = describe(netns)
     try:
         with Namespace(netns) as namespace:
@@ -139,9 +139,10 @@ def preview_of(netns: "NetnsArgument", target: Target, who: bool = False) -> Rep
 
 
 def wait_while_in_use(namespace: Namespace, seconds: float, act: "Callable[[], T]") -> "T":
-    """Run `act`; for so many seconds run it again at each link event while a TAP is in use.
+    """Run `act`; while a TAP is in use, run it again for up to ``seconds``.
 
-    Nobody else has to wait meanwhile: the connection that listens does not hold the writer port.
+    It runs at each link event, and at least every `LOOK_EVERY` seconds. No other writer has to wait
+    meanwhile: the connection that listens does not hold the writer port.
     """
     result = act()
     if seconds <= 0 or result.outcome != "in-use":
@@ -158,7 +159,7 @@ def wait_while_in_use(namespace: Namespace, seconds: float, act: "Callable[[], T
 
 
 def with_holders(namespace: Namespace, taps: "Sequence[Tap]") -> "Tuple[Tap, ...]":
-    """The same TAPs, those in use with the processes that hold them."""
+    """The same TAPs, with the processes that hold those in use."""
     from . import holders
 
     found = holders.find(namespace, [tap.ifname for tap in taps if tap.verdict == IN_USE])

@@ -6,9 +6,9 @@
     configure    MTU, up, address, ingress qdiscs, redirects: one datagram
     persist      last of all
 
-The creating descriptor is open all the while: a rival sees a TAP in use, and if this process dies
-the kernel deletes the TAP. If a step fails, what this call made is removed, in reverse, and nothing
-else.
+The creating descriptor stays open until the end: another setup sees a TAP in use, and if this
+process dies the kernel deletes the TAP. If a step fails, what this call made is removed in reverse
+order, and nothing else.
 """
 
 import errno
@@ -80,7 +80,7 @@ def set_up(
     wait: float = 0.0,
     who: bool = False,
 ) -> Setup:
-    """`setup` without raising, but for `Invalid`: an error is the ``error`` of the result."""
+    """`setup` that raises nothing but `Invalid`: an error is the ``error`` of the result."""
     target = Target(match, uplink, exclude)
     wanted = Wanted(tap, owner, group, address)
     if target.uplink == "none":
@@ -305,7 +305,7 @@ class _Builder:
         )
 
     def connect(self, tap: Link, uplink: Link, mtu: int) -> "Tuple[TcObject, ...]":
-        """Send all netlink requests in one datagram. Traffic starts with the last, the redirect.
+        """Send all requests in one datagram. Traffic starts with the last, the uplink's redirect.
 
         Returns the foreign filters on the uplink that see a packet before the redirect does.
         """
@@ -341,8 +341,8 @@ class _Builder:
         filters of a qdisc under the parent of the latest (tc_new_tfilter(), cls_api.c).
 
         Its priority is one that no other filter uses, on either side or in any chain, because u32
-        filters of one priority share their tables (see `plan`). It comes before the others, as if
-        the kernel had picked it; if there are none, the kernel does pick it.
+        filters of one priority share their tables (see `shared_priorities`). It is the one that the
+        kernel would pick, or the next lower free one; if there are no others, the kernel picks it.
         """
         present = self.snapshot.ingress_of(uplink)
         others = [

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Remove orphans from one namespace: look, plan, confirm, send, settle.
 
-`verdict` and `plan` decide what goes; here it is carried out: every orphan is read once more right
-before the changes are sent, and what was sent without an answer is looked up afterwards.
+`verdict` and `plan` decide what is deleted, this file deletes it. Every orphan is read once more
+right before the changes are sent. If an answer is lost, another look shows what was done.
 
-A holder that attaches between that second look and the delete is not seen. The README has figures.
+A holder that attaches between that last read and the delete is not seen. The README has figures.
 """
 
 from . import link
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .plan import Change
 
-# From this number of orphans on they are deleted as a group: the kernel waits 10 to 30 ms for each
+# The least number of orphans that are deleted as a group: the kernel waits 10 to 30 ms for each
 # deletion, but only once for a group.
 GROUP_FROM = 3
 
@@ -58,7 +58,7 @@ class Removal:
         return self.prepare(dry_run) or self.finish()
 
     def prepare(self, dry_run: bool = False) -> "Optional[Report]":
-        """Look and plan; only old marks are removed. Return a report if nothing is left to do."""
+        """Look and plan; change nothing but old marks. Return a report if nothing is left to do."""
         return self._reporting(lambda: self._dry_run() if dry_run else self._look_and_plan(ROUNDS))
 
     def finish(self) -> Report:
@@ -110,6 +110,8 @@ class Removal:
     def _look_and_plan(self, rounds_left: int) -> "Optional[Report]":
         """Look, settle what was sent, and plan. Return a report if nothing is left to do."""
         self._look(self.journal.is_open)
+        if self.journal.is_open and self._is_torn() and rounds_left:
+            return self._look_and_plan(rounds_left - 1)  # what is left out is not gone
         if self.journal.is_open:
             refusal = self.journal.settle(self.snapshot.keys(), rounds_left > 0)
             if refusal is not None:
@@ -123,9 +125,14 @@ class Removal:
         self._make_plan()
         if self.plan.changes:
             return None
-        if self.connection.groups and self.connection.is_torn and rounds_left:
-            return self._look_and_plan(rounds_left - 1)
+        if self._is_torn():
+            if rounds_left:
+                return self._look_and_plan(rounds_left - 1)
+            return self.report("failed", self._unsteady())
         return self.report("cleaned" if self.journal.done else "clean")
+
+    def _is_torn(self) -> bool:
+        return self.connection.groups != 0 and self.connection.is_torn
 
     def _dry_run(self) -> Report:
         """Report what would be done. A list that changed while it was read is read again."""
@@ -134,7 +141,7 @@ class Removal:
             if not self._may_act():
                 return self.report("skipped")
             self._make_plan(at_once=True)
-            if self.connection.groups and self.connection.is_torn:
+            if self._is_torn():
                 continue
             used = self.snapshot.in_use()
             if used and not self.target.keep_in_use:
@@ -205,8 +212,7 @@ class Removal:
             return False
         if any(reply.error is not None and reply.error.is_gone for reply in replies):
             return False
-        connection = self.connection
-        if connection.groups and (connection.is_torn or not connection.is_quiet):
+        if self._is_torn() or (self.connection.groups and not self.connection.is_quiet):
             return False
         # a list that was torn was read again, later than the single links
         is_same = _are_orphans(now.orphans(self.target), orphans)
@@ -240,7 +246,7 @@ class Removal:
     # ------------------------------------------------------------ delete as a group
 
     def _carry_out_by_group(self) -> bool:
-        """Like `_carry_out`, with one wait of the kernel for all links instead of one for each.
+        """Carry out the plan with one wait of the kernel for all links; return True if confirmed.
 
         The orphans are marked with a random group. Right before the delete, a list of all links
         must show that the group holds only them, and that all are still orphans. If not, their
@@ -263,7 +269,7 @@ class Removal:
         return is_done
 
     def _take_marks_off(self) -> None:
-        """Put marked TAPs that stay into group 0; a killed group delete left them so."""
+        """Put TAPs that stay, but have a mark, into group 0; a killed cleanup left the mark."""
         going = {orphan.ifindex for orphan in self._orphans()}
         if self.snapshot.in_use() and not self.target.keep_in_use:
             going = set()

@@ -89,7 +89,7 @@ class Result(Record):
 class Holder(Record):
     """A process that holds a TAP: its ID, and its command name.
 
-    Both are None in a last one that says that the search was cut short: there may be more.
+    If the search was cut short, both are None in the last `Holder`: there may be more.
     """
 
     __slots__ = ("pid", "comm")
@@ -105,8 +105,7 @@ class Tap(Record):
     ``verdict`` is "orphan" or "in-use". ``fresh``: an orphan that was never opened again after its
     creation. ``carrier`` is None if the kernel did not report it. ``operstate`` and ``flags`` use
     iproute2's names; they change later than the carrier. ``deleted``: nlraw asked for its deletion,
-    and it is gone.
-    ``holders`` is a tuple of `Holder`, None if they were not asked for.
+    and it is gone. ``holders`` is a tuple of `Holder`, None if they were not asked for.
     """
 
     __slots__ = (
@@ -167,7 +166,7 @@ class TcObject(Record):
 class Ignored(Record):
     """A link that matches by name and is not a TAP.
 
-    ``kind`` is the driver's name for it, "unknown" if there is none; "tun" is one in TUN mode.
+    ``kind`` is the driver's name for it, "unknown" if there is none; "tun" is a device in TUN mode.
     """
 
     __slots__ = ("ifname", "kind")

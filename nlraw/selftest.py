@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The story of an orphan, played in a throwaway namespace to see what this host can do.
+"""A self-test that makes and removes an orphan in a temporary namespace.
 
-The story: a pod is built as a runtime builds it. A process holds the TAP in place of a VMM. It is
-killed, and leaves an orphan. A cleanup removes it. Nothing outside the namespace is touched, and
-the namespace is gone when its descriptor is closed.
+It shows what this host can do. Its steps are called the story: a pod's network is built as a
+runtime builds it. A process holds the TAP in place of a VMM. The process is killed, and leaves an
+orphan. A cleanup removes the orphan. Nothing outside the namespace is touched, and the namespace is
+gone when its descriptor is closed.
 
 Root can make a network namespace on any thread. Any other user needs a user namespace first, which
-only a process with a single thread can enter. A child process plays the story then.
+only a process with a single thread can enter. In that case a child process plays the story.
 """
 
 import errno
@@ -37,7 +38,7 @@ _FEATURES = ("kernel filter", "extended ACK", "carrier counters", "tun", "ingres
 # A process that does nothing but hold the descriptor it inherited.
 _HOLDER = "import signal; signal.pause()"
 
-# The program of the child: from the same files, under the same package name.
+# The program of the child. It imports the same files, under the same package name.
 _CHILD = """import sys
 from importlib import import_module
 root, package = sys.argv[1:3]
@@ -62,9 +63,9 @@ _BUG = "the host lacks nothing here: please report this, with the whole output"
 class Check(Record):
     """One check of the story.
 
-    ``step`` names it. ``ok`` is its result, None if there is nothing to fail. ``seconds`` is its
-    duration, ``seen`` a tuple of lines on what was seen. ``remedy`` is given if it failed. After a
-    failure the other checks are not run: they are not ok, and have no remedy.
+    ``step`` names it. ``ok`` is its result, None for a check that cannot fail. ``seconds`` is its
+    duration, ``seen`` a tuple of lines on what was seen. ``remedy`` is None unless it failed. After
+    a failure the remaining checks are not run: their ``ok`` is False, their ``remedy`` None.
     """
 
     __slots__ = ("step", "ok", "seconds", "seen", "remedy")
@@ -78,7 +79,7 @@ class Check(Record):
 
 
 class _Unexpected(Exception):
-    """A check ran, and what it saw is not what it should see."""
+    """The result of a check is not the expected one."""
 
 
 def needs_user_namespace() -> bool:
@@ -138,7 +139,7 @@ def play(own_user_namespace: bool = False) -> "Iterator[Check]":
 
 
 class _Story:
-    """The acts in their order, and what one hands to the next."""
+    """The checks in order, and the state that they share."""
 
     if TYPE_CHECKING:
         namespace: netns.Namespace
@@ -200,7 +201,7 @@ class _Story:
         return self.expect(verdict.ORPHAN)
 
     def add_ingress(self) -> "Seen":
-        # without a qdisc the kernel refuses a filter: with words of its own?
+        # the kernel refuses a filter without a qdisc; words of its own show the extended ACK
         (reply,) = self.connection.change(self.redirect(_UPLINK, _TAP))
         refusal = reply.error
         has_words = refusal is not None and refusal.words != os.strerror(refusal.errno or 0)
@@ -223,7 +224,7 @@ class _Story:
                 [_python(), "-I", "-S", "-c", _HOLDER],
                 pass_fds=(fd,),
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # or an interrupt from the terminal kills it too
+                start_new_session=True,  # else an interrupt from the terminal kills it too
             )
         finally:
             os.close(fd)
@@ -240,7 +241,7 @@ class _Story:
         return (str(report.error),)
 
     def kill(self) -> "Seen":
-        self.bring_up(_PEER)  # after a link event the flags lag the carrier
+        self.bring_up(_PEER)  # after a link event the flags change later than the carrier
         self.end_holder()
         return self.expect(verdict.ORPHAN)
 
@@ -268,7 +269,7 @@ class _Story:
         rows = [(name, "yes" if has else "no, or not seen") for name, has in self.has.items()]
         return tuple("%-16s  %s" % row for row in rows)
 
-    # ------------------------------------------------------------ the means of the acts
+    # ------------------------------------------------------------ used by the checks
 
     def change(self, request: Request) -> None:
         (reply,) = self.connection.change(request)
@@ -288,7 +289,7 @@ class _Story:
         self.holder.wait()
 
     def clean(self) -> Report:
-        """Run a cleanup and return its report; raise the error of one that failed."""
+        """Run a cleanup and return its report; raise its error if it failed."""
         report = removal.remove(self.connection, verdict.Target(verdict.MATCH, _UPLINK))
         return report.checked() if report.outcome == "failed" else report
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one look at a namespace saw: links, verdicts, and the places where filters attach. Pure.
+"""What one look at a namespace saw: links, and the places where filters attach. No system calls.
 
-An object that can be deleted has a key, so that "is it still there" compares keys.
+Each object that can be deleted has a key. A later look shows by the keys which are still there.
 """
 
 from . import tc, uapi
@@ -46,7 +46,7 @@ class AttachmentPoint:
 
     @property
     def is_ingress(self) -> bool:
-        """True for an `ingress` qdisc, which goes if it is left without content."""
+        """True for an `ingress` qdisc, which is deleted if it is left without content."""
         return self.qdisc is not None and self.qdisc.kind == "ingress"
 
     @property
@@ -61,7 +61,7 @@ class AttachmentPoint:
         return not {filter.chain for filter in self.filters}.issuperset(self.chains or ())
 
     def with_chains(self, chains: "Sequence[int]") -> "AttachmentPoint":
-        """The same with its chains listed."""
+        """The same attachment point with its chains."""
         return AttachmentPoint(
             self.dev, self.qdisc, self.parent, self.filters, self.is_uplink, chains
         )
@@ -70,19 +70,23 @@ class AttachmentPoint:
 def shared_priorities(
     points: "Iterable[AttachmentPoint]",
 ) -> "List[Tuple[AttachmentPoint, tc.Filter]]":
-    """The u32 priorities that the kernel lists together; of each its point and its first entry.
+    """The u32 priorities that the kernel lists together: the point and the first entry of each.
 
-    Those of one number in several chains of a qdisc, or on both sides of a clsact, are listed with
-    all their tables in each place (tc_u_common, net/sched/cls_u32.c).
+    These are priorities of one number in several chains of a qdisc, or on both sides of a clsact.
+    The kernel lists the tables of all of them in each place (tc_u_common, net/sched/cls_u32.c).
     """
     users: Dict[Key, Dict[Key, Tuple[AttachmentPoint, tc.Filter]]] = {}
     for point in points:
-        place = point.parent if point.qdisc is None else point.qdisc
         for filter in point.filters:
             if filter.kind == "u32":
-                found = users.setdefault((place, filter.priority), {})
+                found = users.setdefault((_owner(point), filter.priority), {})
                 found.setdefault(priority_key(point, filter), (point, filter))
     return [each for found in users.values() if len(found) > 1 for each in found.values()]
+
+
+def _owner(point: AttachmentPoint) -> "Hashable":
+    """What the tables of u32 belong to, and within which their handles are unique."""
+    return point.parent if point.qdisc is None else point.qdisc
 
 
 def divide(
@@ -90,28 +94,29 @@ def divide(
     shared: "Iterable[Tuple[AttachmentPoint, tc.Filter]]",
     roots: "Mapping[Key, int]",
 ) -> "List[AttachmentPoint]":
-    """Leave of shared priorities to each place what is its own: the filters in its root table.
+    """Keep the filters of shared priorities only where they belong, as the root tables show.
 
-    ``roots`` are the root tables, by `priority_key`; a priority without one is gone. A filter in
-    another table stays where it is listed first, and such a table everywhere.
+    ``roots`` are the root tables, by `priority_key`; a priority without one is gone. A filter in a
+    root table stays where that table belongs. A filter in another table stays where it is listed
+    first. That other table stays wherever it is listed.
     """
-    keys = {priority_key(point, each) for point, each in shared}
-    tables = set(roots.values())
+    owners = {priority_key(point, each): _owner(point) for point, each in shared}
+    tables = {(owner, roots[key]) for key, owner in owners.items() if key in roots}
     seen: Set[Key] = set()
 
     def is_own(point: AttachmentPoint, entry: tc.Filter) -> bool:
         key = priority_key(point, entry)
-        if key not in keys or entry.is_priority:
+        if key not in owners or entry.is_priority:
             return True
         if key not in roots:
             return False
-        if entry.table in tables:
+        owner = owners[key]
+        if (owner, entry.table) in tables:
             return entry.table == roots[key]
         if entry.is_table:
             return True
-        place = (point.parent if point.qdisc is None else point.qdisc, entry.handle)
-        is_first = place not in seen
-        seen.add(place)
+        is_first = (owner, entry.handle) not in seen
+        seen.add((owner, entry.handle))
         return is_first
 
     return [
@@ -130,9 +135,9 @@ class Snapshot:
     """What one look at a namespace saw. Immutable.
 
     ``uplinks`` are those that exist. ``taps`` are the matching TAPs, ``ignored`` the other matching
-    links. ``names`` are those of all devices, and ``uppers`` of those stacked on a device, by
-    ifindex. ``default_taps`` are the names of the TAPs that have a default route, if that decides
-    about the uplink. ``qdiscs`` and ``points`` are empty until TC was listed.
+    links. ``names`` are the names of all devices, by ifindex; ``uppers`` the names of the devices
+    that are stacked on each, by its ifindex. ``default_taps`` are the names of the TAPs that have a
+    default route, for the uplink "auto". ``qdiscs`` and ``points`` are empty until TC is listed.
     """
 
     __slots__ = (
@@ -169,7 +174,7 @@ class Snapshot:
     def with_tc(
         self, qdiscs: "Sequence[tc.Qdisc]", points: "Sequence[AttachmentPoint]"
     ) -> "Snapshot":
-        """The same with TC listed."""
+        """The same snapshot with TC listed."""
         return Snapshot(
             self.uplinks,
             self.taps,
@@ -194,7 +199,7 @@ class Snapshot:
         return "; ".join(sorted({evidence(tap, self.uppers_of(tap)) for tap in taps}))
 
     def orphans(self, target: "Target") -> "List[Link]":
-        """The orphans to remove, which are not spared."""
+        """The orphans to remove: those that are not spared."""
         found = [tap for tap in self.taps if judge(tap, self.uppers_of(tap)) == ORPHAN]
         return [tap for tap in found if not target.spares(tap)]
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One line to the system log: a datagram to /dev/log in the format of RFC 3164 (section 4.1).
+"""Write a line to the system log: a datagram to /dev/log in the format of RFC 3164 (section 4.1).
 
-It leaves out the host's name, as syslog(3) does. Without a log socket, or if its queue is full, the
-line is lost: nobody waits for a log.
+The line has no host name, as with syslog(3). If there is no log socket, or if its queue is full,
+the line is lost: a log is not worth a wait.
 """
 
 import posix
@@ -21,7 +21,7 @@ NOTICE = 5
 
 SOCKET = "/dev/log"
 
-# Bytes of a packet, by RFC 3164.
+# The most bytes of a packet (RFC 3164).
 LIMIT = 1024
 
 _DAEMON = 3 << 3  # LOG_DAEMON
@@ -56,7 +56,7 @@ _LISTED = 8
 
 
 def log_report(report: "Report", prefix: str) -> None:
-    """Log what was done in a namespace, and what failed or was refused. Nothing done: no line."""
+    """Log what failed or was refused in a namespace, and what was done; no line for nothing."""
     words = summary(report)
     if words:
         grave = {"failed": ERROR, "in-use": WARNING}

@@ -45,7 +45,10 @@ def create(namespace: Namespace, name: str) -> int:
 
 
 def attach(namespace: Namespace, name: str) -> int:
-    """Attach to a TAP as a VMM does; return the descriptor that holds it. Raises `Refused`."""
+    """Attach to a TAP as a VMM does; return the descriptor that holds it. Raises `Refused`.
+
+    If there is no link of that name, the kernel creates a TAP.
+    """
     flags = uapi.IFF_TAP | uapi.IFF_NO_PI | uapi.IFF_VNET_HDR
     return namespace.run(lambda: _attached(name, flags, "attach to TAP"))
 

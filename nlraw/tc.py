@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""RTM_*QDISC and RTM_*TFILTER: the requests, and `Qdisc` and `Filter`, decoded from replies.
+"""RTM_*QDISC, RTM_*TFILTER, RTM_*CHAIN: the requests, and the decoded `Qdisc` and `Filter`.
 
-The parent of a filter is the handle of an ``ingress`` qdisc, or one of the two sides of a clsact.
-There it belongs to a chain and, in the chain, to a priority. Its classifier gives it a handle. The
-kernel also lists priorities and u32 hash tables, as if they were filters. The root table of a u32
-priority stays when its last filter is deleted (net/sched/cls_u32.c).
+The parent of a filter is the handle of a qdisc, one of the two sides of a clsact, or the number of
+a shared block. A parent has chains, a chain has priorities, a priority has filters. The classifier
+gives each filter a handle. The kernel also lists priorities and u32 hash tables, as if they were
+filters. The root table of a u32 priority stays when the last filter of the priority is deleted
+(net/sched/cls_u32.c).
 """
 
 from . import uapi, wire
-from .exchange import Request
+from .errors import Malformed
+from .exchange import Reply, Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ _ACTIONS = {
     "bpf": uapi.TCA_BPF_ACT,
 }
 
-# What the kernel lists of a flower filter that has no condition.
+# The only attributes that the kernel lists for a flower filter without a condition.
 _FLOWER_WITHOUT_KEYS = frozenset(
     (
         uapi.TCA_FLOWER_CLASSID,
@@ -89,7 +91,7 @@ class Filter(_Tc):
 
     @property
     def priority(self) -> int:
-        """The priority; the lowest number sees a packet first."""
+        """The priority; the filter with the lowest number sees a packet first."""
         return self.info >> 16
 
     @property
@@ -124,9 +126,9 @@ class Filter(_Tc):
 
     @property
     def matches_all(self) -> bool:
-        """True for a matchall, and a u32 or flower without condition, if it is for every protocol.
+        """True for a filter of every protocol: a matchall, or a u32 or flower without a condition.
 
-        bpf filters never count as match-all.
+        False for every bpf filter.
         """
         if self.protocol != uapi.ETH_P_ALL:
             return False
@@ -146,7 +148,7 @@ class Filter(_Tc):
         return flags & uapi.TC_U32_TERMINAL != 0 and not any(masks)
 
     def actions(self) -> "List[Action]":
-        """The actions, in the order in which they run; none if the classifier is unknown here."""
+        """The actions, in the order in which they run; none if `_ACTIONS` lacks the classifier."""
         if self._actions is None:
             actions = self.options.nested(_ACTIONS.get(self.kind, -1))
             self._actions = [Action(actions.nested(order)) for order in sorted(actions)]
@@ -161,7 +163,7 @@ class Action:
     """One action of a filter.
 
     ``redirect`` is the ifindex to which a mirred action redirects packets, 0 if that device is
-    gone; None for an action that does not redirect. ``control`` is the verdict on the packet
+    gone; None for any other action or target. ``control`` is the verdict on the packet
     (TC_ACT_*) and ``eaction`` the operation and direction (TCA_*_REDIR, ...); both are None for
     other actions than mirred.
     """
@@ -198,6 +200,14 @@ def filters(messages: "Iterable[wire.Message]") -> "List[Filter]":
     return [Filter(message) for message in messages if message[0] == uapi.RTM_NEWTFILTER]
 
 
+def only(reply: Reply) -> Filter:
+    """The entry that answers `get_root_table`. Raises the refusal if there is one."""
+    found = filters(reply.answer())
+    if len(found) != 1:
+        raise Malformed("expected one filter, found %d" % len(found), 0)
+    return found[0]
+
+
 def chains(messages: "Iterable[wire.Message]") -> "List[int]":
     """Decode the numbers of the chains of a reply; skip other messages."""
     return [Filter(message).chain for message in messages if message[0] == uapi.RTM_NEWCHAIN]
@@ -225,8 +235,8 @@ def _request(
 def dump_qdiscs() -> Request:
     """List the qdiscs of all devices.
 
-    A dump, because the kernel announces the reply to a request for a single qdisc to every listener
-    of the TC group.
+    This is a dump, because the kernel sends the reply to a request for one qdisc to every listener
+    of the TC group too.
     """
     return _request(uapi.RTM_GETQDISC, uapi.NLM_F_DUMP, "list qdiscs", "of all links")
 
@@ -249,7 +259,7 @@ def dump_filters(ifindex: int, parent: int, dev: str) -> Request:
 def get_root_table(filter: Filter, parent: int, dev: str) -> Request:
     """Read the root table of the u32 priority that a filter was listed in.
 
-    The kernel sends the reply to nobody else.
+    No listener of the TC group gets the reply.
     """
     step = "read root table of priority %d" % filter.priority
     return _name_filter(uapi.RTM_GETTFILTER, 0, filter, parent, uapi.TC_U32_ROOT, step, dev)
@@ -317,7 +327,7 @@ def _name_filter(
     )
 
 
-# The steps of the two requests that a kernel may lack a feature for.
+# The steps of the two requests that fail if the kernel lacks a feature.
 CREATE_INGRESS = "create qdisc (ingress)"
 CREATE_REDIRECT = "create redirect (u32, mirred)"
 
@@ -341,8 +351,8 @@ def create_redirect(ifindex: int, parent: int, target: int, dev: str, priority: 
 
     The filter is a u32 that matches all; its action is mirred egress redirect, "stolen". With a
     priority of 0 the kernel chooses one: ahead of those that it chose before, behind those below
-    32768 that others chose (tcf_auto_prio(), net/sched/cls_api.c). Its reply reports the filter
-    with that priority (NLM_F_ECHO).
+    32768 that others chose (tcf_auto_prio(), net/sched/cls_api.c). The kernel's reply reports the
+    filter, and so its priority (NLM_F_ECHO).
     """
     parms = uapi.tc_mirred.pack(0, 0, uapi.TC_ACT_STOLEN, 0, 0, uapi.TCA_EGRESS_REDIR, target)
     mirred = wire.attribute_nested(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Call a function on a thread of its own, and pass on what it returns or raises.
 
-A thread that enters a namespace is never used again: it ends inside, so nothing has to be restored.
-This uses `_thread` alone, because `threading` takes as long to import as a whole scan.
+A thread that enters a namespace never has to return to the one before: it ends inside. This uses
+`_thread` alone, because `threading` takes as long to import as a whole scan.
 """
 
 import _thread
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 START = "start thread"
 
-# Seconds between two checks whether a thread that has not finished has died without running.
+# Seconds between two checks that find out if a thread has died without running.
 STILLBORN = 1.0
 
 
@@ -30,10 +30,10 @@ def start(
 ) -> "Callable[[], T]":
     """Start `function` on a new thread; return a function that waits for it.
 
-    The function returned returns what `function` returned and raises what it raised. It raises
-    `Refused` (ENOMEM) if the thread died without running. `start` itself raises `Refused` (EAGAIN)
-    if no thread can be started. `start_new_thread` is a parameter so that a test can pass one that
-    fails.
+    The result is a function: it returns what `function` returned, or raises what `function` raised,
+    or `Refused` (ENOMEM) if the thread died without running. `start` itself raises `Refused`
+    (EAGAIN) if no thread can be started. `start_new_thread` is a parameter so that a test can pass
+    one that fails.
     """
     returned: List[T] = []
     raised: List[BaseException] = []
@@ -49,9 +49,9 @@ def start(
             finished.release()
 
     # If there is no memory for the frame of body, CPython ends the thread silently. The only trace
-    # is that it releases the arguments of the function that the thread was to call. Some versions
-    # never release body then. So the thread calls next(), which needs no frame, and the argument to
-    # watch is its default value.
+    # is that the arguments of the function that the thread was to call are released. Some versions
+    # of CPython never release body then. So the thread calls next(), which needs no frame, and wait
+    # watches the default value, which is an argument of next().
     default: set[object] = set()
     is_held = ref(default)
 
@@ -74,5 +74,8 @@ def start(
 def on_own_thread(
     function: "Callable[[], T]", start_new_thread: "StartNewThread" = _thread.start_new_thread
 ) -> "T":
-    """Call `function` on a new thread that ends with it, and wait; raises as `start` does."""
+    """Call `function` on a new thread, wait for it, and return what it returned.
+
+    Raises what `function` raised, or `Refused` as `start` does.
+    """
     return start(function, start_new_thread)()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The socket under a connection: how it is made, what it waits for, and the port of writers."""
+"""The socket under a connection, the port of writers, and the limits of what is read."""
 
 import _thread
 import errno
@@ -29,15 +29,15 @@ MESSAGES = 12000
 BYTES = 16 << 20
 SECONDS = 10.0
 
-# Seconds that a command waits for writer ports, in all. Then it continues without the port: no
-# other process can stop it by holding that.
+# Seconds that a command waits for writer ports, in all. Then it continues without the port: so no
+# other process can stop it by holding the port.
 PATIENCE = 5.0
 
 
 class System:
     """What a connection needs from the system: a socket factory, a clock and a poll.
 
-    Tests hand over another one.
+    Tests pass another one.
     """
 
     @staticmethod
@@ -47,7 +47,7 @@ class System:
 
     @staticmethod
     def wait(socket: Socket, seconds: float) -> bool:
-        """True as soon as something can be received, False after so many seconds."""
+        """Wait; return True when something can be received, False after ``seconds``."""
         import select
 
         poll = select.poll()
@@ -56,7 +56,7 @@ class System:
 
     @staticmethod
     def thread_time() -> float:
-        """Seconds of processor time of the calling thread, the kernel's for it included."""
+        """The processor time of the calling thread in seconds, including that in the kernel."""
         return time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
 
     sleep = staticmethod(time.sleep)
@@ -73,8 +73,8 @@ _CHECK_AFTER = 64 << 10
 class Patience:
     """The seconds that one command may wait for writer ports.
 
-    All connections of a command share it, also across threads. While several of them wait, time
-    counts once.
+    All connections of a command share it, also across threads. While several of them wait, each
+    second counts once.
     """
 
     __slots__ = ("_left", "_waiting", "_since", "_lock")
@@ -129,7 +129,7 @@ class Allowance:
         self._left = (self.messages, self.bytes, self._left[2])
 
     def refund(self) -> None:
-        """Return what the last exchange used: it is read again."""
+        """Give back what the last exchange used, because it is repeated."""
         messages, bytes, seconds = self._left
         self._left = (messages + self._last[0], bytes + self._last[1], seconds)
 
@@ -226,7 +226,7 @@ def _bind(socket: Socket, port: int, groups: int) -> bool:
 
 
 def close_socket(socket: Socket) -> None:
-    """Close a socket. It is gone whatever the answer is (close(2))."""
+    """Close a socket, and ignore an error: the socket is gone all the same (close(2))."""
     try:
         socket.close()
     except OSError:

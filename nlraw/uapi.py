@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel's numbers and struct layouts, with the kernel's names, under the header of each.
+"""The kernel's numbers and struct layouts, with the kernel's names, grouped by header file.
 
-Every layout starts with ``=``: native byte order, and no padding except where it is written. The
-few values in network byte order are converted where they are read.
+Every layout starts with ``=``: native byte order, and no padding except each ``x``. The few values
+in network byte order are converted where they are used.
 """
 
 from struct import Struct
@@ -40,7 +40,7 @@ NETLINK_EXT_ACK = 11
 nlmsghdr = Struct("=IHHII")  # len, type, flags, seq, pid
 nlattr = Struct("=HH")  # len, type
 
-# linux/socket.h (the kernel's own; not in the headers for programs)
+# linux/socket.h of the kernel; the headers for programs (UAPI) do not have it
 SOL_NETLINK = 270
 
 # linux/rtnetlink.h
@@ -84,7 +84,7 @@ TCA_EGRESS_BLOCK = 14
 
 rtmsg = Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 rtnexthop = Struct("=HBBi")  # len, flags, hops, ifindex
-# With this ifindex the parent is the number of a shared block. 0xFFFFFFFF as a signed number.
+# In a tcmsg with this ifindex the parent is the number of a shared block. 0xFFFFFFFF in C.
 TCM_IFINDEX_MAGIC_BLOCK = -1
 
 tcmsg = Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
@@ -104,7 +104,8 @@ IFF_UP = 0x1
 IFF_RUNNING = 0x40
 IFF_LOWER_UP = 0x10000
 
-# In the order in which iproute2 prints them (print_link_flags(), ip/ipaddress.c).
+# In the order in which iproute2 prints them (print_link_flags(), ip/ipaddress.c). It does not
+# print RUNNING.
 IFF_NAMES = (
     (0x8, "LOOPBACK"),
     (0x2, "BROADCAST"),
@@ -233,11 +234,11 @@ ifreq = Struct("=16sH22x")  # name, flags: the members that TUNSETIFF reads
 
 # asm/ioctl.h
 def ioctl(number: int, machine: str) -> int:
-    """Convert the number of an ioctl to the one of a machine; ``machine`` is its name in uname(2).
+    """Convert the number of an ioctl to that on a machine; ``machine`` is its name in uname(2).
 
     The numbers above are those of most machines. Their two highest bits are the direction of the
-    data: 0 none, 1 to the kernel, 2 from the kernel. Some machines have three bits for it; parisc
-    swaps 1 and 2.
+    data: 0 none, 1 to the kernel, 2 from the kernel. Some machines have three bits for the
+    direction; parisc swaps 1 and 2.
     """
     direction, rest = number >> 30, number & 0x3FFFFFFF
     if machine.startswith(("alpha", "mips", "ppc", "sparc")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is this link an orphan? Pure: a link in, a verdict out.
+"""The verdict on a link: is it an orphan? Pure: a link in, a verdict out.
 
     judge     IN_USE, ORPHAN, or None for a link that is not a TAP
     evidence  the facts behind a verdict
@@ -61,7 +61,10 @@ def is_tap(link: Link) -> bool:
 
 
 def is_fresh(orphan: Link) -> bool:
-    """True if no second open ever attached: a failed start left it, or a start is in progress."""
+    """True if no second open ever attached: a failed start left it, or a start is in progress.
+
+    True too if the kernel does not count (IFLA_CARRIER_UP_COUNT).
+    """
     return not orphan.carrier_up_count
 
 
@@ -161,7 +164,7 @@ def _names(given: "Names") -> "Tuple[str, ...]":
 def check_pattern(pattern: str) -> None:
     """Raise `Invalid` for a pattern that is empty, or has other special characters than * and ?."""
     if not pattern:
-        raise Invalid("an empty pattern matches nothing", "check pattern")
+        raise Invalid("a pattern must not be empty", "check pattern")
     if any(char in "[]{}" for char in pattern):
         words = "only * and ? are special in a pattern; give several patterns instead of [] and {}"
         raise Invalid(words, "check pattern", pattern)

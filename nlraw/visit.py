@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BYTES = 8 << 20
 SECONDS = 0.5
 
-# A shared resource is used up: such visits are repeated one by one in the end.
+# These mean that a shared resource is used up: such visits are repeated at the end, one by one.
 _CROWDED = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 
 
@@ -136,8 +136,13 @@ class Visit:
         return report
 
     @property
+    def has_turn(self) -> bool:
+        """True if it holds the writer port of its namespace: `clean_up` waits for nobody."""
+        return self._connection is not None and self._connection.is_exclusive
+
+    @property
     def is_crowded(self) -> bool:
-        """True if it failed for want of something that other namespaces hold."""
+        """True if it failed because it lacked a resource that other visits hold."""
         error = self.report.error if self.report is not None else None
         return error is not None and error.errno in _CROWDED
 
@@ -146,7 +151,7 @@ class Visit:
             self._connection.close()
 
     def close(self) -> None:
-        """Close descriptor and socket, and give back what was read: only the report stays."""
+        """Close descriptor and socket, and release what was read: only the report stays."""
         self._close_connection()
         if self._namespace is not None:
             self._namespace.close()

@@ -8,8 +8,9 @@ series of attributes. The value of an attribute may be a series of attributes ag
     '- the length of the message covers all of it -------------------------------------------'
 
 Parsing copies nothing: a span is a pair ``(start, end)`` of offsets in the datagram, so that an
-error can report its offset. Lengths are checked in this file and nowhere else. Unknown messages
-and attributes pass through unchanged. Sources: linux/netlink.h, RFC 3549.
+error can report its offset. Lengths are checked in this file, with two exceptions: `link.Link`
+checks its fixed part, and `exchange` the request that an ERROR quotes. Unknown messages and
+attributes pass through unchanged. Sources: linux/netlink.h, RFC 3549.
 """
 
 from struct import Struct
@@ -67,7 +68,7 @@ def messages(datagram: bytes) -> "List[Message]":
 
 
 def attributes(data: bytes, start: int, end: int) -> "List[Tuple[int, Span]]":
-    """Split a series of attributes: the type of each, without its flag bits, and its value's span.
+    """Split a series of attributes into their types, without flag bits, and their values' spans.
 
     Raises `Malformed` at the first header with an impossible length.
     """
@@ -88,7 +89,7 @@ def attributes(data: bytes, start: int, end: int) -> "List[Tuple[int, Span]]":
 
 
 def fixed(layout: Struct, data: bytes, span: "Span") -> "Tuple[int, ...]":
-    """Unpack the layout at the start of a span."""
+    """Unpack a layout at the start of a span. Raises `Malformed` if the span is too short."""
     start, end = span
     if end - start < layout.size:
         raise too_short(layout.size, end - start, start)
@@ -190,10 +191,10 @@ class Attributes:
         return Attributes(self.data, at, at + place[1])
 
 
-# A cache of layouts, by the size of a series in bytes. A layout has a function that unpacks only
-# the headers, the headers, and the places of the values. The kernel writes objects of one kind
-# alike: a series with the same headers as an earlier one need not be walked, which takes ten times
-# as long.
+# A cache of layouts, by the size of a series in bytes. A layout has three parts: a function that
+# unpacks only the headers; the headers; the places of the values. The kernel writes objects of one
+# kind alike. So a series with the same headers as an earlier one is not walked: a walk takes ten
+# times as long.
 layouts: "Dict[int, List[Layout]]" = {}
 
 # Limits of the cache: the number of sizes, and of layouts of one size.
@@ -201,7 +202,7 @@ MOST_LAYOUTS, MOST_LAYOUTS_OF_SIZE = 64, 4
 
 
 def _learn(data: bytes, start: int, end: int) -> "Places":
-    """Walk a series of attributes, and add its layout to the cache."""
+    """Walk a series of attributes, and add its layout to the cache if there is room."""
     found = attributes(data, start, end)
     places = {type: (at - start, stop - at) for type, (at, stop) in found}
     known = layouts.get(end - start, [])
@@ -295,7 +296,7 @@ def message(type: int, flags: int, sequence: int, payload: bytes, port: int = 0)
 def path(data: bytes, start: int, end: int, offset: int) -> "Tuple[int, ...]":
     """The types that lead to the attribute whose header is at ``offset``; empty if there is none.
 
-    For example ``(18, 1)``: in the value of the attribute 18, the attribute 1.
+    For example ``(18, 1)``: the attribute 1 in the value of the attribute 18.
     """
     types: List[int] = []
     while True:
