@@ -26,6 +26,7 @@ from .errors import (
     Malformed,
     Refused,
     TapInUse,
+    TooMuch,
 )
 from .report import CreatedTap, Report, Setup, Sweep, Tap, TcObject, Totals, Uplink
 
@@ -52,6 +53,7 @@ __all__ = [
     "Tap",
     "TapInUse",
     "TcObject",
+    "TooMuch",
     "Totals",
     "Uplink",
     "cleanup",

@@ -260,7 +260,9 @@ class Connection:
                         raise
                     self._lose_events()
                     continue
-                if sender[0] == 0:
+                if sender[0] == 0 and len(datagram) == self._buffer:  # it may be truncated
+                    self._lose_events()
+                elif sender[0] == 0:
                     self._deliver(datagram, nsid)
             return True
         except OSError as error:

@@ -168,13 +168,20 @@ def operstate_name(state: "Optional[int]") -> "Optional[str]":
     return uapi.IF_OPER_NAMES[state] if state < len(uapi.IF_OPER_NAMES) else "%#x" % state
 
 
+# Bytes: "/", ":", NUL, and what the kernel takes for a space, the last one included (lib/ctype.c).
+_NOT_IN_NAMES = frozenset(b"/:\0\t\n\v\f\r \xa0")
+
+
 def check_name(name: str) -> None:
     """Raise `Invalid` if no interface can have this name (dev_valid_name(), net/core/dev.c)."""
-    size = len(name.encode("utf-8", "surrogateescape"))
-    if size >= uapi.IFNAMSIZ:
-        words = "an interface name has at most 15 bytes, this one has %d" % size
+    try:
+        data = name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = b""
+    if len(data) >= uapi.IFNAMSIZ:
+        words = "an interface name has at most 15 bytes, this one has %d" % len(data)
         raise Invalid(words, "check name", name)
-    if name in ("", ".", "..") or any(char in "/:\0" or char.isspace() for char in name):
+    if data in (b"", b".", b"..") or not _NOT_IN_NAMES.isdisjoint(data):
         raise Invalid("this cannot be the name of an interface", "check name", name)
 
 

@@ -3,7 +3,7 @@
 
 from . import link, uapi
 from .connection import Connection
-from .errors import Error
+from .errors import BadNamespace, Error
 from .netns import Namespace, describe
 from .observe import groups_of, list_links, snapshot_of
 from .removal import failure, preview, remove
@@ -96,12 +96,11 @@ def clean_up(
     who: bool = False,
 ) -> Report:
     """`cleanup` that does not raise: an error is the ``error`` of the report."""
-    path = describe(netns)
     try:
         with Namespace(netns) as namespace:
             return clean_up_in(namespace, target, dry_run, patience, wait, who)
     except Error as error:
-        return failure(path, target, error)
+        return failure(name_of(netns), target, error)
 
 
 def clean_up_in(
@@ -128,14 +127,21 @@ def clean_up_in(
 
 def preview_of(netns: "NetnsArgument", target: Target, who: bool = False) -> Report:
     """`preview` of a namespace; an error is the ``error`` of the report."""
-    path = describe(netns)
     try:
         with Namespace(netns) as namespace:
             with Connection(namespace, groups=groups_of(target)) as connection:
                 report = preview(connection, target)
             return report.replace(taps=with_holders(namespace, report.taps)) if who else report
     except Error as error:
-        return failure(path, target, error)
+        return failure(name_of(netns), target, error)
+
+
+def name_of(netns: "NetnsArgument") -> str:
+    """The path of a namespace for a report on it; raises `Invalid` for an impossible argument."""
+    try:
+        return describe(netns)
+    except BadNamespace:
+        return repr(netns)
 
 
 def wait_while_in_use(namespace: Namespace, seconds: float, act: "Callable[[], T]") -> "T":

@@ -19,10 +19,10 @@ from . import inet, link, tc, uapi
 from .connection import Connection
 from .errors import Error, Invalid, Refused, TapInUse
 from .link import Link
-from .netns import Namespace, close, describe
+from .netns import Namespace, close
 from .observe import groups_of, observe_links, observe_tc
 from .plan import plan_undo
-from .pod import wait_while_in_use, with_holders
+from .pod import name_of, wait_while_in_use, with_holders
 from .removal import ROUNDS, Removal, failure
 from .report import CreatedTap, Report, Setup, TcObject, Uplink
 from .snapshot import Snapshot
@@ -88,7 +88,6 @@ def set_up(
     if not target.fits(tap):
         words = "no cleanup would find it: give a pattern that it matches (--match)"
         raise Invalid(words, "check TAP", tap)
-    path = describe(netns)
     try:
         with Namespace(netns) as namespace:
 
@@ -103,7 +102,7 @@ def set_up(
                 made = made.replace(cleanup=made.cleanup.replace(taps=taps))
             return made
     except Error as error:
-        return _failed(failure(path, target, error), error)
+        return _failed(failure(name_of(netns), target, error), error)
 
 
 class Wanted:

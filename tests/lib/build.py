@@ -230,9 +230,9 @@ def redirect_payload(ifindex, kind, target, **header):
     return filter_payload(ifindex, kind, *(options + [actions(kind, mirred(target))]), **header)
 
 
-def refusal_payload(errno, request, *told):
+def refusal_payload(errno, request, *attributes):
     """The payload of an NLMSG_ERROR: the errno, then ``request``, a whole message or its header."""
-    return struct.pack("=i", -errno) + request + b"".join(told)
+    return struct.pack("=i", -errno) + request + b"".join(attributes)
 
 
 # ---------------------------------------------------------------- what is read out of them

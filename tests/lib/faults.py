@@ -290,7 +290,7 @@ def kind_of(fault):
 
 def check_end(play, fault, ended, usual):
     """Make sure of the exit status and the words; ``fault`` is None where it was not met."""
-    # a thread that gets no memory is told of by the interpreter, in words of its own
+    # the interpreter reports a thread that gets no memory in words of its own
     err = re.sub(
         "^Exception ignored in thread started by.*\n(MemoryError.*\n)?",
         "",

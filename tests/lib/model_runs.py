@@ -15,10 +15,11 @@ from lib import build, model, random_pods
 from nlraw import inet, link, tc
 from nlraw.connection import ATTEMPTS, SILENCE, WINDOW
 from nlraw.errors import DumpInterrupted, Error, Lost, Malformed, Refused, TapInUse, TooMuch
+from nlraw.marks import MARK
 from nlraw.observe import groups_of
 from nlraw.pod import list_taps
 from nlraw.provision import Wanted, provide
-from nlraw.removal import ROUNDS, preview, remove
+from nlraw.removal import GROUP_FROM, ROUNDS, preview, remove
 from nlraw.transport import PATIENCE, Allowance, Patience
 from nlraw.verdict import TAP, Target
 from nlraw.visit import Visit
@@ -347,3 +348,85 @@ def with_events(taps, events, name, happening, window):
     assert {model.ETH0, model.PEER0} <= {each.ifindex for each in kernel.links}
     if not WAYS[name].changes:
         assert kernel.changes == []
+
+
+# ---------------------------------------------------------------- a cleanup of many, by its parts
+
+
+def taps_of(groups, least):
+    """Pairs of group and whether fresh, for `model.a_kernel`."""
+    each = st.tuples(st.sampled_from(groups), st.booleans())
+    return st.lists(each, min_size=least, max_size=6)
+
+
+def events(*names):
+    """What happens before which request, and to which TAP."""
+    each = st.tuples(st.integers(0, 45), st.sampled_from(names), st.integers(0, 5))
+    return st.lists(each, max_size=8)
+
+
+ANY_TAPS = taps_of([0, 0, 77, 4000000000, MARK | 5], 1)
+MANY_TAPS = taps_of([0, 77, MARK | 5], GROUP_FROM)
+HAPPENING = events(*model.ALIVE)
+CHANGES_BY_OTHERS = events(*model.EVENTS, *model.TC_EVENTS)
+
+
+def check_outcome(kernel, report):
+    """What is somebody else's is left, and the outcome is what it should be."""
+    error = report.error
+    assert {1, 2} <= {each.handle for each in kernel.filters if each.targets == [model.PEER0]}
+    if error is None:
+        assert report.outcome in ("clean", "cleaned")
+    elif isinstance(error, TapInUse):
+        assert report.outcome == "in-use"
+    else:
+        assert report.outcome == "failed"
+        is_expected = isinstance(error, (DumpInterrupted, Refused, Lost))
+        assert is_expected or is_unsteady(error) or "came into use" in error.message
+
+
+def check_groups(kernel):
+    """All that are left are in their former groups."""
+    for each in kernel.links:
+        assert each.home in (None, each.group), each
+
+
+def check_claim(kernel, report):
+    """If nothing was changed by its own words, then nothing was."""
+    if report.outcome == "in-use" or "nothing was changed" in str(report.error):
+        assert kernel.deletions == 0
+
+
+def check_deleted(kernel, report):
+    """What was deleted is reported, and what is reported is gone."""
+    reported = {tap.ifindex for tap in report.taps if tap.deleted}
+    assert set(kernel.deleted) - {model.STRANGER} <= reported
+    assert not reported & {each.ifindex for each in kernel.links if not each.changed}
+
+
+def with_many(taps, happening, window, spare_fresh):
+    """A cleanup of many orphans, whatever happens meanwhile."""
+    kernel = model.a_kernel(taps, happening)
+    report = model.cleaned(kernel, window, spare_fresh)
+    check_outcome(kernel, report)
+    check_groups(kernel)
+    check_claim(kernel, report)
+    check_deleted(kernel, report)
+
+
+def with_a_kill(taps, happening, moment, window):
+    """After a kill at any moment the next run finishes."""
+    kernel = model.a_kernel(taps, happening + [(moment, "killed", 0)])
+    try:
+        model.cleaned(kernel, window)
+    except model.Killed:
+        pass
+    kernel.dead, kernel.events = False, []
+    report = model.cleaned(kernel)
+    if report.error is None:
+        assert report.outcome in ("clean", "cleaned")
+        assert not kernel.orphans()
+        on_uplink = (each for each in kernel.filters if each.ifindex == model.ETH0)
+        assert not any(0 in each.targets for each in on_uplink)
+    else:
+        assert isinstance(report.error, TapInUse)

@@ -219,7 +219,7 @@ class Pod:
     # -------------------------------------------------------- what is there
 
     def links(self):
-        """The links as `ip -d -j link` tells them, by name."""
+        """The links as `ip -d -j link` shows them, by name."""
         return {link["ifname"]: link for link in json.loads(self.ip("-d", "-j", "link"))}
 
     def qdiscs(self, dev=None):
@@ -249,19 +249,18 @@ class Pod:
         }
 
     def _tc_state(self):
-        # the plain text: without -s it has neither counters nor times, and it tells more than the
-        # JSON
-        told = {"qdiscs": self.tc("-d", "qdisc", "show")}
+        # the plain text, which has more than the JSON, and without -s neither counters nor times
+        shown = {"qdiscs": self.tc("-d", "qdisc", "show")}
         for qdisc in self.qdiscs():
             dev, handle = qdisc["dev"], qdisc["handle"]
             for place in ("ingress", "egress") if handle == "ffff:" else ("parent " + handle,):
-                told[dev, place] = self.tc("-d", "filter", "show", "dev", dev, *place.split())
+                shown[dev, place] = self.tc("-d", "filter", "show", "dev", dev, *place.split())
             if handle != "ffff:":
-                told[dev, handle] = self.tc("-d", "class", "show", "dev", dev)
+                shown[dev, handle] = self.tc("-d", "class", "show", "dev", dev)
             block = qdisc.get("ingress_block")
             if block:
-                told["block", block] = self.tc("-d", "filter", "show", "block", str(block))
-        return told
+                shown["block", block] = self.tc("-d", "filter", "show", "block", str(block))
+        return shown
 
     def redirects(self, dev, target):
         """How many filters on a device redirect to another."""
@@ -305,14 +304,14 @@ class Pod:
         self.close()
 
 
-def _settled(told):
+def _settled(shown):
     """A link or route without what follows the carrier up to a second later.
 
     See net/core/link_watch.c.
     """
-    kept = {key: value for key, value in told.items() if key != "operstate"}
+    kept = {key: value for key, value in shown.items() if key != "operstate"}
     kept["flags"] = [
-        flag for flag in told["flags"] if flag not in ("NO-CARRIER", "linkdown", "dead")
+        flag for flag in shown["flags"] if flag not in ("NO-CARRIER", "linkdown", "dead")
     ]
     return kept
 

@@ -26,8 +26,8 @@ def capabilities():
 
 
 def without(*names):
-    told = ",".join("-" + name for name in names)
-    return ("setpriv", "--bounding-set=" + told, "--inh-caps=" + told) + command.MODULE
+    listed = ",".join("-" + name for name in names)
+    return ("setpriv", "--bounding-set=" + listed, "--inh-caps=" + listed) + command.MODULE
 
 
 # The step that fails without a capability; without any other all is done.

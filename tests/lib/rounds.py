@@ -2,20 +2,25 @@
 """Rounds of attach, release, recreate and rename around a running cleanup or sweep.
 
 A TAP that was in use, or another's, when it was last looked at is never deleted. What can be lost
-is what changes between that look's answer and the delete: the README names that window; here is how
-long it is, and how often it was hit by who aims at it.
+is what changes between that look and the delete: the README names that window; here is how long it
+is, and how often it was hit by rivals that aim at it. lib/nics.py has rounds on several NICs.
 """
 
 import collections
+import concurrent.futures
 import contextlib
+import os
 import random
 import socket
+import statistics
 import struct
+import tempfile
 import threading
 import time
 
 import nlraw
-from lib import command, nodes
+from lib import nodes, pods
+from lib.rivals import Rival
 from nlraw import link, uapi
 from nlraw.connection import Connection
 from nlraw.netns import Namespace
@@ -23,128 +28,56 @@ from nlraw.netns import Namespace
 SEED = 20
 KINDS = ("attach", "release", "recreate", "reuse", "rename")
 
-# What a rival in the pod's namespace does, once a round: it takes its place, says so, waits, acts,
-# and after the cleanup says how it went: when the act began, when it was done (0 if it came to
-# nothing), and whether the device that it acted on is there.
-RIVAL = """
-import fcntl, os, socket, struct, sys, time
-sys.path.insert(0, sys.argv[1])
-from nlraw import Error, link, tap
-from nlraw.connection import Connection
-from nlraw.netns import Namespace
+# Processes that play at once, each in pods of its own. A round mostly waits for the kernel.
+JOBS = int(os.environ.get("NLRAW_JOBS", 4))
 
-here, now = Namespace(), time.monotonic
-connection, control = Connection(here), socket.socket()
+# Namespaces of a sweep.
+NAMESPACES = 8
 
-def find(name):
-    (reply,) = connection.ask(link.find(name))
-    return None if reply.error else link.only(reply).ifindex
+# What the first rival did: to which TAP, when it began, when it was done, whether its TAP is there.
+Act = collections.namedtuple("Act", "kind tap began done there")
 
-def is_held(fd):
-    try:
-        fcntl.ioctl(fd, 0x800454D2, bytes(40))  # TUNGETIFF: EBADFD if the device has gone
-        return True
-    except OSError:
-        return False
-
-def rename(name, other):
-    # SIOCSIFNAME
-    fcntl.ioctl(control, 0x8923, struct.pack("=16s16s8x", name.encode(), other.encode()))
-
-def recreate(name, ifindex, again):
-    # as another user's, with the same index if that is wanted; whoever deletes the former one
-    connection.change(link.delete(ifindex, name))
-    fd = os.open("/dev/net/tun", os.O_RDWR)
-    if again:
-        fcntl.ioctl(fd, 0x400454DA, struct.pack("=I", ifindex))  # TUNSETIFINDEX
-    # TUNSETIFF, exclusive
-    fcntl.ioctl(fd, 0x400454CA, struct.pack("=16sH22x", name.encode(), 0x9002))
-    fcntl.ioctl(fd, 0x400454CC, 1000)  # TUNSETOWNER
-    return fd
-
-print("ready", flush=True)
-for line in sys.stdin:
-    kind, name, delay = line.split()
-    ifindex, fd = find(name), -1
-    if kind == "release":
-        fd = tap.attach(here, name)
-    print("set", flush=True)
-    time.sleep(float(delay))
-    began = now()
-    try:
-        if kind == "attach":
-            fd = tap.attach(here, name)
-        elif kind == "release":
-            os.close(fd)
-        elif kind == "rename":
-            rename(name, "other")
-        else:
-            fd = recreate(name, ifindex, kind == "reuse")
-        done = now()
-    except (OSError, Error):  # it has gone by now, or another of its name is there
-        done = 0
-    sys.stdin.readline()  # the cleanup has ended
-    if kind == "release":
-        there = find(name) == ifindex
-    elif kind == "rename":
-        there = find("other") == ifindex
-        if there:
-            rename("other", name)
-    else:
-        there = fd >= 0 and is_held(fd)
-    if kind != "release" and fd >= 0:
-        os.close(fd)
-    print(began, done, int(there), flush=True)
-"""
-
-
-Act = collections.namedtuple("Act", "kind began done there")
-
-# How many orphans, and how many of the uplinks have a redirect to one of them.
-UPLINKS = ("eth0", "net1")
-CASES = ((1, 0), (1, 0), (1, 1), (2, 2), (4, 1), (4, 2))
-
-
-class Rival:
-    def __init__(self, pod):
-        self.child = pod.child(RIVAL, command.ROOT)
-
-    def begin(self, kind, name, delay):
-        self.kind = kind
-        self.child.write("%s %s %.6f" % (kind, name, delay))
-
-    def wait_until_set(self):
-        self.child.answer("set")
-
-    def end(self):
-        self.child.write("end")
-        began, done, there = self.child.read().split()
-        return Act(self.kind, float(began), float(done), there == "1")
-
-
-Delete = collections.namedtuple("Delete", "asked answered sent ended")
+# Of one datagram with deletions: when the last look at the links before it was asked for and
+# answered; when the last look that TC events count for was asked for; when the datagram was sent,
+# and answered; whether links are deleted in it.
+Delete = collections.namedtuple("Delete", "asked answered confirmed sent ended has_links")
 
 
 class Times:
-    """For each delete in a namespace: when its last look and when the delete began and ended."""
+    """For each namespace its deletions, and when it was looked at right before each."""
 
-    def __init__(self, monkeypatch):
-        self.looked, self.deletes = {}, collections.defaultdict(list)
-        real = Connection.change
+    def __init__(self):
+        self.looked, self.confirmed, self.is_marked = {}, {}, {}
+        self.deletes = collections.defaultdict(list)
+        self._real = Connection.change
+
+    def __enter__(self):
+        real, times = self._real, self
 
         def change(connection, *requests):
-            begin = time.monotonic()
+            began = time.monotonic()
             replies = real(connection, *requests)
-            path = connection.path
-            if any(request.step in ("delete link", "delete links") for request in requests):
-                self.deletes[path].append(
-                    Delete(*self.looked[path], sent=begin, ended=time.monotonic())
-                )
-            elif requests[0].step == "list links":
-                self.looked[path] = (begin, time.monotonic())
+            times.note(connection.path, requests, began)
             return replies
 
-        monkeypatch.setattr(Connection, "change", change)
+        Connection.change = change
+        return self
+
+    def __exit__(self, *_):
+        Connection.change = self._real
+
+    def note(self, path, requests, began):
+        steps = [request.step for request in requests]
+        if any(step.startswith("delete") for step in steps):
+            has_links = any(step.startswith("delete link") for step in steps)
+            looked = self.looked[path] + (self.confirmed[path],)
+            self.deletes[path].append(Delete(*looked, began, time.monotonic(), has_links))
+        elif steps[0] == "list links":
+            self.looked[path] = (began, time.monotonic())
+            if not self.is_marked.get(path):  # after the marks TC events do not count
+                self.confirmed[path] = began
+        if steps[0] != "list links" or self.is_marked.get(path):
+            self.is_marked[path] = steps[0].startswith("set group")
 
 
 class Listener:
@@ -174,74 +107,157 @@ class Listener:
         self._socket.close()
 
 
-class Ground:
-    """A pod in which rounds are played, the orphans in it, and what came of the rounds."""
+# ---------------------------------------------------------------- one pod
 
-    def __init__(self, pod, times, path, chance):
-        self.pod, self.times, self.path, self.chance = pod, times, path, chance
-        pod.ip(*("link add %s type veth peer name peer1" % UPLINKS[1]).split())
-        self.rival = Rival(pod)
+
+class Outcome:
+    """What came of rounds: counts, spans of time by case, and what was wrong."""
+
+    def __init__(self):
+        self.rounds = 0
+        self.counts = collections.Counter()
+        self.wrong = []
+        self.sent, self.carried, self.lost = [collections.defaultdict(list) for _ in range(3)]
+
+    def add(self, other):
+        self.rounds += other.rounds
+        self.counts.update(other.counts)
+        self.wrong += other.wrong
+        for name in ("sent", "carried", "lost"):
+            for case, spans in getattr(other, name).items():
+                getattr(self, name)[case] += spans
+
+
+class Ground:
+    """A pod in which rounds are played, the orphans in it, and what came of the rounds.
+
+    ``path`` is the one by which it is cleaned up.
+    """
+
+    uplinks = ("eth0",)
+
+    def __init__(self, pod, times, chance, path=None):
+        self.pod, self.times, self.chance = pod, times, chance
+        self.path = path or pod.path
+        self.rival = Rival(pod, "play_taps")
         self.namespace = Namespace(pod.path)
         self.connection = Connection(self.namespace)
         self.listener = Listener(self.namespace)
-        self.counts = collections.Counter()
-        self.wrong, self.sent, self.carried, self.lost = (
-            [],
-            *[collections.defaultdict(list) for _ in range(3)],
-        )
+        self.outcome = Outcome()
+        self.report = None
+        # seconds from the beginning of a cleanup to its delete, in the last rounds
+        self._leads = collections.deque([0.001], 30)
+        self._began = 0.0
 
-    def prepare(self, number, redirected):
-        """Have so many orphans, and redirects on so many NICs: each to another orphan."""
-        for each, uplink in enumerate(UPLINKS[:redirected]):
-            tap = "tap%d_urunc" % each
-            nlraw.setup(netns=self.pod.path, tap=tap, match=tap, uplink=uplink)
-        for each in range(number):
-            name = "tap%d_urunc" % each
+    def furnish(self):
+        """Have orphans; return their names."""
+        size, is_redirected = self.chance.choice(((1, False), (1, False), (1, True), (4, True)))
+        words = "%d orphan%s, %s redirects"
+        self.case = words % (size, "s" * (size > 1), "with" if is_redirected else "without")
+        if is_redirected:
+            nlraw.setup(netns=self.pod.path)
+        names = ["tap%d_urunc" % each for each in range(size)]
+        self.add_orphans(names)
+        return names
+
+    def add_orphans(self, names):
+        """Make those TAPs that are not there."""
+        for name in names:
             (reply,) = self.connection.ask(link.find(name))
             if reply.error is not None:
                 nodes.add_orphans(self.namespace, [name], fresh=True)
 
-    def begin(self, kind, delay):
-        size, redirected = self.chance.choice(CASES)
-        self.case = "%d orphan%s, redirects on %d NICs" % (size, "s" * (size > 1), redirected)
-        self.prepare(size, redirected)
+    def begin(self, kind):
+        """Have the rival take its place; return how long to wait before the cleanup."""
+        names = self.furnish()
         self.times.deletes.pop(self.path, None)
-        self.rival.begin(kind, "tap%d_urunc" % self.chance.randrange(size), delay)
+        theirs, ours = self.delays(kind)
+        self.rival.begin(kind, self.chance.choice(names), theirs)
+        return ours
 
-    def end(self):
-        act = self.rival.end()
+    def delays(self, kind):
+        """How long the rival and the cleanup wait, so that they meet before the delete.
+
+        A rival's own delete takes long, so it begins well ahead.
+        """
+        if kind in ("recreate", "reuse"):
+            return self.chance.uniform(0, 0.002), self.chance.uniform(0, 0.03)
+        ours = self.chance.uniform(0, 0.001)
+        return ours + self.chance.uniform(0, 1.3 * self.lead()), ours
+
+    def lead(self):
+        return statistics.median(self._leads)
+
+    def wait_until_set(self):
+        self.rival.wait_until_set()
+
+    def clean_up(self):
+        """Run a cleanup; it may report what `is_expected`."""
+        uplink = self.chance.choice(("eth0", self.uplinks))
+        keep_in_use = self.chance.random() < 0.5
+        self.start()
+        try:
+            report = nlraw.cleanup(netns=self.pod.path, uplink=uplink, keep_in_use=keep_in_use)
+        except nlraw.Error as error:
+            report = error.report
+        self.end(report)
+
+    def start(self):
+        """Note that a cleanup or a sweep begins."""
+        self._began = time.monotonic()
+
+    def end(self, report):
+        """Note how it ended, and what came of the round."""
+        self.report = report
+        act = Act(*self.rival.end())
         deletes = self.times.deletes.pop(self.path, [])
-        self.counts[act.kind, self.judge(act, deletes)] += 1
-        self.sent[self.case] += [delete.sent - delete.answered for delete in deletes]
-        last = self.listener.last
-        self.carried[self.case] += [
-            last - delete.answered for delete in deletes if delete.sent < last < delete.ended
-        ]
+        self.judge(act, deletes)
+        for delete in deletes:
+            if not delete.has_links:
+                continue
+            self._leads.append(delete.sent - self._began)
+            self.outcome.sent[self.case].append(delete.sent - delete.answered)
+            if delete.sent < self.listener.last < delete.ended:
+                self.outcome.carried[self.case].append(self.listener.last - delete.answered)
+        self.outcome.rounds += 1
 
     def judge(self, act, deletes):
-        """What became of an act: nothing was lost, or it was in the window.
+        """Note what became of the act and of what was acted on."""
+        self.outcome.counts[act.kind, self.judge_act(act, deletes)] += 1
+        error = self.report.error
+        if error is not None and not is_expected(error):
+            self.is_wrong("an error", error.step, error, act)
+        if self.report.outcome == "in-use" and deletes:
+            self.is_wrong("something was removed although a TAP is in use", act, deletes)
 
-        Else it is noted as wrong.
-        """
+    def judge_act(self, act, deletes):
+        """What became of an act: nothing was lost, or it was in the window. Else it is wrong."""
+        deletes = [each for each in deletes if each.has_links]
         if act.kind == "release":
             if act.there:
                 return "kept"
             # when it was looked at it was held
             if not any(delete.answered >= act.began for delete in deletes):
-                self.wrong.append((act, deletes))
+                return self.is_wrong("a TAP in use was deleted", act, deletes)
             return "gone after it"
         if not act.done:
             return "too late"
         if act.there:
             return "kept"
-        excuses = [delete for delete in deletes if delete.asked < act.done <= delete.ended]
-        if not excuses or act.kind == "recreate":  # which has another index, and so cannot be meant
-            self.wrong.append((act, deletes))
-            return "LOST"
-        self.lost[self.case].append(
-            (act.began - excuses[-1].answered, act.done - excuses[-1].answered)
-        )
+        excuses = [each for each in deletes if each.asked < act.done and act.began < each.ended]
+        # one that was recreated has another index, and so cannot be meant
+        if not excuses or act.kind == "recreate":
+            return self.is_wrong("a TAP was deleted that had changed", act, deletes)
+        answered = excuses[-1].answered
+        self.outcome.lost[self.case].append((act.began - answered, act.done - answered))
         return "lost in the window"
+
+    def is_wrong(self, what, *evidence):
+        self.outcome.wrong.append("%s: %s" % (what, evidence))
+        return "WRONG"
+
+    def finish(self):
+        """Look at the pod after the last round."""
 
     def close(self):
         self.listener.close()
@@ -249,19 +265,96 @@ class Ground:
         self.namespace.close()
 
 
+def is_expected(error):
+    """True for what a cleanup may say of a namespace that others change all the time."""
+    if isinstance(error, (nlraw.TapInUse, nlraw.DumpInterrupted)):
+        return True
+    if error.message.startswith("came into use ("):
+        return "after something was removed" in error.message
+    return error.message == "the namespace changed each time it was looked at"
+
+
+# ---------------------------------------------------------------- many rounds
+
+
+def around_cleanups(make, rounds, seed):
+    """Play rounds around cleanups in one pod; ``make`` makes a Ground."""
+    with Times() as times, pods.Pod() as pod:
+        with contextlib.closing(make(pod, times, random.Random(seed))) as ground:
+            for number in range(rounds):
+                ours = ground.begin(KINDS[number % len(KINDS)])
+                ground.wait_until_set()
+                time.sleep(ours)
+                ground.clean_up()
+            ground.finish()
+            return ground.outcome
+
+
+def around_sweeps(make, rounds, seed):
+    """Play rounds around sweeps of `NAMESPACES` pods: so many rounds in all of them."""
+    with contextlib.ExitStack() as stack:
+        times = stack.enter_context(Times())
+        directory = stack.enter_context(tempfile.TemporaryDirectory())
+        grounds = []
+        for number in range(NAMESPACES):
+            path = os.path.join(directory, "pod%d" % number)
+            pod = stack.enter_context(pods.Pod())
+            ground = make(pod, times, random.Random("%s %d" % (seed, number)), path)
+            grounds.append(stack.enter_context(contextlib.closing(ground)))
+            os.symlink(pod.path, path)
+        for number in range(rounds // NAMESPACES):
+            waits = [ground.begin(KINDS[number % len(KINDS)]) for ground in grounds]
+            for ground in grounds:
+                ground.wait_until_set()
+            time.sleep(waits[0])
+            for ground in grounds:
+                ground.start()
+            swept = nlraw.sweep(
+                dirs=[directory],
+                uplink=make.uplinks,
+                include_fresh=True,
+                keep_in_use=bool(number % 2),
+            )
+            reports = {report.netns: report for report in swept.namespaces}
+            for ground in grounds:
+                ground.end(reports[ground.path])
+        whole = Outcome()
+        for ground in grounds:
+            ground.finish()
+            whole.add(ground.outcome)
+        return whole
+
+
+def play(what, around, make, rounds, jobs=JOBS):
+    """Play rounds in so many processes, print what came of them, and make sure nothing was wrong.
+
+    ``around`` is one of the two functions above.
+    """
+    began = time.monotonic()
+    whole = Outcome()
+    if jobs == 1:
+        whole.add(around(make, rounds, SEED))
+    else:
+        with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
+            seeds = range(SEED, SEED + jobs)
+            shares = [rounds // jobs + (each < rounds % jobs) for each in range(jobs)]
+            for outcome in pool.map(around, [make] * jobs, shares, seeds):
+                whole.add(outcome)
+    print(table(what, whole, time.monotonic() - began))
+    assert whole.wrong == []
+    assert all(whole.counts[kind, "kept"] for kind in KINDS)
+    assert whole.counts["release", "gone after it"]
+
+
 def spread(seconds):
     """Some percentiles, in milliseconds."""
-    if not seconds:
-        return "none"
     ordered = sorted(seconds)
     marks = [("median", 0.5), ("90 %", 0.9), ("99 %", 0.99), ("99.9 %", 0.999)]
-    told = [
+    found = [
         "%s %.3f" % (mark, ordered[int(part * (len(ordered) - 1))] * 1000) for mark, part in marks
     ]
-    return "%d times, %s" % (
-        len(ordered),
-        ", ".join(told + ["most %.3f ms" % (ordered[-1] * 1000)]),
-    )
+    most = "most %.3f ms" % (ordered[-1] * 1000)
+    return "%d times, %s" % (len(ordered), ", ".join(found + [most]))
 
 
 SPANS = (
@@ -274,81 +367,25 @@ SPANS = (
 )
 
 
-def tell(what, grounds, seconds):
-    counts = sum((ground.counts for ground in grounds), collections.Counter())
-    ends = sorted({end for _, end in counts})
-    print("\n%s: %d rounds in %d s" % (what, sum(counts.values()), seconds))
-    print("  %-9s %6s  %s" % ("act", "rounds", "  ".join(ends)))
-    for kind in KINDS:
-        numbers = [counts[kind, end] for end in ends]
-        print(
-            "  %-9s %6d  %s"
-            % (kind, sum(numbers), "  ".join("%*d" % pair for pair in zip(map(len, ends), numbers)))
-        )
-    for case in sorted({case for ground in grounds for case in ground.sent}):
-        print("  %s: from the answer to the last look" % case)
+def table(what, outcome, seconds):
+    """What came of the rounds, for people."""
+    lines = ["", "%s: %d rounds in %d s" % (what, outcome.rounds, seconds)]
+    acts = list(dict.fromkeys(list(KINDS) + sorted(act for act, _ in outcome.counts)))
+    width = max(map(len, acts))
+    for act in acts:
+        ends = sorted((end, count) for (kind, end), count in outcome.counts.items() if kind == act)
+        total = sum(count for _, count in ends)
+        words = ", ".join("%d %s" % (count, end) for end, count in ends)
+        lines.append("  %-*s %6d: %s" % (width, act, total, words))
+    for case in sorted(outcome.sent):
+        lines.append("  %s: from the answer to the last look" % case)
         for name, until in SPANS:
-            spans = [each for ground in grounds for each in getattr(ground, name)[case]]
-            if spans and isinstance(spans[0], tuple):
-                print(
-                    "    to the beginning of an act that was lost: %s"
-                    % spread([began for began, _ in spans])
-                )
+            spans = getattr(outcome, name)[case]
+            if name == "lost" and spans:
+                began = spread([began for began, _ in spans])
+                lines.append("    to the beginning of an act that was lost: %s" % began)
                 spans = [ended for _, ended in spans]
             if spans:
-                print("    to %s: %s" % (until, spread(spans)))
-
-
-def check(what, grounds, seconds):
-    tell(what, grounds, seconds)
-    assert [wrong for ground in grounds for wrong in ground.wrong] == []
-    counts = sum((ground.counts for ground in grounds), collections.Counter())
-    assert all(counts[kind, "kept"] for kind in KINDS) and counts["release", "gone after it"]
-
-
-def grounds(make_pod, monkeypatch):
-    """A fixture's generator: it yields a function that makes a Ground."""
-    times, made = Times(monkeypatch), []
-
-    def make(path=None):
-        pod = make_pod()
-        made.append(Ground(pod, times, path or pod.path, random.Random(SEED + len(made))))
-        return made[-1]
-
-    yield make
-    for ground in made:
-        ground.close()
-
-
-def delays(kind, chance, before):
-    """How long the rival and the cleanup wait so that they meet, ``before`` the delete.
-
-    What takes a delete of the rival's own begins well ahead.
-    """
-    if kind in ("recreate", "reuse"):
-        return chance.uniform(0, 0.002), chance.uniform(0, 0.03)
-    ours = chance.uniform(0, 0.001)
-    return ours + chance.uniform(0, 1.3 * before), ours
-
-
-def is_expected(error):
-    """True for what a cleanup may say of a namespace that others change all the time."""
-    if isinstance(error, (nlraw.TapInUse, nlraw.DumpInterrupted)):
-        return True
-    return error.message == "the namespace changed each time it was looked at"
-
-
-def play_around_cleanups(ground, rounds):
-    started = time.monotonic()
-    for number in range(rounds):
-        kind = KINDS[number % len(KINDS)]
-        theirs, ours = delays(kind, ground.chance, before=0.001)
-        ground.begin(kind, theirs)
-        ground.rival.wait_until_set()
-        time.sleep(ours)
-        try:
-            nlraw.cleanup(netns=ground.pod.path)
-        except nlraw.Error as error:
-            assert is_expected(error), error
-        ground.end()
-    check("cleanup", [ground], time.monotonic() - started)
+                lines.append("    to %s: %s" % (until, spread(spans)))
+    lines.append("  wrong: %d" % len(outcome.wrong))
+    return "\n".join(lines + outcome.wrong[:20])

@@ -3,11 +3,11 @@
 
     python3 standin.py TAP MAC ADDRESS TTL [TARGET]
 
-The pod's own kernel holds the address too; what tells them apart is the TTL. With a TARGET it also
-asks who has that address, again each second, sends it an echo request and says "TARGET answered"
-when the reply comes, or "TARGET is silent" in the end. It says "ready" once it is attached, and
-ends with its input. Each frame has a struct virtio_net_hdr (10 bytes) ahead of it, since the TAP
-has IFF_VNET_HDR.
+The pod's own kernel holds the address too; the TTL shows which of them answered. With a TARGET it
+also asks who has that address, again each second, sends it an echo request and says "TARGET
+answered" when the reply comes, or "TARGET is silent" in the end. It says "ready" once it is
+attached, and ends with its input. Each frame has a struct virtio_net_hdr (10 bytes) ahead of it,
+since the TAP has IFF_VNET_HDR.
 """
 
 import fcntl

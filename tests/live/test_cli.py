@@ -70,7 +70,7 @@ def test_a_tap_in_use_is_3_and_nothing_is_changed(pod, arguments):
     status, out, err = nlraw(*arguments, "-n", pod.path)
     assert (status, out.splitlines()[0]) == (
         3,
-        "%s: in use, nothing to be changed (uplink eth0)" % pod.path,
+        "%s: in use, nothing changed (uplink eth0)" % pod.path,
     )
     assert (
         err
@@ -91,18 +91,18 @@ def test_a_scan_of_a_tap_in_use_is_0(pod):
 def test_what_would_be_done_is_0_and_is_not_done(pod, arguments):
     pod.add_orphan()
     before = pod.state()
-    status, told = in_json(*arguments, "-n", pod.path)
-    assert (status, told["outcome"], told["taps"][0]["deleted"]) == (0, "would-clean", False)
-    assert told["tc_removed"] == TC_OF_ONE_ORPHAN
+    status, printed = in_json(*arguments, "-n", pod.path)
+    assert (status, printed["outcome"], printed["taps"][0]["deleted"]) == (0, "would-clean", False)
+    assert printed["tc_removed"] == TC_OF_ONE_ORPHAN
     assert pod.state() == before
 
 
 @pytest.mark.parametrize("command", ["scan", "cleanup"])
 def test_no_uplink_is_0_and_the_taps_are_listed(pod, command):
     pod.add_orphan(redirect=False)
-    status, told = in_json(command, "-n", pod.path, "-u", "eth9")
-    assert (status, told["outcome"], told["uplink"]) == (0, "skipped", "eth9")
-    assert [(tap["ifname"], tap["deleted"]) for tap in told["taps"]] == [(pods.TAP, False)]
+    status, printed = in_json(command, "-n", pod.path, "-u", "eth9")
+    assert (status, printed["outcome"], printed["uplink"]) == (0, "skipped", "eth9")
+    assert [(tap["ifname"], tap["deleted"]) for tap in printed["taps"]] == [(pods.TAP, False)]
     assert pods.TAP in pod.links()
 
 
@@ -129,17 +129,22 @@ def test_no_uplink_is_0_and_the_taps_are_listed(pod, command):
     ],
 )
 def test_a_bad_namespace_is_1_and_its_report_is_printed(command, netns, step, name):
-    status, told = in_json(command, "-n", netns)
-    assert (status, told["outcome"], told["taps"], told["tc_removed"]) == (1, "failed", [], [])
-    assert list(told["error"]) == ["step", "object", "errno", "message"]
-    assert (told["error"]["step"], told["error"]["object"], told["error"]["errno"]) == (
+    status, printed = in_json(command, "-n", netns)
+    assert (status, printed["outcome"], printed["taps"], printed["tc_removed"]) == (
+        1,
+        "failed",
+        [],
+        [],
+    )
+    assert list(printed["error"]) == ["step", "object", "errno", "message"]
+    assert (printed["error"]["step"], printed["error"]["object"], printed["error"]["errno"]) == (
         step,
-        told["netns"],
+        printed["netns"],
         name,
     )
 
 
-def test_a_bad_namespace_is_told_on_both_streams(pod):
+def test_a_bad_namespace_is_reported_on_both_streams(pod):
     path = pod.path + "-gone"
     status, out, err = nlraw("scan", "-n", path)
     reason = "open namespace %s: No such file or directory" % path
@@ -165,9 +170,9 @@ def test_each_namespace_is_cleaned_on_its_own(make_pod):
     used.add_tap()
     used.hold()
     orphaned.add_orphan()
-    status, told = in_json("cleanup", "-n", used.path, "-n", orphaned.path, "-n", clean.path)
-    assert (status, [one["outcome"] for one in told]) == (3, ["in-use", "cleaned", "clean"])
-    assert [one["netns"] for one in told] == [used.path, orphaned.path, clean.path]
+    status, printed = in_json("cleanup", "-n", used.path, "-n", orphaned.path, "-n", clean.path)
+    assert (status, [one["outcome"] for one in printed]) == (3, ["in-use", "cleaned", "clean"])
+    assert [one["netns"] for one in printed] == [used.path, orphaned.path, clean.path]
     assert pods.TAP in used.links() and pods.TAP not in orphaned.links()
 
 
@@ -176,10 +181,10 @@ def test_one_that_failed_outweighs_one_in_use_and_stops_none(make_pod):
     used.add_tap()
     used.hold()
     orphaned.add_orphan()
-    status, told = in_json(
+    status, printed = in_json(
         "cleanup", "-n", "nlraw-test-nowhere", "-n", used.path, "-n", orphaned.path
     )
-    assert (status, [one["outcome"] for one in told]) == (1, ["failed", "in-use", "cleaned"])
+    assert (status, [one["outcome"] for one in printed]) == (1, ["failed", "in-use", "cleaned"])
     assert pods.TAP not in orphaned.links()
 
 
@@ -193,10 +198,10 @@ def without(capability):
 def test_a_refused_change_is_1_and_names_the_capability(pod):
     pod.add_orphan()
     before = pod.state()
-    status, told = in_json("cleanup", "-n", pod.path, argv=without("net_admin"))
-    assert (status, told["outcome"], told["error"]["errno"]) == (1, "failed", "EPERM")
-    assert "CAP_NET_ADMIN" in told["error"]["message"]
-    assert [tap["deleted"] for tap in told["taps"]] == [False] and told["tc_removed"] == []
+    status, printed = in_json("cleanup", "-n", pod.path, argv=without("net_admin"))
+    assert (status, printed["outcome"], printed["error"]["errno"]) == (1, "failed", "EPERM")
+    assert "CAP_NET_ADMIN" in printed["error"]["message"]
+    assert [tap["deleted"] for tap in printed["taps"]] == [False] and printed["tc_removed"] == []
     assert pod.state() == before
 
 
@@ -214,9 +219,9 @@ def test_json_of_a_cleanup(pod):
     ifindex = pod.add_orphan()
     # it lags the carrier, and so does RUNNING
     wait_for(lambda: pod.links()[pods.TAP]["operstate"] == "DOWN")
-    status, told = in_json("cleanup", "-n", pod.path)
+    status, printed = in_json("cleanup", "-n", pod.path)
     assert status == 0
-    assert told == {
+    assert printed == {
         "netns": pod.path,
         "uplink": "eth0",
         "outcome": "cleaned",
@@ -238,20 +243,20 @@ def test_json_of_a_cleanup(pod):
         "error": None,
     }
     keys = "netns uplink outcome taps tc_removed ignored dead_redirects error"
-    assert list(told) == keys.split()
+    assert list(printed) == keys.split()
     assert (
-        list(told["taps"][0])
+        list(printed["taps"][0])
         == "ifname ifindex verdict fresh carrier operstate flags deleted".split()
     )
-    assert list(told["tc_removed"][0]) == "dev object kind priority target".split()
+    assert list(printed["tc_removed"][0]) == "dev object kind priority target".split()
 
 
 def test_json_of_a_tap_in_use_has_the_error(pod):
     pod.add_tap()
     pod.hold()
-    status, told = in_json("cleanup", "-n", pod.path)
-    assert (status, told["outcome"], told["tc_removed"]) == (3, "in-use", [])
-    (tap,) = told["taps"]
+    status, printed = in_json("cleanup", "-n", pod.path)
+    assert (status, printed["outcome"], printed["tc_removed"]) == (3, "in-use", [])
+    (tap,) = printed["taps"]
     assert (tap["verdict"], tap["fresh"], tap["carrier"], tap["deleted"]) == (
         "in-use",
         False,
@@ -259,7 +264,7 @@ def test_json_of_a_tap_in_use_has_the_error(pod):
         False,
     )
     reason = "in use (carrier on), nothing was changed"
-    assert list(told["error"].items()) == [
+    assert list(printed["error"].items()) == [
         ("step", "clean up"),
         ("object", pods.TAP),
         ("errno", None),
@@ -279,8 +284,8 @@ def test_a_scan_of_a_tap_in_use_has_the_outcome_of_a_cleanup_and_no_error(pod):
 def test_a_dead_redirect_alone_would_be_cleaned(pod):
     pod.add_orphan()
     pod.ip("link", "del", pods.TAP)
-    status, told = in_json("scan", "-n", pod.path)
-    assert (status, told["outcome"], told["taps"], told["tc_removed"]) == (
+    status, printed = in_json("scan", "-n", pod.path)
+    assert (status, printed["outcome"], printed["taps"], printed["tc_removed"]) == (
         0,
         "would-clean",
         [],
@@ -299,7 +304,7 @@ def test_flags_and_state_are_those_of_iproute2(pod):
     assert (tap["operstate"], tap["ifindex"]) == (shown["operstate"], shown["ifindex"])
 
 
-def test_a_namespace_is_told_by_its_path_or_as_the_current_one(pod):
+def test_a_namespace_is_reported_by_its_path_or_as_the_current_one(pod):
     child = pod.child()
     paths = {
         pod.path: ["-n", pod.path],
@@ -321,12 +326,12 @@ def test_the_current_namespace_is_changed_only_where_it_is_named(pod, command):
     status, out, err = nlraw(command, argv=inside(pod))
     assert (status, out) == (2, "") and "-n current" in err
     assert pod.state() == before
-    status, told = in_json(command, "-n", "current", argv=inside(pod))
-    assert (status, told["netns"]) == (0, "current")
-    assert told.get("cleanup", told)["outcome"] == "cleaned"
+    status, printed = in_json(command, "-n", "current", argv=inside(pod))
+    assert (status, printed["netns"]) == (0, "current")
+    assert printed.get("cleanup", printed)["outcome"] == "cleaned"
 
 
-def test_uplink_auto_and_none_are_told_as_what_they_were(pod):
+def test_uplink_auto_and_none_are_reported_as_what_they_were(pod):
     assert in_json("scan", "-n", pod.path, "-u", "auto")[1]["uplink"] == "eth0"
     assert in_json("scan", "-n", pod.path, "-u", "none")[1]["uplink"] is None
 
@@ -383,10 +388,12 @@ def test_no_name_reaches_a_terminal_unescaped(pod, env):
 @pytest.mark.parametrize("env", [{}, BARE], ids=["as it is", "bare"])
 def test_json_holds_the_bytes_of_each_name(pod, env):
     add_taps(pod, NAMES)
-    told = in_json("cleanup", "-n", pod.path, env=env)[1]
-    names = [tap["ifname"].encode("utf-8", "surrogateescape") for tap in told["taps"]]
+    printed = in_json("cleanup", "-n", pod.path, env=env)[1]
+    names = [tap["ifname"].encode("utf-8", "surrogateescape") for tap in printed["taps"]]
     assert names == list(NAMES)
-    assert [gone["dev"].encode("utf-8", "surrogateescape") for gone in told["tc_removed"]] == names
+    assert [
+        gone["dev"].encode("utf-8", "surrogateescape") for gone in printed["tc_removed"]
+    ] == names
 
 
 def test_no_name_reaches_a_terminal_unescaped_in_an_error(pod):
@@ -416,11 +423,11 @@ def test_no_path_reaches_a_terminal_unescaped(netns):
 def test_a_pattern_and_an_uplink_may_have_any_bytes(pod, env):
     add_taps(pod, NAMES)
     pod.ip("link", "add", os.fsdecode(b"up\xff\xc3\xbc\x1b"), "type", "bridge")
-    status, told = in_json(
+    status, printed = in_json(
         "cleanup", "-n", pod.path, "-m", b"tap\xff*", "-u", b"up\xff\xc3\xbc\x1b", env=env
     )
-    assert (status, told["outcome"], told["uplink"]) == (0, "cleaned", "up\udcff\u00fc\x1b")
-    assert [tap["ifname"] for tap in told["taps"]] == ["tap\udcff\udc9b_urunc"]
+    assert (status, printed["outcome"], printed["uplink"]) == (0, "cleaned", "up\udcff\u00fc\x1b")
+    assert [tap["ifname"] for tap in printed["taps"]] == ["tap\udcff\udc9b_urunc"]
 
 
 @pytest.mark.parametrize("env", [{"PYTHONIOENCODING": "utf-8"}, BARE], ids=["UTF-8", "bare"])
@@ -430,11 +437,11 @@ def test_what_is_no_ascii_is_shown_as_its_bytes_in_any_locale(pod, env):
 
 
 def test_json_holds_the_same_path_in_any_locale():
-    told = [
+    printed = [
         in_json("scan", "-n", "/\u00fc".encode("utf-8"), env=env)[1]
         for env in ({"LC_ALL": "C.UTF-8"}, BARE)
     ]
-    assert told[0]["netns"] == told[1]["netns"] == "/\u00fc"
+    assert printed[0]["netns"] == printed[1]["netns"] == "/\u00fc"
 
 
 # ---------------------------------------------------------------- streams
@@ -467,11 +474,11 @@ def test_a_reader_who_has_gone_is_1_but_the_work_is_done(pod):
 
 @pytest.mark.parametrize("flags", [(), ("-u",)], ids=["buffered", "unbuffered"])
 def test_a_result_that_there_is_no_room_for_the_end_of_is_1(tmp_path, flags):
-    limited = ("sh", "-c", 'ulimit -f 1; exec "$0" "$@" >%s/told' % tmp_path, sys.executable)
+    limited = ("sh", "-c", 'ulimit -f 1; exec "$0" "$@" >%s/printed' % tmp_path, sys.executable)
     env = {"PYTHONDONTWRITEBYTECODE": "1"}  # or a cache of that size is written
     done = nlraw("--help", argv=limited + flags + MODULE[1:], env=env)
     assert done == (1, "", "nlraw: the result could not be written: File too large\n")
-    assert (tmp_path / "told").stat().st_size == 512
+    assert (tmp_path / "printed").stat().st_size == 512
 
 
 @pytest.mark.parametrize("streams", [">&-", ">/dev/full"], ids=["closed", "full"])
@@ -674,7 +681,7 @@ AS_MODULE = (
 )
 def test_every_way_in_is_the_same_program(pod, argv):
     pod.add_orphan()
-    status, told = in_json("cleanup", "-n", pod.path, argv=argv)
-    assert (status, told["outcome"], told["tc_removed"]) == (0, "cleaned", TC_OF_ONE_ORPHAN)
+    status, printed = in_json("cleanup", "-n", pod.path, argv=argv)
+    assert (status, printed["outcome"], printed["tc_removed"]) == (0, "cleaned", TC_OF_ONE_ORPHAN)
     assert nlraw("scan", "--frobnicate", argv=argv).status == 2
     assert nlraw("--version", argv=argv).out.startswith("nlraw ")

@@ -14,7 +14,8 @@ import pytest
 import nlraw
 from lib import pods
 from nlraw import connection as connecting
-from nlraw import link, pod as cleaning, uapi, wire
+from nlraw import link, uapi, wire
+from nlraw import pod as cleaning
 from nlraw.connection import Connection
 from nlraw.netns import Namespace
 from nlraw.transport import SYSTEM, WRITER_PORT, Patience, System
@@ -357,7 +358,7 @@ LINK_AND_TC = uapi.RTMGRP_LINK | uapi.RTMGRP_TC
 
 @pytest.fixture
 def listener(connect):
-    time.sleep(1.2)  # until the kernel has told of all that made the pod
+    time.sleep(1.2)  # until the kernel has announced all that made the pod
     listener, _ = connect(exclusive=True, groups=LINK_AND_TC)
     listener.ask(link.find("eth0"))
     return listener
@@ -370,9 +371,7 @@ def groups_of(pod):
         for line in pod.run(lambda: open("/proc/thread-self/net/netlink").read()).splitlines()
     ]
     return [
-        int(row[3], 16)
-        for row in rows
-        if row[1:3] == [str(socket.NETLINK_ROUTE), str(WRITER_PORT)]
+        int(row[3], 16) for row in rows if row[1:3] == [str(socket.NETLINK_ROUTE), str(WRITER_PORT)]
     ]
 
 
@@ -430,7 +429,7 @@ def test_who_lost_the_socket_by_a_failure_has_missed_something(connect, monkeypa
 
 
 def test_who_could_not_have_the_port_listens_without_it(connect, listener, pod):
-    second, sockets = connect(exclusive=True, patience=Patience(0), groups=uapi.RTMGRP_TC)
+    second, _ = connect(exclusive=True, patience=Patience(0), groups=uapi.RTMGRP_TC)
     second.ask(link.find("eth0"))
     assert not second.is_exclusive and second.is_quiet
     pod.tc("qdisc", "add", "dev", "eth0", "ingress")
@@ -438,7 +437,7 @@ def test_who_could_not_have_the_port_listens_without_it(connect, listener, pod):
     assert not second.is_quiet
 
 
-def test_who_listens_no_more_is_told_nothing_until_the_next_look(listener, pod):
+def test_who_listens_no_more_hears_nothing_until_the_next_look(listener, pod):
     assert groups_of(pod) == [LINK_AND_TC]
     listener.leave_groups()
     assert groups_of(pod) == [0] and listener.is_exclusive

@@ -67,8 +67,8 @@ def sent(pinger, count):
 
 def packets(pod, dev):
     """How many packets a device received, and how many it sent."""
-    told = json.loads(pod.ip("-s", "-j", "link", "show", dev))[0]["stats64"]
-    return told["rx"]["packets"], told["tx"]["packets"]
+    shown = json.loads(pod.ip("-s", "-j", "link", "show", dev))[0]["stats64"]
+    return shown["rx"]["packets"], shown["tx"]["packets"]
 
 
 def test_without_setup_the_pods_own_kernel_answers(pod, pinger):

@@ -241,7 +241,7 @@ def test_a_dead_filter_of_another_chain_stays_though_ours_lists_it_as_of_every_p
     assert pod.state() == before
 
 
-def test_redirects_of_two_chains_in_one_priority_are_told_once_and_leave_nothing(pod):
+def test_redirects_of_two_chains_in_one_priority_are_reported_once_and_leave_nothing(pod):
     before = pod.state()
     pod.add_orphan(redirect=False)
     add(pod, "qdisc add dev eth0 ingress")

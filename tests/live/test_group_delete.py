@@ -18,7 +18,7 @@ import nlraw
 from lib import command
 from lib.groups import add_strangers
 from lib.watch import Proof, Watch, decoded, is_delete, is_look, is_mark, is_regroup, once
-from nlraw import connection, link, removal, uapi
+from nlraw import connection, removal, uapi
 
 FOUR = ["tap%d_urunc" % number for number in range(4)]
 
@@ -36,9 +36,9 @@ def lists_every_link(requests):
 def groups(pod):
     """The groups of the links that are in one. iproute2 shows the number as a signed one."""
     return {
-        name: int(told["group"]) & 0xFFFFFFFF
-        for name, told in pod.links().items()
-        if told["group"] != "default"
+        name: int(shown["group"]) & 0xFFFFFFFF
+        for name, shown in pod.links().items()
+        if shown["group"] != "default"
     }
 
 
@@ -85,9 +85,9 @@ def test_one_delete_of_the_marked_group_follows_the_tc_state_in_the_last_datagra
     sent = [message for requests in watch.sent for message in requests]
     assert [message for message in sent if message.type == uapi.RTM_DELLINK] == delete[-1:]
     asked = decoded(delete[-1])
-    assert asked.ifindex == 0 and {decoded(message).group for message in mark} == {
-        asked.group
-    } != {0}
+    assert asked.ifindex == 0 and {decoded(message).group for message in mark} == {asked.group} != {
+        0
+    }
     assert delete[-1].flags == uapi.NLM_F_REQUEST | uapi.NLM_F_ACK
 
 
@@ -109,7 +109,7 @@ def test_two_orphans_are_not_worth_a_group(pod, watch):
     assert [decoded(message).ifindex > 0 for message in watch.sent[-1]] == [True, True]
 
 
-def test_each_group_is_another_and_one_that_iproute2_can_be_told(pod, watch):
+def test_each_group_is_another_and_one_that_iproute2_takes(pod, watch):
     used = set()
     for _ in range(20):
         pod.add_taps(FOUR)
@@ -244,6 +244,17 @@ def test_one_that_is_replaced_by_another_kind_of_device_under_its_index_is_spare
     assert not set(FOUR[:3]) & set(pod.links())
 
 
+def test_another_tap_in_use_that_appears_before_the_proof_saves_all(pod, watch):
+    add_orphans(pod, FOUR)
+    before, former = pod.state(), groups(pod)
+    watch.before = once(Proof(), lambda: pod.hold("tap9_urunc"))
+    with pytest.raises(nlraw.TapInUse):
+        watch.clean_up(pod)
+    assert groups(pod) == former
+    pod.ip("link", "del", "tap9_urunc")
+    assert pod.state() == before
+
+
 # ---------------------------------------------------------------- between proof and delete
 
 
@@ -372,7 +383,7 @@ def test_killed_before_any_of_its_requests_the_next_run_leaves_the_namespace_as_
 
 
 def killed_before(call, pod):
-    """Run a cleanup that is killed when it is about to send for that time; tell whether it was."""
+    """Run a cleanup, to be killed when it is about to send for that time; True if it was."""
     # a C library of 32 bit may send by another call, which others do not have
     kill = "inject=sendto,?send:signal=KILL:when=%d" % call
     strace = [

@@ -139,7 +139,7 @@ def test_the_options_are_those_of_cleanup(pod, bundle):
     "status, pid", [("stopped", None), ("stopped", 0), ("creating", NOBODY), ("created", None)]
 )
 @pytest.mark.parametrize(
-    "namespace, told",
+    "namespace, shown",
     [
         ({"type": "network"}, GONE),
         ({"type": "network", "path": "/run/netns/nlraw-test-nowhere"}, GONE),
@@ -149,9 +149,9 @@ def test_the_options_are_those_of_cleanup(pod, bundle):
     ],
     ids=["a new one", "no such path", "no such directory", "no such process", "none"],
 )
-def test_with_no_namespace_left_or_the_hosts_nothing_is_done(bundle, status, pid, namespace, told):
+def test_with_no_namespace_left_or_the_hosts_nothing_is_done(bundle, status, pid, namespace, shown):
     bundle.configure(namespace)
-    assert hook(bundle.state(status, pid=pid)) == (0, told, "")
+    assert hook(bundle.state(status, pid=pid)) == (0, shown, "")
 
 
 def test_a_file_whose_namespace_was_unmounted_is_no_namespace_any_more(bundle, tmp_path):
@@ -220,9 +220,7 @@ def test_where_the_process_is_the_runtimes_own_it_is_the_one_in_the_config(make_
 
 @pytest.mark.parametrize("refuse", [False, True])
 @pytest.mark.parametrize("status", ["creating", "created", "stopped"])
-def test_a_tap_in_use_is_left_alone_and_a_refusal_where_that_is_wanted(
-    pod, bundle, status, refuse
-):
+def test_a_tap_in_use_is_left_alone_and_a_refusal_where_that_is_wanted(pod, bundle, status, refuse):
     pod.add_tap()
     pid = pod.hold().pid
     bundle.network(pod.path)
@@ -232,7 +230,7 @@ def test_a_tap_in_use_is_left_alone_and_a_refusal_where_that_is_wanted(
     path = pod.path if status == "stopped" else "/proc/%d/ns/net" % pid
     assert (done.status, done.out.splitlines()[0]) == (
         3 if refuse else 0,
-        "container t1: %s: in use, nothing to be changed (uplink eth0)" % path,
+        "container t1: %s: in use, nothing changed (uplink eth0)" % path,
     )
     assert (
         done.err == "nlraw: container t1: %s: clean up tap0_urunc: in use (carrier on), "

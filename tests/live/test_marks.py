@@ -9,8 +9,8 @@ import pytest
 
 import nlraw
 from lib import pods
-from lib.watch import Watch, is_change, is_mark
-from nlraw import link, marks
+from lib.watch import Proof, Watch, is_change, is_mark, once
+from nlraw import link, marks, removal
 from nlraw import pod as cleaning
 from nlraw.connection import Connection
 from nlraw.netns import Namespace
@@ -25,9 +25,9 @@ ALMOST = [marks.MARK - 1, marks.MARK + 0x10000, 77, 0x1234]
 def groups(pod):
     """The groups of the links that are in one, by name."""
     return {
-        name: int(told["group"]) & 0xFFFFFFFF
-        for name, told in pod.links().items()
-        if told["group"] != "default"
+        name: int(shown["group"]) & 0xFFFFFFFF
+        for name, shown in pod.links().items()
+        if shown["group"] != "default"
     }
 
 
@@ -146,6 +146,16 @@ def test_where_the_mark_is_a_leftover_it_is_not_what_a_tap_gets_back(pod):
     with pytest.raises(nlraw.TapInUse):
         watch.clean_up(pod)
     assert len(proofs) > 1 and groups(pod) == {}
+
+
+def test_a_leftover_is_not_restored_where_the_cleanup_gives_up(pod, monkeypatch):
+    monkeypatch.setattr(removal, "ROUNDS", 1)
+    mark(pod, *FOUR)
+    watch = Watch()
+    watch.before = once(Proof(), lambda: pod.ip("link", "set", FOUR[3], "group", "5"))
+    with pytest.raises(nlraw.Error):
+        watch.clean_up(pod)
+    assert groups(pod) == {FOUR[3]: 5}
 
 
 @pytest.mark.parametrize("group", ALMOST)

@@ -16,7 +16,7 @@ def sweep(node, path, *options):
     return command.nlraw("sweep", "--dir", node.directory, "--metrics", str(path), *options)
 
 
-def test_a_sweep_tells_what_it_saw_and_did(node, make_pod, tmp_path):
+def test_a_sweep_reports_what_it_saw_and_did(node, make_pod, tmp_path):
     node.add("orphans", orphans=2)
     node.add("fresh", fresh=True)
     node.add("skipped", orphans=0, uplink="eth7")
@@ -32,8 +32,8 @@ def test_a_sweep_tells_what_it_saw_and_did(node, make_pod, tmp_path):
         done.out.splitlines()[-1]
         == "4 namespaces, 3 orphans, 2 deleted, 1 spared, 1 in use, 1 skipped, 0 failed"
     )
-    told = read(path)
-    assert counted(told) == {
+    shown = read(path)
+    assert counted(shown) == {
         "namespaces": 4,
         "orphans": 3,
         "orphans_removed": 2,
@@ -41,11 +41,11 @@ def test_a_sweep_tells_what_it_saw_and_did(node, make_pod, tmp_path):
         "taps_in_use": 1,
         "namespaces_skipped": 1,
     }
-    assert begin - 0.001 <= told["nlraw_sweep_timestamp_seconds"] <= time.time()
-    assert 0 < told["nlraw_sweep_duration_seconds"] < command.PATIENCE
+    assert begin - 0.001 <= shown["nlraw_sweep_timestamp_seconds"] <= time.time()
+    assert 0 < shown["nlraw_sweep_duration_seconds"] < command.PATIENCE
 
 
-def test_where_a_part_fails_that_is_told_too(node, tmp_path):
+def test_where_a_part_fails_that_is_reported_too(node, tmp_path):
     node.add("orphan")
     argv = ("unshare", "--user", "--map-root-user", "--net") + command.MODULE
     done = command.nlraw(

@@ -20,7 +20,7 @@ def pattern(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_setup_makes_and_tells_a_tap_of_any_name(make_pod, name):
+def test_a_setup_makes_and_reports_a_tap_of_any_name(make_pod, name):
     uplink = os.fsdecode(name.replace(b"tap", b"up"))
     pod = make_pod(uplink=None)
     pod.ip("link", "add", uplink, "type", "veth", "peer", "name", "peer0")
@@ -28,9 +28,9 @@ def test_a_setup_makes_and_tells_a_tap_of_any_name(make_pod, name):
     setup = ("setup", "-n", pod.path, "-u", uplink, "-m", pattern(name), "--tap", name)
     done = command.nlraw(*setup, "-j")
     assert (done.status, done.err) == (0, "") and is_plain(done.out)
-    told = json.loads(done.out)
-    assert told["tap"]["ifname"].encode("utf-8", "surrogateescape") == name
-    assert os.fsencode(uplink) == told["uplink"]["ifname"].encode("utf-8", "surrogateescape")
+    shown = json.loads(done.out)
+    assert shown["tap"]["ifname"].encode("utf-8", "surrogateescape") == name
+    assert os.fsencode(uplink) == shown["uplink"]["ifname"].encode("utf-8", "surrogateescape")
     assert names(pod) == before | {name}
     again = command.nlraw(*setup)
     assert again.status == 0 and is_plain(again.out)

@@ -438,9 +438,7 @@ def test_a_ctypes_that_could_not_be_read_is_as_good_as_none(pod, old_python, mon
     assert "cannot import name 'CDLL'" in str(caught.value)
 
 
-@pytest.mark.skipif(
-    platform.python_implementation() != "CPython", reason="needs reference counts"
-)
+@pytest.mark.skipif(platform.python_implementation() != "CPython", reason="needs reference counts")
 def test_a_thread_that_dies_as_it_is_born_is_not_waited_for():
     # it ends before it has called anything, as where there is no memory: CPython lets go of the
     # arguments

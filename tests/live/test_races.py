@@ -6,7 +6,6 @@ The moment is picked by wrapping the exchange with the kernel; what happens in i
 
 import concurrent.futures
 import contextlib
-import errno
 import os
 import socket
 import subprocess

@@ -373,7 +373,7 @@ PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns i
         ),
         (["--tap", "a/b"], "check name a/b: this cannot be the name of an interface"),
         (["--tap", ""], "check name: this cannot be the name of an interface"),
-        (["--match", ""], "check pattern: an empty pattern matches nothing"),
+        (["--match", ""], "check pattern: a pattern must not be empty"),
         (
             ["--address", "10.9.8.1"],
             "check address 10.9.8.1: this is not an address with a prefix length, such as "

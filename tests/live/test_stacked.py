@@ -107,9 +107,7 @@ def test_a_held_macvtap_on_a_tap_survives(pod, tmp_path):
     assert "upper" in pod.links()
 
 
-def test_a_device_in_another_namespace_with_the_index_of_a_tap_below_it_is_not_on_it(
-    make_pod, pod
-):
+def test_a_device_in_another_namespace_with_the_index_of_a_tap_below_it_is_not_on_it(make_pod, pod):
     ifindex = pod.add_orphan(redirect=False)
     other = make_pod(uplink=None)
     # on a device of another namespace, whose index there is that of the TAP here
@@ -117,8 +115,8 @@ def test_a_device_in_another_namespace_with_the_index_of_a_tap_below_it_is_not_o
     other.ip(*line.split())
     other.ip(*"link add upper link below type macvlan".split())
     other.ip("link", "set", "upper", "netns", pod.name)
-    told = pod.links()["upper"]
-    assert told["link_index"] == ifindex and "link_netnsid" in told
+    shown = pod.links()["upper"]
+    assert shown["link_index"] == ifindex and "link_netnsid" in shown
     assert nlraw.cleanup(netns=pod.path).outcome == "cleaned"
     assert "upper" in pod.links()
 

@@ -699,11 +699,7 @@ def test_sockets_that_were_closed_since_the_look_are_replaced(node, before_the_r
 
 def test_a_namespace_in_which_another_cleans_up_keeps_none_of_the_others_waiting(node, monkeypatch):
     paths = node.add_many(3)
-    with nlraw.netns.Namespace(paths[0]) as namespace:
-        rival = namespace.run(
-            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        )
-    rival.bind((transport.WRITER_PORT, 0))
+    rival = sit_on_the_port(paths[0])
     finished = []
 
     class Watched(Visit):
@@ -714,9 +710,44 @@ def test_a_namespace_in_which_another_cleans_up_keeps_none_of_the_others_waiting
                 rival.close()
 
     monkeypatch.setattr(sweeping, "Visit", Watched)
+    monkeypatch.setattr(sweeping, "PATIENCE", 30)
     begin = time.monotonic()
     assert sweep(node).totals == totals(namespaces=3, orphans=3, deleted=3)
-    assert finished[-1] == paths[0] and time.monotonic() - begin < transport.PATIENCE
+    assert finished[-1] == paths[0] and time.monotonic() - begin < sweeping.PATIENCE
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 64])
+def test_namespaces_in_which_others_hold_the_port_for_ever_come_last_and_soon(
+    node, monkeypatch, jobs
+):
+    paths = node.add_many(8)
+    rivals = [sit_on_the_port(path) for path in paths[:4]]
+    finished = []
+
+    class Watched(Visit):
+        def clean_up(self):
+            super().clean_up()
+            finished.append(self.path)
+
+    monkeypatch.setattr(sweeping, "Visit", Watched)
+    before, begin = len(os.listdir("/proc/self/fd")), time.monotonic()
+    assert sweep(node, jobs=jobs).totals == totals(namespaces=8, orphans=8, deleted=8)
+    assert time.monotonic() - begin < sweeping.PATIENCE + 1
+    assert len(os.listdir("/proc/self/fd")) == before
+    if jobs > 2:  # else room has to be made
+        assert set(finished[:4]) == set(paths[4:])
+    for rival in rivals:
+        rival.close()
+
+
+def sit_on_the_port(path):
+    """Hold the port by which the writers in a namespace take turns; close what is returned."""
+    with nlraw.netns.Namespace(path) as namespace:
+        rival = namespace.run(
+            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        )
+    rival.bind((transport.WRITER_PORT, 0))
+    return rival
 
 
 def test_namespaces_that_vanish_all_the_while_are_no_errors(node):
@@ -1047,7 +1078,7 @@ def test_in_use_is_exit_0(node, pod):
     os.symlink(pod.path, node.path("pod"))
     done = command.nlraw("sweep", "--dir", node.directory)
     assert (done.status, done.err) == (0, "")
-    assert "in use, nothing to be changed" in done.out and "1 in use" in done.out
+    assert "in use, nothing changed" in done.out and "1 in use" in done.out
 
 
 @pytest.mark.parametrize("option, left", [((), 2), (("--include-fresh",), 0)])
@@ -1103,12 +1134,12 @@ def test_the_namespaces_of_all_processes_by_option(unnamed):
 
 
 def on_terminal(*arguments):
-    """Run the command line with a terminal for its stderr.
+    """Run the command line with a terminal for its stderr, and much patience.
 
     Return its status and what the terminal got.
     """
     master, slave = pty.openpty()
-    argv = list(command.MODULE) + list(arguments)
+    argv = [sys.executable, "-c", PATIENT] + list(arguments)
     process = subprocess.Popen(
         argv, stdout=subprocess.DEVNULL, stderr=slave, cwd="/", env=command.environment()
     )
@@ -1132,12 +1163,16 @@ def slow(node, seconds):
     begin = time.monotonic()
     command.nlraw("sweep", "--dir", node.directory, "--dry-run")
     seconds += time.monotonic() - begin  # what a process takes to start here
-    with nlraw.netns.Namespace(node.add("first")) as namespace:
-        rival = namespace.run(
-            lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        )
-    rival.bind((transport.WRITER_PORT, 0))
-    threading.Timer(seconds, rival.close).start()
+    threading.Timer(seconds, sit_on_the_port(node.add("first")).close).start()
+
+
+# The command line, with a sweep that waits longer for others.
+PATIENT = """
+import nlraw.node
+nlraw.node.PATIENCE = 30
+from nlraw.cli import program
+program()
+"""
 
 
 def test_on_a_terminal_a_long_run_shows_its_progress_and_takes_it_away(node):
@@ -1160,8 +1195,11 @@ def test_on_a_terminal_a_short_run_is_silent(node):
 def test_without_a_terminal_a_long_run_is_silent(node):
     slow(node, 2)
     node.add("pod")
-    done = command.nlraw("sweep", "--dir", node.directory, "--jobs", "1")
+    argv = (sys.executable, "-c", PATIENT)
+    begin = time.monotonic()
+    done = command.nlraw("sweep", "--dir", node.directory, "--jobs", "1", argv=argv)
     assert (done.status, done.err) == (0, "")
+    assert time.monotonic() - begin > 2
 
 
 def test_a_plan_that_grows_old_is_carried_out_before_the_others_are_looked_at(node, monkeypatch):

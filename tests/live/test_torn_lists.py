@@ -203,7 +203,7 @@ def test_a_redirect_goes_whose_qdisc_the_list_left_out(pod, watch):
     add(pod, ["qdisc add dev first clsact"])
     add_devices(pod)
     pod.add_orphan(redirect=False)
-    names = {told["ifindex"]: name for name, told in pod.links().items()}
+    names = {shown["ifindex"]: name for name, shown in pod.links().items()}
     dev = names[third_datagram(pod, "list qdiscs", tc.qdiscs).ifindex]
     pod.redirect(dev, pods.TAP)
     left = during(watch, "list qdiscs", 1, lambda: pod.ip("link", "del", "first"))

@@ -2,8 +2,10 @@
 """10,000 rounds of attach, release, recreate and rename around a running cleanup or sweep.
 
     pytest -s tests/long/test_rounds.py
+    NLRAW_ROUNDS=1000 NLRAW_JOBS=2 pytest -s tests/long/test_rounds.py
 
-What a round is, and what it may lose, is in tests/lib/rounds.py.
+What a round is, and what it may lose, is in tests/lib/rounds.py; what more there is in a pod with
+several NICs, in tests/lib/nics.py.
 """
 
 import collections
@@ -17,63 +19,53 @@ import time
 import pytest
 
 import nlraw
-from lib import nodes, rounds
-from lib.rounds import KINDS, SEED, check, delays, play_around_cleanups
+from lib import nodes, pods
+from lib.nics import Nics
+from lib.rounds import SEED, Ground, around_cleanups, around_sweeps, play
 
-ROUNDS = 10000
-
-
-@pytest.fixture
-def make_ground(make_pod, monkeypatch):
-    yield from rounds.grounds(make_pod, monkeypatch)
+ROUNDS = int(os.environ.get("NLRAW_ROUNDS", 10000))
 
 
-def test_around_a_running_cleanup(make_ground):
-    play_around_cleanups(make_ground(), ROUNDS)
+@pytest.fixture(autouse=True)
+def can_run():
+    if pods.missing() is not None:
+        pytest.skip("needs a network namespace of its own: " + pods.missing())
 
 
-NAMESPACES = 8
+def test_around_a_running_cleanup():
+    play("cleanup, one NIC", around_cleanups, Ground, ROUNDS)
 
 
-def test_around_a_running_sweep(make_ground, tmp_path):
-    grounds = []
-    for number in range(NAMESPACES):
-        path = str(tmp_path / ("pod%d" % number))
-        grounds.append(make_ground(path))
-        os.symlink(grounds[-1].pod.path, path)
-    started = time.monotonic()
-    for number in range(ROUNDS // NAMESPACES):
-        kind = KINDS[number % len(KINDS)]
-        ours = delays(kind, grounds[0].chance, before=0)[1]
-        for ground in grounds:
-            ground.begin(kind, delays(kind, ground.chance, before=0.02)[0])
-        for ground in grounds:
-            ground.rival.wait_until_set()
-        time.sleep(ours)
-        swept = nlraw.sweep(dirs=[str(tmp_path)], include_fresh=True)
-        for report in swept.namespaces:
-            assert report.error is None or rounds.is_expected(report.error), report
-        for ground in grounds:
-            ground.end()
-    check("sweep", grounds, time.monotonic() - started)
+def test_around_a_running_cleanup_on_several_nics():
+    play("cleanup, several NICs", around_cleanups, Nics, ROUNDS)
+
+
+def test_around_a_running_sweep():
+    play("sweep, one NIC", around_sweeps, Ground, ROUNDS)
+
+
+def test_around_a_running_sweep_on_several_nics():
+    play("sweep, several NICs", around_sweeps, Nics, ROUNDS)
 
 
 # ---------------------------------------------------------------- many at once, namespaces that go
 
 
-def test_300_rounds_of_12_cleanups_at_once(make_ground):
-    ground = make_ground()
-    before, outcomes = ground.pod.state(), collections.Counter()
+def test_300_rounds_of_12_cleanups_at_once(pod):
+    before, outcomes = pod.state(), collections.Counter()
 
     def clean(_):
-        return nlraw.cleanup(netns=ground.pod.path).outcome
+        return nlraw.cleanup(netns=pod.path).outcome
 
     with concurrent.futures.ThreadPoolExecutor(12) as pool:
         for number in range(300):
-            ground.prepare(1 + number % 5, redirected=bool(number % 2))
+            is_redirected = bool(number % 2)
+            if is_redirected:
+                nlraw.setup(netns=pod.path)
+            pod.add_taps("tap%d_urunc" % each for each in range(is_redirected, 1 + number % 5))
             outcomes.update(pool.map(clean, range(12)))
-            assert not [name for name in ground.pod.links() if name.startswith("tap")]
-    assert ground.pod.state() == before
+            assert not [name for name in pod.links() if name.startswith("tap")]
+    assert pod.state() == before
     print("\n300 rounds of 12 cleanups of one namespace at once: %s" % dict(outcomes))
     assert set(outcomes) == {"clean", "cleaned"}
 

@@ -148,7 +148,10 @@ def test_it_removes_an_orphan(bundle, pod):
 def test_it_refuses_while_the_tap_is_in_use(bundle, pod):
     pod.add_tap()
     pod.hold()
-    assert run(bundle, "cleanup", before=("ip", "netns", "exec", pod.name)).status == 3
+    assert (
+        run(bundle, "cleanup", "-n", "current", before=("ip", "netns", "exec", pod.name)).status
+        == 3
+    )
     assert pods.TAP in pod.links()
 
 

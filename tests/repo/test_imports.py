@@ -108,7 +108,8 @@ def reached(name):
 
 @pytest.mark.parametrize("name", PURE)
 def test_nothing_above_the_purity_line_touches_the_system(name):
-    assert not {(file, each) for file in reached(name) for each in imports(source(file))[1] & SYSTEM}
+    foreign = {each for file in reached(name) for each in imports(source(file))[1]}
+    assert not foreign & SYSTEM
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -215,6 +216,11 @@ def test_a_cleanup_imports_only_what_it_needs():
     own = {module[len("nlraw.") :] for module in loaded if module.startswith("nlraw.")}
     assert not own & {"node", "provision", "tap", "selftest"}
     assert not loaded & {"os", "stat"} - modules_after("pass")
+
+
+def test_what_finds_suggestions_and_holders_is_imported_for_a_mistake_and_for_who_only():
+    loaded = modules_after("from nlraw import cli; cli.main(['scan', '--help'])")
+    assert not loaded & {"nlraw.mistakes", "nlraw.holders"}
 
 
 def test_importing_nlraw_loads_no_command_line_and_no_selftest():

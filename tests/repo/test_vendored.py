@@ -50,7 +50,8 @@ def test_it_works_where_no_nlraw_can_be_imported(tmp_path, make_pod):
     pod = make_pod()
     before = pod.state()
     pod.add_orphan()
-    for arguments in (["setup", "--json"], ["cleanup", "--json"]):
+    for name in ("setup", "cleanup"):
+        arguments = [name, "-n", "current", "--json"]
         done = command.nlraw(*arguments, argv=("ip", "netns", "exec", pod.name) + argv)
         assert (done.status, done.err) == (0, "")
     assert pod.state() == before

@@ -29,14 +29,14 @@ def item(payload=b"item", flags=uapi.NLM_F_MULTI, sequence=FIRST, port=PORT):
     return message(uapi.RTM_NEWLINK, payload, flags, sequence, port)
 
 
-def done(code=0, flags=uapi.NLM_F_MULTI, sequence=FIRST, told=b""):
-    return message(uapi.NLMSG_DONE, struct.pack("=i", -code) + told, flags, sequence)
+def done(code=0, flags=uapi.NLM_F_MULTI, sequence=FIRST, extra=b""):
+    return message(uapi.NLMSG_DONE, struct.pack("=i", -code) + extra, flags, sequence)
 
 
-def error(code, flags=uapi.NLM_F_CAPPED, sequence=FIRST, request=None, told=b""):
+def error(code, flags=uapi.NLM_F_CAPPED, sequence=FIRST, request=None, extra=b""):
     if request is None:
         request = uapi.nlmsghdr.pack(32, uapi.RTM_DELLINK, 5, sequence, 0)
-    return message(uapi.NLMSG_ERROR, build.refusal_payload(code, request, told), flags, sequence)
+    return message(uapi.NLMSG_ERROR, build.refusal_payload(code, request, extra), flags, sequence)
 
 
 def words(text):
@@ -67,7 +67,7 @@ def payloads(reply):
 # ---------------------------------------------------------------- what is sent
 
 
-def test_a_request_has_its_flag_and_is_told_in_full_in_its_repr():
+def test_a_request_has_its_flag_and_is_shown_in_full_in_its_repr():
     assert GET.flags == uapi.NLM_F_REQUEST
     assert repr(CHANGE) == "Request(delete link tap0: type=17, flags=0x5, payload=%s)" % ("00" * 16)
 
@@ -302,7 +302,7 @@ def test_a_done_with_an_error_number_ends_the_dump_as_a_failure():
 def test_the_kernels_words_are_found_behind_a_capped_request():
     refused = answered(
         CHANGE,
-        error(errno.EINVAL, uapi.NLM_F_CAPPED | uapi.NLM_F_ACK_TLVS, told=words("No such thing")),
+        error(errno.EINVAL, uapi.NLM_F_CAPPED | uapi.NLM_F_ACK_TLVS, extra=words("No such thing")),
     ).error
     assert refused.words == "No such thing"
     assert str(refused) == "delete link tap0: No such thing"
@@ -313,40 +313,41 @@ def test_the_kernels_words_are_found_behind_a_whole_request():
     # the length of a request need not be aligned; what follows is
     whole = struct.pack("=I", 35) + whole[4:]
     refused = answered(
-        CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=whole, told=words("No such thing"))
+        CHANGE,
+        error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=whole, extra=words("No such thing")),
     ).error
     assert refused.words == "No such thing"
 
 
 def test_the_kernels_words_are_found_behind_a_request_of_a_header_alone_or_are_none():
     header = uapi.nlmsghdr.pack(16, uapi.RTM_DELLINK, 5, FIRST, 0)
-    for told, said in ((words("no"), "no"), (b"", "EINVAL"), (offset(999), "EINVAL")):
+    for extra, said in ((words("no"), "no"), (b"", "EINVAL"), (offset(999), "EINVAL")):
         reply = answered(
-            CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=header, told=told)
+            CHANGE, error(errno.EINVAL, uapi.NLM_F_ACK_TLVS, request=header, extra=extra)
         )
         assert str(reply.error) == "delete link tap0: " + said
 
 
 def test_the_kernels_words_are_found_in_a_done():
     refused = answered(
-        DUMP, done(errno.EINVAL, uapi.NLM_F_MULTI | uapi.NLM_F_ACK_TLVS, told=words("Bad dump"))
+        DUMP, done(errno.EINVAL, uapi.NLM_F_MULTI | uapi.NLM_F_ACK_TLVS, extra=words("Bad dump"))
     ).error
     assert (refused.errno, refused.words) == (errno.EINVAL, "Bad dump")
 
 
 def test_what_stands_behind_a_request_is_not_read_unless_the_flag_says_so():
-    assert answered(CHANGE, error(errno.EINVAL, told=words("ignored"))).error.words == ""
-    assert answered(DUMP, done(errno.EINVAL, told=words("ignored"))).error.words == ""
+    assert answered(CHANGE, error(errno.EINVAL, extra=words("ignored"))).error.words == ""
+    assert answered(DUMP, done(errno.EINVAL, extra=words("ignored"))).error.words == ""
 
 
 def test_unknown_attributes_of_an_extended_ack_are_ignored():
-    told = wire.attribute(4, b"policy") + words("No") + wire.attribute(77, b"?")
-    assert answered(CHANGE, error(errno.EINVAL, 0x300, told=told)).error.words == "No"
+    extra = wire.attribute(4, b"policy") + words("No") + wire.attribute(77, b"?")
+    assert answered(CHANGE, error(errno.EINVAL, 0x300, extra=extra)).error.words == "No"
 
 
 def test_words_beside_success_are_a_warning_and_no_failure():
-    assert answered(CHANGE, error(0, 0x300, told=words("A warning"))).error is None
-    assert answered(DUMP, done(0, 0x202, told=words("A warning"))).error is None
+    assert answered(CHANGE, error(0, 0x300, extra=words("A warning"))).error is None
+    assert answered(DUMP, done(0, 0x202, extra=words("A warning"))).error is None
 
 
 # The request of the captures refusal-attribute-*: the attribute 18.2.1 stands at 56, its header
@@ -376,8 +377,8 @@ NESTED = Request(
         (0, (), ""),
     ],
 )
-def test_the_offending_attribute_is_told_by_its_path(at, path, said):
-    refused = answered(NESTED, error(errno.ERANGE, 0x300, told=words("Bad") + offset(at))).error
+def test_the_offending_attribute_is_named_by_its_path(at, path, said):
+    refused = answered(NESTED, error(errno.ERANGE, 0x300, extra=words("Bad") + offset(at))).error
     assert refused.attribute == path
     assert str(refused) == "create veth v0: Bad" + said
 
@@ -401,10 +402,10 @@ def test_the_offending_attribute_is_told_by_its_path(at, path, said):
         (error(errno.EINVAL, 0x200, request=struct.pack("=I", 17) + bytes(12)), 20),
         (error(errno.EINVAL, 0x200, request=struct.pack("=I", 0xFFFFFFFF) + bytes(12)), 20),
         (error(errno.EINVAL, 0x200, request=b"short"), 20),
-        (error(errno.EINVAL, 0x300, told=b"\3\0"), 36),
-        (error(errno.EINVAL, 0x300, told=words("ok") + bytes(4)), 44),
-        (error(errno.EINVAL, 0x300, told=wire.attribute(uapi.NLMSGERR_ATTR_OFFS, b"\0")), 40),
-        (done(errno.EINVAL, 0x202, told=bytes(4)), 20),
+        (error(errno.EINVAL, 0x300, extra=b"\3\0"), 36),
+        (error(errno.EINVAL, 0x300, extra=words("ok") + bytes(4)), 44),
+        (error(errno.EINVAL, 0x300, extra=wire.attribute(uapi.NLMSGERR_ATTR_OFFS, b"\0")), 40),
+        (done(errno.EINVAL, 0x202, extra=bytes(4)), 20),
     ],
 )
 def test_malformed_bytes_raise_with_their_offset(datagram, at):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """nlraw.inet: the requests byte for byte.
 
-Addresses and default routes as captured replies tell them.
+Addresses and default routes as they are in captured replies.
 """
 
 import struct
@@ -76,7 +76,7 @@ def test_captured_ipv4_default_routes_are_those_of_the_main_table_by_metric():
 
 
 @golden.needs_little_endian
-def test_a_captured_ipv6_default_route_has_no_gateway_to_tell():
+def test_a_captured_ipv6_default_route_has_no_gateway():
     (reply,) = golden.play("routes-ipv6", inet.dump_routes(inet.AF_INET6))
     assert [
         (route.ifindex, route.metric, route.gateway)
@@ -143,7 +143,7 @@ def test_routes_of_one_metric_stay_in_the_kernels_order():
 
 
 @pytest.mark.parametrize("number", [1, 2**31 - 1, 2**31, 2**32 - 1])
-def test_whatever_ifindex_a_route_tells_that_device_can_be_asked_for(number):
+def test_whatever_ifindex_a_route_has_that_device_can_be_asked_for(number):
     ((ifindex, _, _),) = found(route(wire.attribute_u32(uapi.RTA_OIF, number)))
     assert ifindex & 0xFFFFFFFF == number
     assert link.get(ifindex, "of the default route").payload[4:8] == struct.pack("=I", number)
@@ -160,7 +160,7 @@ def test_of_a_multipath_route_the_first_next_hop_counts():
     assert found(route(hops)) == [(7, 0, "10.0.0.1")]
 
 
-def test_an_ipv6_gateway_is_not_told():
+def test_an_ipv6_gateway_is_not_read():
     assert found(route(OIF, wire.attribute(uapi.RTA_GATEWAY, bytes(16)), family=inet.AF_INET6)) == [
         (3, 0, None)
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw.link: the requests byte for byte, and links as captured replies tell them."""
+"""nlraw.link: the requests byte for byte, and links as they are in captured replies."""
 
 import errno
 
@@ -132,7 +132,7 @@ def test_create_veth_bytes():
 
 
 def test_requests_say_what_they_do_to_what():
-    told = {
+    expected = {
         link.get(7, "tap0"): "read link tap0",
         link.find("eth0"): "look up link eth0",
         link.dump(): "list links of every kind",
@@ -143,7 +143,7 @@ def test_requests_say_what_they_do_to_what():
         link.set_up(7, "tap0"): "set up link tap0",
         link.create_veth("eth0", "peer0"): "create veth eth0",
     }
-    assert {each: "%s %s" % (each.step, each.object) for each in told} == told
+    assert {each: "%s %s" % (each.step, each.object) for each in expected} == expected
 
 
 def test_what_is_asked_by_a_request_of_one_link_ends_with_the_one_message():
@@ -215,7 +215,7 @@ def test_a_captured_kind(name, kind):
 
 
 @golden.needs_little_endian
-def test_what_else_a_captured_link_tells():
+def test_what_else_a_captured_link_has():
     found = captured("tap-fresh")
     assert (found.mtu, found.group, len(found.address.split(":"))) == (1500, 0, 6)
     assert found.ifindex > 1
@@ -329,12 +329,12 @@ def test_flags_without_a_name_are_one_number():
     assert link.flag_names(0) == ()
 
 
-def test_flags_are_told_alike_each_time_and_no_more_of_it_is_kept_than_links_have(monkeypatch):
+def test_flags_are_named_alike_each_time_and_no_more_of_it_is_kept_than_links_have(monkeypatch):
     monkeypatch.setattr(link, "cached_flag_names", {})
     assert link.flag_names(0x1003) is link.flag_names(0x1003)
     numbers = [1 << 20 | number for number in range(200)]
-    told = [link.flag_names(number) for number in numbers]
-    assert [link.flag_names(number) for number in numbers] == told and len(set(told)) == 200
+    expected = [link.flag_names(number) for number in numbers]
+    assert [link.flag_names(number) for number in numbers] == expected and len(set(expected)) == 200
     assert len(link.cached_flag_names) <= link.MOST_CACHED_FLAGS
 
 
@@ -345,7 +345,7 @@ def test_operational_states_are_named_as_ip_names_them(state, name):
     assert link.operstate_name(state) == name
 
 
-def test_a_link_layer_address_is_told_in_hex():
+def test_a_link_layer_address_is_in_hex():
     payload = build.link_payload() + wire.attribute(uapi.IFLA_ADDRESS, b"\x02\xab\x00\x0c\xff\x10")
     assert build.as_link(payload).address == "02:ab:00:0c:ff:10"
 

@@ -18,7 +18,7 @@ TOTALS = {name: number for number, name in enumerate(nlraw.Totals.__slots__, 1)}
 
 
 def test_each_sum_has_its_metric():
-    told = parsed(metrics.text(nlraw.Totals(**TOTALS), 0.25, 1700000000.5))
+    shown = parsed(metrics.text(nlraw.Totals(**TOTALS), 0.25, 1700000000.5))
     names = {
         "namespaces": "namespaces",
         "orphans": "orphans",
@@ -28,8 +28,8 @@ def test_each_sum_has_its_metric():
         "skipped": "namespaces_skipped",
         "failed": "namespaces_failed",
     }
-    assert counted(told) == {names[field]: value for field, value in TOTALS.items()}
-    assert (told["nlraw_sweep_duration_seconds"], told["nlraw_sweep_timestamp_seconds"]) == (
+    assert counted(shown) == {names[field]: value for field, value in TOTALS.items()}
+    assert (shown["nlraw_sweep_duration_seconds"], shown["nlraw_sweep_timestamp_seconds"]) == (
         0.25,
         1700000000.5,
     )

@@ -1,15 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Usage errors: one line each that says what is wrong, with what, and what to do instead."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.command import ROOT
 from nlraw import cli, mistakes, netns, node
 
 
@@ -199,13 +194,3 @@ def test_distance(one, other, distance):
 @given(st.text(max_size=50), st.lists(st.text(max_size=12), max_size=5))
 def test_what_is_near_is_one_of_the_names(word, names):
     assert mistakes.nearest(word, names) in [None] + names
-
-
-def test_what_finds_suggestions_is_imported_for_a_mistake_only():
-    code = (
-        "import sys; sys.path[:0] = [%r]; from nlraw import cli; cli.main(['scan', '--help']); "
-        "print(*sorted(set(sys.modules) & {'nlraw.mistakes', 'nlraw.holders', 'difflib', 're'}))"
-    )
-    command = [sys.executable, "-I", "-S", "-c", code % ROOT]
-    out = subprocess.check_output(command, env=dict(os.environ))
-    assert out.splitlines()[-1] == b""

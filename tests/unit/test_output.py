@@ -131,7 +131,7 @@ def test_long_filters_do_not_push_the_taps_aside():
         (
             "in-use",
             (Holder(pid=7, comm="a"), Holder(pid=9, comm="b"), Holder(pid=None, comm=None)),
-            "a (PID 7), b (PID 9), others perhaps: there was too much to search",
+            "a (PID 7), b (PID 9), perhaps others: the search was cut short",
         ),
     ],
 )
@@ -142,12 +142,12 @@ def test_who_holds_a_tap(verdict, holders, shown):
 
 def test_holders_in_json():
     holders = (Holder(pid=7, comm="a\udcff"), Holder(pid=None, comm=None))
-    told = json.loads(output.in_json(a_report(taps=(a_tap(holders=holders), a_tap()))))
-    assert told["taps"][0]["holders"] == [
+    shown = json.loads(output.in_json(a_report(taps=(a_tap(holders=holders), a_tap()))))
+    assert shown["taps"][0]["holders"] == [
         {"pid": 7, "comm": "a\udcff"},
         {"pid": None, "comm": None},
     ]
-    assert "holders" not in told["taps"][1]
+    assert "holders" not in shown["taps"][1]
 
 
 # ---------------------------------------------------------------- failures
@@ -441,7 +441,7 @@ def test_text_of_what_would_be_done():
         ("clean", "clean, nothing to remove"),
         ("cleaned", "cleaned"),
         ("would-clean", "would clean"),
-        ("in-use", "in use, nothing to be changed"),
+        ("in-use", "in use, nothing changed"),
         ("skipped", "skipped, there is no uplink"),
         ("failed", "failed"),
     ],

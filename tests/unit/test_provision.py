@@ -16,7 +16,7 @@ from nlraw.verdict import Target
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    "arguments, words",
     [
         ({"uplink": "none"}, "check uplink none: a setup needs an uplink"),
         ({"tap": "tap%d"}, "check name tap%d: this cannot be the name of a new interface"),
@@ -35,10 +35,10 @@ from nlraw.verdict import Target
         ({"address": "0.0.0.0/0"}, "check address 0.0.0.0/0: no device can have this address"),
     ],
 )
-def test_an_argument_that_cannot_be_meant_is_refused_before_anything_is_looked_at(arguments, told):
+def test_an_argument_that_cannot_be_meant_is_refused_before_anything_is_looked_at(arguments, words):
     with pytest.raises(Invalid) as caught:
         provision.setup("/nonexistent/netns", **arguments)
-    assert str(caught.value) == told
+    assert str(caught.value) == words
     assert caught.value.report is None
 
 

@@ -9,11 +9,13 @@ from nlraw import uapi
 from nlraw.snapshot import (
     AttachmentPoint,
     Snapshot,
+    divide,
     filter_key,
     link_key,
     place_key,
     priority_key,
     qdisc_key,
+    shared_priorities,
 )
 from nlraw.verdict import Target
 
@@ -31,6 +33,7 @@ def a_filter(ifindex=2, **header):
 
 
 ORPHAN, FRESH, USED, BELOW = tap(4), tap(5, up_count=0), tap(6, carrier=1), tap(7)
+CLSACT = qdisc(kind="clsact")
 SEEN = Snapshot(taps=[ORPHAN, FRESH, USED, BELOW], uppers={7: ("mac0", "vlan1"), 6: ("x",)})
 
 
@@ -108,6 +111,170 @@ def test_a_chain_without_a_filter_was_created_explicitly(chains, has):
     assert listed.has_explicit_chain is has and listed.chains == chains
     for name in ("dev", "qdisc", "parent", "filters", "is_uplink"):
         assert getattr(listed, name) == getattr(point, name) and getattr(point, name)
+
+
+# ---------------------------------------------------------------- u32 priorities listed together
+
+
+FIRST, SECOND = 0x80000000, 0x80100000  # root tables
+
+
+def u32(handle, **header):
+    return build.as_filter(build.redirect_payload(2, "u32", 4, handle=handle, **header))
+
+
+def table(handle, **header):
+    return build.as_filter(
+        build.filter_payload(2, "u32", build.ROOT_TABLE, handle=handle, **header)
+    )
+
+
+def bare(**header):
+    return build.as_filter(build.filter_payload(2, "u32", handle=0, **header))
+
+
+def matchall(**header):
+    return build.as_filter(build.redirect_payload(2, "matchall", 4, **header))
+
+
+def listed(handles, **header):
+    """A priority as it is listed: itself, then tables and filters by their handles."""
+    return [bare(**header)] + [
+        (u32 if handle & 0xFFF else table)(handle, **header) for handle in handles
+    ]
+
+
+def handles(point):
+    return [(entry.chain, entry.handle) for entry in point.filters]
+
+
+ONE, TWO = FIRST | 0x800, SECOND | 0x800
+BOTH = [FIRST, ONE, SECOND, TWO]
+
+
+def test_u32_priorities_of_one_number_in_several_chains_or_sides_are_listed_together():
+    clsact = qdisc(kind="clsact")
+    chains = AttachmentPoint("eth0", qdisc(), INGRESS, listed(BOTH) + listed(BOTH, chain=3))
+    sides = [
+        AttachmentPoint("eth0", clsact, parent, listed(BOTH, parent=parent))
+        for parent in (CLSACT_IN, CLSACT_OUT)
+    ]
+    block = AttachmentPoint("block 7", None, 7, listed(BOTH) + listed(BOTH, chain=3))
+    found = shared_priorities([chains] + sides + [block])
+    assert [(point.dev, point.parent, entry.chain, entry.handle) for point, entry in found] == [
+        ("eth0", INGRESS, 0, 0),
+        ("eth0", INGRESS, 3, 0),
+        ("eth0", CLSACT_IN, 0, 0),
+        ("eth0", CLSACT_OUT, 0, 0),
+        ("block 7", 7, 0, 0),
+        ("block 7", 7, 3, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        listed([FIRST, ONE], chain=3, priority=7),
+        [matchall(chain=3)],
+        listed([SECOND, TWO]),  # the same one
+    ],
+)
+def test_other_priorities_are_listed_by_themselves(others):
+    point = AttachmentPoint("eth0", qdisc(), INGRESS, listed([FIRST, ONE]) + others)
+    assert shared_priorities([point]) == []
+
+
+def test_the_same_number_on_another_qdisc_or_in_a_block_is_another_priority():
+    points = [
+        AttachmentPoint("eth0", qdisc(), INGRESS, listed([FIRST, ONE])),
+        AttachmentPoint("net1", qdisc(3), INGRESS, listed([FIRST, ONE])),
+        AttachmentPoint("block 7", None, 7, listed([FIRST, ONE])),
+        AttachmentPoint("block 8", None, 8, listed([FIRST, ONE])),
+    ]
+    assert shared_priorities(points) == []
+
+
+def divided(points, *roots):
+    shared = shared_priorities(points)
+    keys = [priority_key(point, entry) for point, entry in shared]
+    return divide(points, shared, {key: root for key, root in zip(keys, roots) if root})
+
+
+def test_each_place_keeps_what_is_in_its_own_root_table():
+    foreign = [matchall(chain=3, handle=9), u32(FIRST | 0x801, priority=7)]
+    entries = listed(BOTH) + listed(BOTH, chain=3) + foreign
+    point = AttachmentPoint("eth0", qdisc(), INGRESS, entries, True)
+    (found,) = divided([point], FIRST, SECOND)
+    assert handles(found) == [
+        (0, 0),
+        (0, FIRST),
+        (0, ONE),
+        (3, 0),
+        (3, SECOND),
+        (3, TWO),
+        (3, 9),
+        (0, FIRST | 0x801),
+    ]
+    for name in ("dev", "qdisc", "parent", "is_uplink"):
+        assert getattr(found, name) == getattr(point, name)
+
+
+def test_a_priority_whose_root_table_is_gone_has_nothing_but_its_own_entry():
+    point = AttachmentPoint("eth0", qdisc(), INGRESS, listed(BOTH) + listed(BOTH, chain=3))
+    (found,) = divided([point], FIRST, None)
+    assert handles(found)[:3] == [(0, 0), (0, FIRST), (0, ONE)]
+    assert (3, 0) in handles(found)
+    assert not [entry for entry in handles(found) if entry[0] == 3 and entry[1]]
+
+
+def test_another_table_is_everybodys_and_a_filter_in_it_stays_where_it_is_listed_first():
+    linked = 0x00100000
+    entries = BOTH + [linked, linked | 0x800]
+    points = [
+        AttachmentPoint("eth0", CLSACT, parent, listed(entries, parent=parent))
+        for parent in (CLSACT_IN, CLSACT_OUT)
+    ]
+    blocks = [
+        AttachmentPoint("block 7", None, 7, listed(entries) + listed(entries, chain=3)),
+    ]
+    found = divided(points + blocks, FIRST, SECOND, FIRST, SECOND)
+    assert [handle for _, handle in handles(found[0])] == [0, FIRST, ONE, linked, linked | 0x800]
+    assert [handle for _, handle in handles(found[1])] == [0, SECOND, TWO, linked]
+    assert handles(found[2]) == [
+        (0, 0),
+        (0, FIRST),
+        (0, ONE),
+        (0, linked),
+        (0, linked | 0x800),
+        (3, 0),
+        (3, SECOND),
+        (3, TWO),
+        (3, linked),
+    ]
+
+
+def test_a_table_with_the_number_of_a_root_table_elsewhere_is_everybodys():
+    third = SECOND + 0x100000
+    entries = [FIRST, ONE, third, third | 0x800, SECOND, SECOND | 0x800]
+    points = [
+        AttachmentPoint("eth0", qdisc(number), INGRESS, listed(entries) + listed(entries, chain=3))
+        for number in (2, 3)
+    ]
+    first, second = divided(points, FIRST, third, FIRST, SECOND)
+    assert [handle for chain, handle in handles(first) if chain == 0] == [
+        0,
+        FIRST,
+        ONE,
+        SECOND,
+        SECOND | 0x800,
+    ]
+    assert [handle for chain, handle in handles(first) if chain == 3] == [
+        0,
+        third,
+        third | 0x800,
+        SECOND,
+    ]
+    assert (3, SECOND | 0x800) in handles(second) and (0, third | 0x800) in handles(second)
 
 
 # ---------------------------------------------------------------- keys

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""nlraw.tc: the requests byte for byte; qdiscs, filters and actions as captured replies tell them.
+"""nlraw.tc: the requests byte for byte; qdiscs, filters and actions as captured replies have them.
 
 The kernel of the captures has no matchall and no flower: their filters are made with
 tests/lib/build.py, by the layouts of linux/pkt_cls.h. So are u32 filters with a mark or an ingress
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lib import build, golden
 from nlraw import tc, uapi, wire
 from nlraw.errors import Malformed
+from nlraw.exchange import Reply
 
 INGRESS = uapi.TC_H_INGRESS_HANDLE
 
@@ -104,7 +105,7 @@ def test_delete_filter_bytes_name_a_chain_that_is_not_the_first():
     )
 
 
-def test_delete_filter_bytes_take_the_parent_it_was_listed_by_not_the_one_it_tells():
+def test_delete_filter_bytes_take_the_parent_it_was_listed_by_not_the_one_it_reports():
     filter = build.as_filter(build.redirect_payload(2, "u32", 4, parent=0xFFFFFFF2))
     assert build.sent(tc.delete_filter(filter, 0xFFFF0000, "eth0"))[28:32] == build.native(
         "u32=0xFFFF0000"
@@ -155,15 +156,15 @@ def test_create_redirect_bytes():
 def test_requests_say_what_they_do_to_what():
     filter = build.as_filter(build.redirect_payload(2, "u32", 4, priority=7))
     qdisc = build.as_qdisc(build.qdisc_payload(2, "ingress"))
-    told = {
+    expected = {
         tc.delete_qdisc(qdisc, "eth0"): "delete ingress qdisc",
         tc.delete_filter(filter, INGRESS, "eth0"): "delete u32 filter",
         tc.delete_priority(filter, INGRESS, "eth0"): "delete u32 filters of priority 7",
         tc.create_ingress(2, "eth0"): "create qdisc (ingress)",
         tc.create_redirect(2, INGRESS, 4, "eth0"): "create redirect (u32, mirred)",
     }
-    assert {each: each.step for each in told} == told
-    assert {(each.object, each.fixed) for each in told} == {("eth0", 20)}
+    assert {each: each.step for each in expected} == expected
+    assert {(each.object, each.fixed) for each in expected} == {("eth0", 20)}
 
 
 def test_the_redirect_that_is_made_is_read_as_one():
@@ -202,7 +203,7 @@ def test_captured_qdiscs():
     assert [each.ifindex for each in found] == [2, 2, 3, 3, 4, 4, 5]
 
 
-def test_shared_blocks_of_both_sides_are_told():
+def test_shared_blocks_of_both_sides_are_read():
     qdisc = build.as_qdisc(build.qdisc_payload(2, "clsact", ingress_block=7, egress_block=8))
     assert (qdisc.ingress_block, qdisc.egress_block) == (7, 8)
 
@@ -243,7 +244,7 @@ def captured(name):
     return tc.filters(reply.answer())
 
 
-def told(filter):
+def facts_of(filter):
     return [
         (action.kind, action.redirect, action.eaction, action.control)
         for action in filter.actions()
@@ -266,7 +267,7 @@ def test_a_captured_redirect(name):
         uapi.ETH_P_ALL,
         0,
     )
-    ((kind, target, eaction, control),) = told(filter)
+    ((kind, target, eaction, control),) = facts_of(filter)
     assert (kind, eaction, control) == ("mirred", REDIRECT, STOLEN)
     assert target > 3  # the TAP was made after eth0
 
@@ -275,21 +276,21 @@ def test_a_captured_redirect(name):
 def test_a_captured_redirect_whose_target_is_gone():
     filter = captured("filters-redirect-dead")[-1]
     assert filter.matches_all
-    assert told(filter) == [("mirred", 0, REDIRECT, STOLEN)]
+    assert facts_of(filter) == [("mirred", 0, REDIRECT, STOLEN)]
 
 
 @golden.needs_little_endian
 def test_a_captured_redirect_to_a_shared_block_has_no_target_that_could_be_gone():
     filter = captured("filters-redirect-block")[-1]
     assert filter.matches_all
-    assert told(filter) == [("mirred", None, REDIRECT, STOLEN)]
+    assert facts_of(filter) == [("mirred", None, REDIRECT, STOLEN)]
 
 
 @golden.needs_little_endian
 def test_a_captured_mirror_is_no_redirect():
     filter = captured("filters-mirror-dead")[-1]
     assert filter.matches_all
-    assert told(filter) == [("mirred", None, MIRROR, PIPE)]
+    assert facts_of(filter) == [("mirred", None, MIRROR, PIPE)]
 
 
 @golden.needs_little_endian
@@ -301,7 +302,7 @@ def test_captured_foreign_filters():
         0x0800,
         False,
     )
-    assert told(with_condition) == [("mirred", 0, REDIRECT, STOLEN)]
+    assert facts_of(with_condition) == [("mirred", 0, REDIRECT, STOLEN)]
     assert (with_class.priority, with_class.matches_all, with_class.actions()) == (20, True, [])
 
 
@@ -311,14 +312,14 @@ def test_captured_siblings_have_handles_of_their_own():
     assert live.priority == dead.priority == 7
     assert live.handle != dead.handle
     # peer0 is made with eth0, and first
-    assert told(live)[0][1] == live.ifindex - 1 and told(dead)[0][1] == 0
+    assert facts_of(live)[0][1] == live.ifindex - 1 and facts_of(dead)[0][1] == 0
 
 
 @golden.needs_little_endian
 def test_captured_actions_of_a_chain_are_in_their_order():
     filter = captured("filters-two-actions")[-1]
     assert filter.chain == 3
-    mirror, redirect = told(filter)
+    mirror, redirect = facts_of(filter)
     assert mirror == ("mirred", None, MIRROR, PIPE)
     assert redirect[0] == "mirred" and redirect[1] > 3 and redirect[2:] == (REDIRECT, STOLEN)
 
@@ -359,7 +360,7 @@ def test_captured_no_filters():
 @pytest.mark.parametrize("kind", ["u32", "matchall", "flower", "bpf"])
 def test_a_redirect_is_found_in_each_classifier(kind):
     filter = build.as_filter(build.redirect_payload(2, kind, 4))
-    assert told(filter) == [("mirred", 4, REDIRECT, STOLEN)]
+    assert facts_of(filter) == [("mirred", 4, REDIRECT, STOLEN)]
     assert filter.matches_all is (kind != "bpf")
 
 
@@ -405,6 +406,20 @@ def test_the_table_of_a_u32_filter_is_in_its_handle(handle, table):
     assert build.as_filter(build.redirect_payload(2, "u32", 4, handle=handle)).table == table
 
 
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_only_is_the_one_entry_of_a_reply(count):
+    request = tc.get_root_table(build.as_filter(build.redirect_payload(2, "u32", 4)), INGRESS, "x")
+    reply = Reply(request)
+    payload = build.filter_payload(2, "u32", build.ROOT_TABLE, handle=0x80000000)
+    reply.messages = [build.received(uapi.RTM_NEWTFILTER, payload)] * count
+    if count == 1:
+        assert tc.only(reply).handle == 0x80000000
+        return
+    with pytest.raises(Malformed) as caught:
+        tc.only(reply)
+    assert "expected one filter, found %d" % count in str(caught.value)
+
+
 def test_chains_are_picked_from_among_other_messages():
     messages = [
         build.received(uapi.RTM_NEWCHAIN, build.chain_payload(2, INGRESS, 5)),
@@ -424,7 +439,7 @@ def test_a_redirect_to_the_ingress_side_is_one_too():
             2, "matchall", build.actions("matchall", build.mirred(4, uapi.TCA_INGRESS_REDIR))
         )
     )
-    assert told(filter) == [("mirred", 4, uapi.TCA_INGRESS_REDIR, STOLEN)]
+    assert facts_of(filter) == [("mirred", 4, uapi.TCA_INGRESS_REDIR, STOLEN)]
 
 
 @pytest.mark.parametrize("eaction", [0, 2, 4, 5])
@@ -441,7 +456,7 @@ def test_actions_of_other_kinds_redirect_nothing():
             2, "u32", build.selector(0), build.actions("u32", build.action("gact"), build.mirred(4))
         )
     )
-    assert told(filter) == [("gact", None, None, None), ("mirred", 4, REDIRECT, STOLEN)]
+    assert facts_of(filter) == [("gact", None, None, None), ("mirred", 4, REDIRECT, STOLEN)]
 
 
 def test_the_actions_of_a_filter_are_read_once():
@@ -460,7 +475,7 @@ def test_a_mirred_without_its_parameters_redirects_nothing():
     filter = build.as_filter(
         build.filter_payload(2, "matchall", build.actions("matchall", build.action("mirred")))
     )
-    assert told(filter) == [("mirred", None, None, None)]
+    assert facts_of(filter) == [("mirred", None, None, None)]
 
 
 def test_actions_are_run_by_their_order_not_by_their_place():
@@ -556,7 +571,7 @@ def test_a_filter_with_a_short_option_is_malformed_when_it_is_read(option, read,
 
 def read_all(filter):
     """Read every fact of a filter."""
-    told(filter)
+    facts_of(filter)
     return (
         filter.matches_all,
         filter.is_table,

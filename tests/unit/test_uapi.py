@@ -153,9 +153,9 @@ def compiled(path, wanted):
     done = command.attempt(*argv, env=environment)
     if done.status:
         return None, done.err
-    told = command.run(path)
+    found = command.run(path)
     return {
-        name: int(number) for name, number in (line.split(": ") for line in told.splitlines())
+        name: int(number) for name, number in (line.split(": ") for line in found.splitlines())
     }, ""
 
 
@@ -170,8 +170,8 @@ def kernel(tmp_path_factory):
         pytest.skip("needs a C compiler")
     path = str(tmp_path_factory.mktemp("uapi").joinpath("numbers"))
     wanted = list(lines())
-    told, complaints = compiled(path, wanted)
-    if told is None:
+    found, complaints = compiled(path, wanted)
+    if found is None:
         missing = re.search(r"fatal error: (\S+): No such file", complaints)
         if missing:
             pytest.skip("needs the kernel's headers for programs, and has no " + missing.group(1))
@@ -179,9 +179,9 @@ def kernel(tmp_path_factory):
             re.findall(r"['\u2018](\w+)['\u2019] (?:undeclared|was not declared)", complaints)
         )
         assert unknown, complaints
-        told, complaints = compiled(path, [line for line in wanted if line[0] not in unknown])
-    assert told is not None, complaints
-    return told
+        found, complaints = compiled(path, [line for line in wanted if line[0] not in unknown])
+    assert found is not None, complaints
+    return found
 
 
 # ---------------------------------------------------------------- what it is held against

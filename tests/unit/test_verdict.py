@@ -242,9 +242,9 @@ def test_what_is_not_said_is_to_act_on_all():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"match": ""}, "check pattern: an empty pattern matches nothing"),
-        ({"match": ["tap*", ""]}, "check pattern: an empty pattern matches nothing"),
-        ({"exclude": ""}, "check pattern: an empty pattern matches nothing"),
+        ({"match": ""}, "check pattern: a pattern must not be empty"),
+        ({"match": ["tap*", ""]}, "check pattern: a pattern must not be empty"),
+        ({"exclude": ""}, "check pattern: a pattern must not be empty"),
         ({"match": []}, "check arguments: at least one pattern and one uplink are needed"),
         ({"uplink": ()}, "check arguments: at least one pattern and one uplink are needed"),
         ({"uplink": ""}, "check name: this cannot be the name of an interface"),

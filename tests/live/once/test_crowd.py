@@ -157,16 +157,16 @@ def test_in_a_crowd_no_device_vanishes_that_was_not_an_orphan_when_last_looked_a
             assert is_expected(error), error
             outcomes.append(type(error).__name__)
         deletes.answered()
-    told = [json.loads(disturber.read()) for disturber in disturbers]
+    shown = [json.loads(disturber.read()) for disturber in disturbers]
     counts = dict(
-        zip(ROLES, [each["turns"] for each in told]),
+        zip(ROLES, [each["turns"] for each in shown]),
         deletes=len(deletes.done),
         refused=outcomes.count("TapInUse"),
     )
     assert min(counts.values()) > 0, counts
-    for each in told:
+    for each in shown:
         assert [times for times in each["vanished"] if not deletes.excuse(*times)] == [], counts
-    links, left = pod.links(), {name: since for each in told for name, since in each["left"]}
+    links, left = pod.links(), {name: since for each in shown for name, since in each["left"]}
     assert [
         name for name in left if name not in links and not deletes.excuse(left[name], end)
     ] == []

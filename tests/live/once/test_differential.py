@@ -240,8 +240,8 @@ def read_filters(pod):
     for qdisc in tc.qdiscs(messages):
         for parent in parents(qdisc):
             name = links[qdisc.ifindex]
-            (told,) = asked(pod, tc.dump_filters(qdisc.ifindex, parent, name))
-            found[name, parent] = tc.filters(told)
+            (entry,) = asked(pod, tc.dump_filters(qdisc.ifindex, parent, name))
+            found[name, parent] = tc.filters(entry)
     return found
 
 
@@ -274,8 +274,8 @@ def sysfs(pod):
         "os.listdir('/sys/class/net')]))"
     )
     files = ("ifindex", "carrier", "carrier_up_count", "mtu", "netdev_group")
-    told = command.run("ip", "netns", "exec", pod.name, sys.executable, "-c", program, *files)
-    return {row[0]: dict(zip(files, row[1:])) for row in json.loads(told)}
+    entry = command.run("ip", "netns", "exec", pod.name, sys.executable, "-c", program, *files)
+    return {row[0]: dict(zip(files, row[1:])) for row in json.loads(entry)}
 
 
 def filters_by_tc(pod, dev, parent):
@@ -290,27 +290,29 @@ def test_links_are_those_that_ip_and_sysfs_read(crowd):
     ours, theirs, files = read_links(crowd), crowd.links(), sysfs(crowd)
     assert set(ours) == set(theirs) == set(files) and len(ours) > 10
     for name, found in ours.items():
-        told = theirs[name]
-        info = told.get("linkinfo", {})
-        assert found.ifindex == told["ifindex"] == files[name]["ifindex"]
-        assert found.mtu == told["mtu"] == files[name]["mtu"]
+        entry = theirs[name]
+        info = entry.get("linkinfo", {})
+        assert found.ifindex == entry["ifindex"] == files[name]["ifindex"]
+        assert found.mtu == entry["mtu"] == files[name]["mtu"]
         assert (
             found.group
-            == (0 if told["group"] == "default" else int(told["group"]))
+            == (0 if entry["group"] == "default" else int(entry["group"]))
             == files[name]["netdev_group"]
         )
-        assert found.address == told.get("address")
+        assert found.address == entry.get("address")
         assert found.kind == info.get("info_kind")
         # iproute2 leaves RUNNING out and has two of its own, one of which says that it is missing
         flags = link.flag_names(found.flags)
         assert [flag for flag in flags if flag != "RUNNING"] == [
-            flag for flag in told["flags"] if flag not in ITS_OWN
+            flag for flag in entry["flags"] if flag not in ITS_OWN
         ]
-        assert ("RUNNING" in flags) == ("UP" in told["flags"] and "NO-CARRIER" not in told["flags"])
-        assert link.operstate_name(found.operstate) == told["operstate"]
+        assert ("RUNNING" in flags) == (
+            "UP" in entry["flags"] and "NO-CARRIER" not in entry["flags"]
+        )
+        assert link.operstate_name(found.operstate) == entry["operstate"]
         assert found.carrier_up_count == files[name]["carrier_up_count"]
         assert files[name]["carrier"] in (None, found.carrier)
-        below = told.get("link") if "link_netnsid" not in told else None
+        below = entry.get("link") if "link_netnsid" not in entry else None
         assert found.lower == (None if below is None else theirs[below]["ifindex"])
         tun = found.tun()
         assert (tun is None) == (info.get("info_kind") != "tun")
@@ -349,8 +351,8 @@ def test_the_list_of_one_kind_is_that_part_of_the_whole_list(crowd):
     ours = {found.ifname for found in link.links(messages) if found.kind == "tun"}
     assert ours == {
         name
-        for name, told in crowd.links().items()
-        if told.get("linkinfo", {}).get("info_kind") == "tun"
+        for name, entry in crowd.links().items()
+        if entry.get("linkinfo", {}).get("info_kind") == "tun"
     }
 
 
@@ -373,14 +375,14 @@ def test_qdiscs_are_those_that_tc_reads(crowd):
     ]
     theirs = [
         (
-            told["dev"],
-            told["kind"],
-            number(told["handle"]),
-            uapi.TC_H_ROOT if told.get("root") else number(told["parent"]),
-            told.get("ingress_block", 0),
-            told.get("egress_block", 0),
+            entry["dev"],
+            entry["kind"],
+            number(entry["handle"]),
+            uapi.TC_H_ROOT if entry.get("root") else number(entry["parent"]),
+            entry.get("ingress_block", 0),
+            entry.get("egress_block", 0),
         )
-        for told in json.loads(crowd.tc("-j", "qdisc", "show"))
+        for entry in json.loads(crowd.tc("-j", "qdisc", "show"))
     ]
     assert sorted(ours) == sorted(theirs)
 
@@ -391,19 +393,19 @@ def test_filters_are_those_that_tc_reads(crowd):
     for (dev, parent), ours in read_filters(crowd).items():
         theirs = filters_by_tc(crowd, dev, parent)
         assert len(ours) == len(theirs)
-        for found, told in zip(ours, theirs):
-            options = told.get("options", {})
-            assert (found.ifindex, found.kind) == (links[dev], told["kind"])
-            assert (found.priority, found.chain) == (told["pref"], told["chain"])
-            assert found.protocol == PROTOCOLS[told["protocol"]]
+        for found, entry in zip(ours, theirs):
+            options = entry.get("options", {})
+            assert (found.ifindex, found.kind) == (links[dev], entry["kind"])
+            assert (found.priority, found.chain) == (entry["pref"], entry["chain"])
+            assert found.protocol == PROTOCOLS[entry["protocol"]]
             assert found.is_priority == (not options)
             assert found.is_table == ("ht_divisor" in options)
-            if told["kind"] == "u32":
+            if entry["kind"] == "u32":
                 assert found.handle == u32_handle(options.get("fh", "0:"))
             elif options:
                 assert found.handle == int(options["handle"], 0)
             match = options.get("match", {})
-            assert found.matches_all == (told["protocol"] == "all" and match.get("mask") == "0")
+            assert found.matches_all == (entry["protocol"] == "all" and match.get("mask") == "0")
             for action, said in zip(found.actions(), options.get("actions", [None])):
                 assert action.kind == said["kind"] == "mirred"
                 assert action.eaction == EACTIONS[said["direction"], said["mirred_action"]]
@@ -421,7 +423,7 @@ def test_filters_of_a_shared_block_are_those_that_tc_reads(crowd):
         (listed,) = asked(crowd, tc.dump_filters(uapi.TCM_IFINDEX_MAGIC_BLOCK, block, "block"))
         theirs = json.loads(crowd.tc("-j", "filter", "show", "block", str(block)))
         assert [(found.kind, found.priority, found.chain) for found in tc.filters(listed)] == [
-            (told["kind"], told["pref"], told["chain"]) for told in theirs
+            (entry["kind"], entry["pref"], entry["chain"]) for entry in theirs
         ]
 
 
@@ -432,11 +434,11 @@ def test_chains_are_those_that_tc_reads(crowd):
     for qdisc in tc.qdiscs(messages):
         dev = links[qdisc.ifindex]
         for parent in parents(qdisc) if qdisc.parent == uapi.TC_H_INGRESS else ():
-            (told,) = asked(crowd, tc.dump_chains(qdisc.ifindex, parent, dev))
+            (entry,) = asked(crowd, tc.dump_chains(qdisc.ifindex, parent, dev))
             place = "parent %x:%x" % (parent >> 16, parent & 0xFFFF)
             shown = crowd.tc("chain", "show", "dev", dev, *place.split())
             chains = [int(line.split()[-1]) for line in shown.splitlines() if "chain" in line]
-            assert tc.chains(told) == chains
+            assert tc.chains(entry) == chains
             seen.update(chains)
     assert 9 in seen
 
@@ -451,9 +453,9 @@ def test_addresses_and_default_routes_are_those_that_ip_reads(crowd):
         (links[found.ifindex], found.local, found.prefixlen) for found in inet.addresses(addresses)
     ]
     theirs = [
-        (told["ifname"], found["local"], found["prefixlen"])
-        for told in json.loads(crowd.ip("-j", "-4", "address"))
-        for found in told["addr_info"]
+        (entry["ifname"], found["local"], found["prefixlen"])
+        for entry in json.loads(crowd.ip("-j", "-4", "address"))
+        for found in entry["addr_info"]
         if not found.get("secondary")
     ]
     assert sorted(ours) == sorted(theirs) and len(ours) >= 4
@@ -461,10 +463,10 @@ def test_addresses_and_default_routes_are_those_that_ip_reads(crowd):
         (links[found.ifindex], found.metric, found.gateway) for found in inet.default_routes(routes)
     ]
     theirs = []
-    for told in json.loads(crowd.ip("-j", "-4", "route", "show", "table", "main")):
-        if told["dst"] == "default" and told.get("type", "unicast") == "unicast":
-            first = told.get("nexthops", [told])[0]
-            theirs.append((first["dev"], told.get("metric", 0), first.get("gateway")))
+    for entry in json.loads(crowd.ip("-j", "-4", "route", "show", "table", "main")):
+        if entry["dst"] == "default" and entry.get("type", "unicast") == "unicast":
+            first = entry.get("nexthops", [entry])[0]
+            theirs.append((first["dev"], entry.get("metric", 0), first.get("gateway")))
     assert ours == theirs and len(ours) == 4
 
 
@@ -481,26 +483,26 @@ def peer(crowd):
 
 
 def test_links_are_those_that_pyroute2_reads(crowd, peer):
-    ours, theirs = read_links(crowd), {told.get("ifname"): told for told in peer.get_links()}
+    ours, theirs = read_links(crowd), {entry.get("ifname"): entry for entry in peer.get_links()}
     assert set(ours) == set(theirs)
     for name, found in ours.items():
-        told = theirs[name]
-        assert (found.ifindex, found.flags) == (told["index"], told["flags"])
+        entry = theirs[name]
+        assert (found.ifindex, found.flags) == (entry["index"], entry["flags"])
         assert (found.mtu, found.group, found.address) == (
-            told.get("mtu"),
-            told.get("group"),
-            told.get("address"),
+            entry.get("mtu"),
+            entry.get("group"),
+            entry.get("address"),
         )
-        assert link.operstate_name(found.operstate) == told.get("operstate")
+        assert link.operstate_name(found.operstate) == entry.get("operstate")
         assert (found.carrier, found.carrier_up_count) == (
-            bool(told.get("carrier")),
-            told.get("carrier_up_count"),
+            bool(entry.get("carrier")),
+            entry.get("carrier_up_count"),
         )
-        assert found.kind == told.get(("linkinfo", "kind"))
+        assert found.kind == entry.get(("linkinfo", "kind"))
         tun = found.tun()
         if tun is not None:
             data = [
-                told.get(("linkinfo", "data", name))
+                entry.get(("linkinfo", "data", name))
                 for name in ("tun_type", "tun_num_queues", "tun_num_disabled_queues")
             ]
             assert [tun.type, tun.queues, tun.disabled_queues] == [
@@ -517,24 +519,24 @@ def test_qdiscs_and_filters_are_those_that_pyroute2_reads(crowd, peer):
         for found in tc.qdiscs(messages)
     ]
     theirs = [
-        (told["index"], told.get("kind"), told["handle"], told["parent"], told["info"])
-        for told in peer.get_qdiscs()
+        (entry["index"], entry.get("kind"), entry["handle"], entry["parent"], entry["info"])
+        for entry in peer.get_qdiscs()
     ]
     assert ours == theirs
     links = {name: found.ifindex for name, found in read_links(crowd).items()}
     for (dev, parent), found in read_filters(crowd).items():
         theirs = list(peer.get_filters(index=links[dev], parent=parent))
         assert len(theirs) == len(found)
-        for each, told in zip(found, theirs):
+        for each, entry in zip(found, theirs):
             assert (each.ifindex, each.handle, each.parent) == (
-                told["index"],
-                told["handle"],
-                told["parent"],
+                entry["index"],
+                entry["handle"],
+                entry["parent"],
             )
-            assert (each.kind, each.priority) == (told.get("kind"), told["info"] >> 16)
-            assert each.protocol == socket.ntohs(told["info"] & 0xFFFF)
+            assert (each.kind, each.priority) == (entry.get("kind"), entry["info"] >> 16)
+            assert each.protocol == socket.ntohs(entry["info"] & 0xFFFF)
             # of chains and shared blocks pyroute2 knows nothing; tc does
-            options = told.get_attr("TCA_OPTIONS")
+            options = entry.get_attr("TCA_OPTIONS")
             assert each.is_priority == (options is None)
             assert each.is_table == (
                 options is not None and options.get_attr("TCA_U32_DIVISOR") is not None

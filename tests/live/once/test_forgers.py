@@ -86,13 +86,13 @@ def test_under_a_flood_of_forged_answers_each_result_is_right(pod):
             ends[check.__name__] += 1
             slowest = max(slowest, time.monotonic() - began)
     sent, refused = map(int, forger.read().split())
-    told = "%s, the slowest took %.3f s, beside %d forged answers, and %d refused" % (
+    shown = "%s, the slowest took %.3f s, beside %d forged answers, and %d refused" % (
         dict(ends),
         slowest,
         sent,
         refused,
     )
-    print(told)
-    assert refused > 1000 and slowest < 1, told
+    print(shown)
+    assert refused > 1000 and slowest < 1, shown
     nlraw.cleanup(netns=pod.path)
     assert pod.state() == before

@@ -7,6 +7,7 @@ as it likes.
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import pytest
 
 import nlraw.netns
 from lib import command, nodes, pods, taps
+from nlraw.transport import WRITER_PORT
 
 OTHERS = 200
 
@@ -181,12 +183,12 @@ HOSTILE = {
 }
 
 
-def check_cost(others, hostile, tmp_path):
+def check_cost(others, hostile, tmp_path, times=3):
     """Sweep the others alone, and beside a hostile namespace; return the errors of the latter."""
     os.symlink(hostile, str(tmp_path / "0"))  # it comes first
     for name in os.listdir(others.directory):
         os.symlink(others.path(name), str(tmp_path / name))
-    without, beside = measure(3, others.directory, tmp_path)
+    without, beside = measure(times, others.directory, tmp_path)
     assert without["totals"]["namespaces"] == OTHERS
     assert beside["totals"]["namespaces"] == OTHERS + 1
     seconds = beside["seconds"] - without["seconds"]
@@ -201,6 +203,25 @@ def check_cost(others, hostile, tmp_path):
 def test_200_others_do_not_wait_for_a_hostile_namespace(make_node, others, tmp_path, name):
     (error,) = check_cost(others, add(make_node(), "0", HOSTILE[name]), tmp_path)
     assert "this namespace holds more than nlraw reads: over " in error
+
+
+def test_200_others_do_not_wait_for_a_namespace_whose_writer_port_is_held(
+    make_node, others, tmp_path
+):
+    def furnish(namespace):
+        nodes.add_orphans(namespace, [pods.TAP])
+        rivals.append(
+            namespace.run(
+                lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            )
+        )
+        rivals[0].bind((WRITER_PORT, 0))
+
+    rivals = []
+    try:
+        assert check_cost(others, add(make_node(), "0", furnish), tmp_path, times=1) == []
+    finally:
+        rivals[0].close()
 
 
 @pytest.mark.parametrize("orphans", [0, 1, 20])

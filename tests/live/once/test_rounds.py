@@ -3,13 +3,17 @@
 
 import pytest
 
-from lib import rounds
+from lib import pods
+from lib.nics import Nics
+from lib.rounds import Ground, around_cleanups, play
 
 
-@pytest.fixture
-def make_ground(make_pod, monkeypatch):
-    yield from rounds.grounds(make_pod, monkeypatch)
+@pytest.fixture(autouse=True)
+def can_run():
+    if pods.missing() is not None:
+        pytest.skip("needs a network namespace of its own: " + pods.missing())
 
 
-def test_some_rounds_around_a_running_cleanup(make_ground):
-    rounds.play_around_cleanups(make_ground(), 150)
+@pytest.mark.parametrize("make", [Ground, Nics], ids=["one NIC", "several NICs"])
+def test_some_rounds_around_a_running_cleanup(make):
+    play("cleanup", around_cleanups, make, 120, jobs=1)

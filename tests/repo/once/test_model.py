@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from lib.model_runs import (
     ALL,
+    ANY_TAPS,
+    CHANGES_BY_OTHERS,
     CHANGING,
     EVENTS,
     FIT,
+    HAPPENING,
     HOSTILE,
     LIMITS,
+    MANY_TAPS,
     TAKEN,
     TAPS,
     WAYS,
@@ -22,10 +26,12 @@ from lib.model_runs import (
     faults,
     kernels,
     questions,
+    with_a_kill,
     with_an_allowance,
     with_any_answers,
     with_events,
     with_lies,
+    with_many,
     with_one_lie,
     with_questions,
     with_right_answers,
@@ -85,3 +91,17 @@ def test_whatever_happens_to_the_answers_and_meanwhile_no_link_goes_unproven(
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), LIMITS)
 def test_what_was_done_before_a_limit_was_exceeded_is_reported(kernel, name, happening, messages):
     with_an_allowance(kernel, name, happening, messages)
+
+
+@ordinary
+@given(ANY_TAPS, HAPPENING, WINDOWS, st.booleans())
+def test_whatever_happens_meanwhile_a_cleanup_does_no_harm_and_reports_what_it_did(
+    taps, happening, window, spare_fresh
+):
+    with_many(taps, happening, window, spare_fresh)
+
+
+@ordinary
+@given(MANY_TAPS, CHANGES_BY_OTHERS, st.integers(0, 45), WINDOWS)
+def test_after_a_kill_at_any_moment_the_next_run_finishes(taps, happening, moment, window):
+    with_a_kill(taps, happening, moment, window)
