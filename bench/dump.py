@@ -49,7 +49,7 @@ def measure(laboratory):
     for size in QUICK_SIZES if laboratory.quick else SIZES:
         with laboratory.pod() as pod:
             pod.uplink()
-            pod.taps(TAPS)
+            pod.held_taps(TAPS)
             pod.fill(size)
             rows += _in_pod(laboratory, pod, size)
     return rows

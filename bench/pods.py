@@ -48,6 +48,7 @@ class Pod:
         mount("/proc/self/fd/%d" % self.namespace.fileno(), path, MS_BIND)
         self.namespace.close()
         self.pairs = 0
+        self.held = []
         self.is_open = True
 
     def run(self, function):
@@ -79,6 +80,15 @@ class Pod:
         self.change(*[link.create_veth("a%d" % pair, "b%d" % pair) for pair in pairs])
         self.pairs = pairs.stop
 
+    def held_taps(self, count):
+        """TAPs in use, without any TC state. While one is an orphan a scan lists all links."""
+        for number in range(count):
+            name = "tap%d_urunc" % number
+            with netns.Namespace(self.path) as namespace:
+                self.held.append(tap.create(namespace, name))
+            self.change(link.set_up(self.find(name).ifindex, name))
+            self.settle(name, is_running=True)
+
     def taps(self, count):
         """Orphan TAPs, without any TC state: created, up, and let go of."""
         for number in range(count):
@@ -99,12 +109,12 @@ class Pod:
             os.close(tap.attach(namespace, "tap0_urunc"))
         self.settle("tap0_urunc")
 
-    def settle(self, name):
-        """Wait until RUNNING is off too, the only thing that some of the peers look at."""
+    def settle(self, name, is_running=False):
+        """Wait until RUNNING follows the carrier: it is all that some of the peers look at."""
         deadline = time.monotonic() + 3
-        while self.find(name).flags & uapi.IFF_RUNNING:
+        while bool(self.find(name).flags & uapi.IFF_RUNNING) != is_running:
             if time.monotonic() > deadline:
-                raise NotDone("%s keeps running" % name)
+                raise NotDone("RUNNING of %s does not follow its carrier" % name)
             time.sleep(0.001)
 
     def find(self, name):
@@ -132,6 +142,8 @@ class Pod:
 
     def close(self):
         """Let go of the namespace; what is in it goes with it."""
+        while self.held:
+            os.close(self.held.pop())
         if self.is_open:
             self.is_open = False
             ctypes.CDLL(None).umount2(self.path.encode(), MNT_DETACH)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from .plan import Change
     from .snapshot import Key
 
-# Refusals that are worth another round.
-_TEMPORARY = (errno.EBUSY, errno.EINTR, errno.EAGAIN)
+# Refusals that are worth another round. EINVAL: the qdisc was gone, and may have been made again by
+# somebody else since (tc_get_qdisc(), net/sched/sch_api.c).
+_TEMPORARY = (errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.EINVAL)
 
 
 class Journal:

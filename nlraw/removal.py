@@ -28,7 +28,7 @@ from .verdict import ORPHAN, Target, describe_tap, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Iterable, List, Optional, Sequence
+    from typing import Callable, Iterable, List, Optional, Sequence, Set
 
     from .plan import Change
 
@@ -52,6 +52,7 @@ class Removal:
         self.snapshot = Snapshot()
         self.plan = Plan()
         self.journal = Journal()
+        self._begun: Set[int] = set()  # orphans whose filters may be gone before they are
 
     def run(self, dry_run: bool = False) -> Report:
         """Remove the orphans, or report what would be removed."""
@@ -77,7 +78,7 @@ class Removal:
     def _finish(self) -> Report:
         for rounds_left in reversed(range(ROUNDS)):
             if self._carry_out() and self.plan.is_whole:
-                return self.report("cleaned")
+                return self._report_done()
             report = self._look_and_plan(rounds_left)
             if report is not None:
                 return report
@@ -129,7 +130,7 @@ class Removal:
             if rounds_left:
                 return self._look_and_plan(rounds_left - 1)
             return self.report("failed", self._unsteady())
-        return self.report("cleaned" if self.journal.done else "clean")
+        return self._report_done()
 
     def _is_torn(self) -> bool:
         return self.connection.groups != 0 and self.connection.is_torn
@@ -150,6 +151,15 @@ class Removal:
         return self.report("failed", self._unsteady())
 
     # ------------------------------------------------------------ report
+
+    def _report_done(self) -> Report:
+        """The report on a cleanup at its end: a failure if a TAP that stays lost a redirect."""
+        targets = {each.target for change in self.journal.done for each in change.removes}
+        used = [tap for tap in self.snapshot.in_use() if tap.ifindex in self._begun]
+        robbed = [tap for tap in used if tap.ifname in targets]
+        if robbed:
+            return self._report_in_use(robbed)
+        return self.report("cleaned" if self.journal.done else "clean")
 
     def _report_in_use(self, used: "Sequence[Link]") -> Report:
         """The report on TAPs in use: a failure if something was removed before that."""
@@ -193,6 +203,8 @@ class Removal:
         self.connection.leave_groups()
         if self.plan.is_whole and len(self._orphans()) >= GROUP_FROM:
             return self._carry_out_by_group()
+        if not self.plan.is_whole:
+            self._begun.update(orphan.ifindex for orphan in self._orphans())
         return self._send(self.plan.changes)
 
     def _orphans(self) -> "List[Link]":

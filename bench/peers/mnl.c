@@ -247,7 +247,7 @@ int main(int argc, char **argv)
                 start();
             struct links found = list(all ? NULL : "tun", NULL);
             for (int at = 0; at < found.count; at++) {
-                if (scans && !is_orphan(&found.at[at]))
+                if (scans && is_orphan(&found.at[at]))
                     continue;
                 ifindexes += found.at[at].ifindex;
                 names += strlen(found.at[at].name);

@@ -201,7 +201,7 @@ def unchecked_scan(count):
                 )
                 at += length + 3 & ~3
 
-    return tally(count, once, lambda taps: names(tap for tap in taps if tap.verdict == "orphan"))
+    return tally(count, once, lambda taps: names(tap for tap in taps if tap.verdict == "in-use"))
 
 
 def _layout_of_first():
@@ -234,7 +234,7 @@ def scan(count, **where):
     return tally(
         count,
         lambda: nlraw.scan(**where),
-        lambda taps: names(tap for tap in taps if tap.verdict == "orphan"),
+        lambda taps: names(tap for tap in taps if tap.verdict == "in-use"),
     )
 
 

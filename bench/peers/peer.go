@@ -139,7 +139,7 @@ func run(task, argument string) map[string]int {
 				found = taps(found)
 			}
 			for _, link := range found {
-				if task == "scan" && !isOrphan(link) {
+				if task == "scan" && isOrphan(link) {
 					continue
 				}
 				told["links"]++

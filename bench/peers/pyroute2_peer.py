@@ -31,12 +31,12 @@ def links(count, **kind):
         )
 
 
-def orphans(route):
+def taps(route, in_use):
     return [
         link
         for link in route.get_links(kind="tun")
         if link.get(("linkinfo", "data", "tun_type")) == IFF_TAP
-        and not link.get("carrier")
+        and bool(link.get("carrier")) == in_use
         and fnmatchcase(link.get("ifname"), "tap*_urunc")
     ]
 
@@ -44,7 +44,7 @@ def orphans(route):
 def scan(count):
     def once():
         with IPRoute() as route:
-            return [told(link) for link in orphans(route)]
+            return [told(link) for link in taps(route, in_use=True)]
 
     return tally(count, once, list)
 
@@ -54,7 +54,7 @@ def cleanup(count=1):
     removed = 0
     with IPRoute() as route:
         uplinks = route.link_lookup(ifname="eth0")
-        for link in orphans(route) if uplinks else ():
+        for link in taps(route, in_use=False) if uplinks else ():
             route.tc("del", "ingress", index=uplinks[0])
             route.tc("del", "ingress", index=link["index"])
             route.link("del", index=link["index"])

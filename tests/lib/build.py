@@ -332,7 +332,8 @@ class Namespace:
     datagram's requests ahead of the answer, to change things meanwhile. ``routes`` are the default
     routes: pairs of family and ifindex. ``chains`` are those that were created explicitly: triples
     of ifindex, parent and number. ``is_quiet``: no event has arrived since the look began.
-    ``torn_looks``: so many looks to come end with a torn list. ``looks`` counts them.
+    ``torn_looks``: so many looks to come end with a torn list. ``looks`` counts them, ``renewals``
+    how often the allowance was renewed between looks.
     """
 
     path = "/run/netns/made-up"
@@ -354,7 +355,7 @@ class Namespace:
         self.datagrams = 0
         self.chains = []
         self.roots = {}  # of u32 priorities: the handles of their root tables
-        self.looks = self.torn_looks = 0
+        self.looks = self.torn_looks = self.renewals = 0
         self.too_long = ()  # names of links ahead of which a list ends that is not measured
 
     def __repr__(self):
@@ -367,7 +368,7 @@ class Namespace:
         self.torn_looks -= self.is_torn
 
     def renew_allowance(self):
-        pass
+        self.renewals += 1
 
     def leave_groups(self):
         self.is_joined = False

@@ -8,23 +8,50 @@ there, and nothing of anybody else was touched.
 
 import collections
 import compileall
+import concurrent.futures
+import contextlib
 import os
 import re
+import time
 
 import pytest
 
 import nlraw
 from lib import command, inject, pods
+from lib.oci import Bundle
+from nlraw import marks, oci
 
 TAP = pods.TAP
 
 # What a message may begin with behind "nlraw: " and a namespace: the step that failed.
-STEPS = (
-    "open namespace |enter namespace[ :]|start thread: |look up link |list |read link |set group "
-    "of link |delete |clean up |"
-    "open /dev/net/tun|create TAP |set owner |set group |set up link |create qdisc |create "
-    "redirect |persist TAP |"
-    "run the command: |the result could not be written: "
+STEPS = "|".join(
+    (
+        "open namespace ",
+        "enter namespace[ :]",
+        "start thread: ",
+        "look up link ",
+        "list ",
+        "read link ",
+        "read root table ",
+        "receive events ",
+        "set group of link ",
+        "delete ",
+        "clean up ",
+        "open /dev/net/tun",
+        "create TAP ",
+        "set owner ",
+        "set group ",
+        "set up ",
+        "create qdisc ",
+        "create redirect ",
+        "persist TAP ",
+        oci.READ_STATE,
+        oci.READ_CONFIG,
+        "look at ",
+        "find process ",
+        "run the command: ",
+        "the result could not be written: ",
+    )
 )
 
 
@@ -42,10 +69,12 @@ def prepare():
 class Play:
     """A command line on pods, and what has to come of it; ``arguments`` is the command line.
 
-    ``prepare`` puts the pods into the state that the command meets, from clean or from what the
-    last run left.
+    ``stdin`` is what it reads. ``prepare`` puts the pods into the state that the command meets,
+    from clean or from what the last run left.
     """
 
+    # What is imported ahead, so that the faults strike what a command does and not its imports.
+    modules = ("pod", "provision", "node", "hook")
     # Exit status 3 is right only where a TAP is in use.
     refusals = (1,)
     # What the system may say of a namespace that the command then has nothing to do with,
@@ -54,9 +83,13 @@ class Play:
 
     def __init__(self, make_pod, directory):
         self.pods = []
-        self.arguments = ()
+        self.arguments, self.stdin = (), b""
         self.furnish(make_pod, directory)
         self.clean = [pod.state() for pod in self.pods]
+
+    @property
+    def line(self):
+        return inject.Line(self.arguments, self.stdin, self.modules)
 
     def furnish(self, make_pod, directory):
         raise NotImplementedError
@@ -70,6 +103,10 @@ class Play:
     def is_finished(self, after):
         return after == self.clean
 
+    def says_done(self, ended):
+        """True if a run with the usual exit status says that all is done."""
+        return True
+
     def check_left(self, killed, after):
         """Make sure that a run which ended early left nothing worse than it may.
 
@@ -81,7 +118,7 @@ class Play:
 
         Then make it clean.
         """
-        assert command.nlraw(*self.arguments).status == 0
+        assert command.nlraw(*self.arguments, stdin=self.stdin or None).status == 0
         assert self.is_finished(self.states())
         self.reset()
 
@@ -105,6 +142,15 @@ def furnished(make_pod, filter=True):
     pod.hold("vm0")
     pod.add_tap("tap0_other", redirect=False)
     return pod
+
+
+SSH = "pref 7 protocol ip u32 match ip dport 22 0xffff flowid 1:7"
+REDIRECT = "protocol all u32 match u32 0 0 action mirred egress redirect dev %s"
+
+
+def tc_batch(pod, *lines):
+    """Many `tc` commands in one process."""
+    command.run("tc", "-n", pod.name, "-batch", "-", input="\n".join(lines) + "\n")
 
 
 def add_orphans(pod, *names):
@@ -137,6 +183,12 @@ class CleanupOfOne(Play):
 
     def prepare(self):
         add_orphans(self.pods[0], *self.names)
+
+
+class CleanupWithImports(CleanupOfOne):
+    """`cleanup` of one orphan, from the first import of the command on."""
+
+    modules = ()
 
 
 class CleanupOfMany(CleanupOfOne):
@@ -172,31 +224,77 @@ class CleanupWaiting(CleanupBesideUse):
         self.arguments += ("--wait", "0.1")
 
 
-class CleanupOfAChain(CleanupOfOne):
-    """`cleanup` of an orphan with redirects on two NICs, one of them in a chain: in two steps."""
+class CleanupOfNics(CleanupOfOne):
+    """`cleanup` of a VM with three NICs, as a group: a clsact, a shared block and a chain.
 
-    filter = False
+    The redirect in the chain goes first. Beside them there is a dead redirect.
+    """
+
+    taps = ("tap0_urunc", "tap1_urunc", "tap2_urunc")
 
     def furnish(self, make_pod, directory):
-        CleanupOfOne.furnish(self, make_pod, directory)
-        self.pods[0].ip("link", "add", "net1", "type", "veth", "peer", "name", "peer1")
+        pod = make_pod()
+        pod.batch(*["link add net%d type veth peer name peer%d" % (n, n) for n in (1, 2, 3)])
+        tc_batch(
+            pod,
+            "qdisc add dev eth0 clsact",
+            "qdisc add dev net1 ingress_block 22 ingress",
+            "qdisc add dev net2 ingress_block 22 ingress",
+            "filter add dev eth0 ingress " + SSH,
+            "filter add dev eth0 egress " + SSH,
+            "filter add block 22 " + SSH,
+        )
+        self.pods = [pod]
+        self.arguments = ("cleanup", "-n", pod.path)
+        for uplink in ("eth0", "net1", "net3"):
+            self.arguments += ("--uplink", uplink)
 
     def prepare(self):
         pod = self.pods[0]
-        pod.add_orphan(redirect=False)
-        for place in (("eth0", TAP, "ingress", "chain", "7"), ("net1", TAP)):
-            pod.add_ingress(place[0])
-            pod.redirect(*place)
+        pod.add_taps(self.taps + ("gone0",))
+        tc_batch(
+            pod,
+            "qdisc add dev net3 ingress",
+            "qdisc add dev tap0_urunc ingress",
+            "filter add dev eth0 ingress " + REDIRECT % "tap0_urunc",
+            "filter add dev eth0 ingress " + REDIRECT % "gone0",
+            "filter add dev tap0_urunc ingress " + REDIRECT % "eth0",
+            "filter add block 22 " + REDIRECT % "tap1_urunc",
+            "filter add dev net3 ingress " + REDIRECT % "tap2_urunc",
+            "filter add dev net3 ingress chain 5 " + REDIRECT % "tap2_urunc",
+        )
+        pod.ip("link", "del", "gone0")
 
 
 class CleanupBesideKept(CleanupOfOne):
-    """`cleanup --keep-in-use` of an orphan beside a TAP in use."""
+    """`cleanup --keep-in-use` of an orphan beside a TAP in use that still has a mark."""
 
     def furnish(self, make_pod, directory):
         CleanupOfOne.furnish(self, make_pod, directory)
         self.pods[0].add_tap("tap9_urunc", redirect=False)
         self.pods[0].hold("tap9_urunc")
         self.arguments += ("--keep-in-use",)
+
+    def prepare(self):
+        CleanupOfOne.prepare(self)
+        self.pods[0].ip("link", "set", "tap9_urunc", "group", str(marks.MARK | 0x1234))
+
+
+class Hook(CleanupOfOne):
+    """`hook` of a stopped container of a pod, whose namespace its config names by a process."""
+
+    def furnish(self, make_pod, directory):
+        CleanupOfOne.furnish(self, make_pod, directory)
+        bundle = Bundle(str(directory))
+        process = self.pods[0].child()
+        time.sleep(0.1)  # the process must be older than the config, by the clocks' granularity
+        bundle.network("/proc/%d/ns/net" % process.pid)
+        self.arguments = ("hook", "--annotation", "role=v*")
+        self.stdin = bundle.state("stopped", annotations={"role": "vm"})
+
+    def says_done(self, ended):
+        # in doubt it does nothing, and prints why
+        return "nothing to do" not in ended.out + ended.err
 
 
 class Setup(Play):
@@ -271,11 +369,13 @@ class Sweep(Play):
 PLAYS = [
     Scan,
     CleanupOfOne,
+    CleanupWithImports,
     CleanupOfMany,
     CleanupBesideUse,
     CleanupWaiting,
-    CleanupOfAChain,
+    CleanupOfNics,
     CleanupBesideKept,
+    Hook,
     Setup,
     SetupOverOrphan,
     Sweep,
@@ -311,16 +411,46 @@ def check_end(play, fault, ended, usual):
         assert ended.status in (130, -2, usual.status), ended
     else:
         assert ended.status in (usual.status,) + play.refusals, ended
-    assert all(line.startswith("nlraw: ") for line in err.splitlines()), ended
+    # a result that cannot be printed may go there instead
+    lines = err.replace(usual.out, "").splitlines()
+    assert all(line.startswith("nlraw: ") for line in lines), ended
     if ended.status == 1:
-        assert re.search("^nlraw: (/[^ ]*: )?(%s)" % STEPS, err, re.MULTILINE), ended
+        assert re.search("^nlraw: (container t1: )?(/[^ ]*: )?(%s)" % STEPS, err, re.MULTILINE), (
+            ended
+        )
+
+
+def run_everywhere(play, directory, jobs):
+    """Put every fault into a run, each in one of so many processes; return the same as `run`.
+
+    ``play`` is a class, which each process plays in pods of its own.
+    """
+    counts, wrong = collections.Counter(), []
+    with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
+        shares = [(play, directory / str(share), share, jobs) for share in range(jobs)]
+        for found in pool.map(_run_share, shares):
+            counts.update(found[0])
+            wrong += found[1]
+    return counts, wrong
+
+
+def _run_share(given):
+    play, directory, share, jobs = given
+    (directory / "netns").mkdir(parents=True)
+    with contextlib.ExitStack() as stack:
+
+        def make_pod():
+            return stack.enter_context(pods.Pod())
+
+        made = play(make_pod, directory / "netns")
+        return run(made, directory / "log", lambda every: every[share::jobs])
 
 
 def run(play, log, chosen):
     """Put each of the faults into a run; return what came of them, and what was wrong with it."""
     counts, wrong = collections.Counter(), []
     play.prepare()
-    usual, calls = inject.record(log, *play.arguments)
+    usual, calls = inject.record(log, play.line)
     if not play.is_finished(play.states()):
         wrong.append("undisturbed: %s" % (usual,))
     play.reset()
@@ -329,7 +459,7 @@ def run(play, log, chosen):
         if not fresh:
             play.prepare()
             before = play.states()
-        ended, struck = inject.strike(log, fault, *play.arguments)
+        ended, struck = inject.strike(log, fault, play.line)
         after = play.states()
         fresh = after == before
         came = (
@@ -344,7 +474,8 @@ def run(play, log, chosen):
         counts[fault.call.name, kind_of(fault), came] += 1
         try:
             check_end(play, fault if struck else None, ended, usual)
-            if ended.status == usual.status == 0 and fault.kind not in play.ignores:
+            is_done = play.says_done(ended) and fault.kind not in play.ignores
+            if ended.status == usual.status == 0 and is_done:
                 assert play.is_finished(after), "it says that all is done"
             if not fresh:
                 play.check_left(ended.status < 0, after)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults put into a running command line by strace: failing system calls, signals and death.
 
-A process is started that imports what the command line does and stops itself. strace is attached
-there: so the system calls of its first thread are counted from main() on, whatever the interpreter
-did to start, and those of other threads from their birth. A fault named by a system call and a
-number strikes that one of each thread that gets so far.
+A process is started that imports what a command does and stops itself. strace is attached there: so
+the system calls of its first thread are counted from main() on, whatever the interpreter did to
+start, and those of other threads from their birth. A fault named by a system call and a number
+strikes that one of each thread that gets so far.
 """
 
 import collections
@@ -20,9 +20,11 @@ from lib import command
 
 # Wait here, with all imports done, until strace is there.
 LAUNCH = """
-import os, signal, sys
+import importlib, os, signal, sys
 del sys.path[0]
 from nlraw.cli import program
+for name in sys.argv.pop(1).split():
+    importlib.import_module("nlraw." + name)
 # a shell in the background has us ignore it
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.kill(os.getpid(), signal.SIGSTOP)
@@ -70,6 +72,9 @@ SIGNALS = ("INT", "TERM", "KILL")
 # What is waited for is over in a second or two; one that takes this many seconds hangs.
 PATIENCE = 20
 
+# A command line, the bytes that it can read, and the modules that are imported ahead.
+Line = collections.namedtuple("Line", "arguments stdin modules")
+
 Call = collections.namedtuple("Call", "name number text")
 Fault = collections.namedtuple("Fault", "call kind")  # the kind is an errno or a signal, by name
 
@@ -88,12 +93,12 @@ def missing():
     return None
 
 
-def record(log, *arguments):
+def record(log, line):
     """Run a command line undisturbed.
 
     Return how it ended, and its calls from main() on, each with its number.
     """
-    ended, calls = _run(log, arguments, [])
+    ended, calls = _run(log, line, [])
     counts, found = collections.Counter(), collections.OrderedDict()
     for thread, name, text in calls:
         counts[thread, name] += 1
@@ -111,7 +116,7 @@ def faults(calls):
     ]
 
 
-def strike(log, fault, *arguments):
+def strike(log, fault, line):
     """Run a command line with a fault in it.
 
     Return how it ended, and whether it came to that call.
@@ -122,15 +127,15 @@ def strike(log, fault, *arguments):
         # it fails by returning too low an address; an errno is so high a one that the C library
         # believes it
         what = "retval=0"
-    ended, calls = _run(
-        log, arguments, ["-e", "trace=" + name, "-e", "inject=%s:%s:when=%d" % (name, what, number)]
-    )
+    options = ["-e", "trace=" + name, "-e", "inject=%s:%s:when=%d" % (name, what, number)]
+    ended, calls = _run(log, line, options)
     counts = collections.Counter(thread for thread, called, _ in calls if called == name)
     return ended, any(count >= number for count in counts.values())
 
 
-def _run(log, arguments, options):
-    status, out, err, _ = _traced(["-c", LAUNCH] + list(arguments), log, options)
+def _run(log, line, options):
+    argv = ["-c", LAUNCH, " ".join(line.modules)] + list(line.arguments)
+    status, out, err, _ = _traced(argv, log, options, line.stdin)
     with open(str(log), errors="replace") as file:
         # one call may be written in two lines, with another thread's between: the first has all
         # that is needed
@@ -138,15 +143,15 @@ def _run(log, arguments, options):
     return command.Done(status, out.decode(), err.decode()), calls
 
 
-def _traced(arguments, log, options):
-    """Run Python under strace from where it stops itself.
+def _traced(arguments, log, options, stdin=b""):
+    """Run Python under strace from where it stops itself; ``stdin`` is what it can read.
 
     Return its status, output, complaints, and those of strace.
     """
     environment = command.environment(PYTHONHASHSEED="0")
     process = subprocess.Popen(
         [sys.executable, "-s", "-S"] + arguments,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd="/",
@@ -154,6 +159,10 @@ def _traced(arguments, log, options):
     )
     alarm = threading.Timer(PATIENCE, process.kill)
     alarm.start()
+    if stdin:  # which fits the pipe
+        process.stdin.write(stdin)
+        process.stdin.close()
+        process.stdin = None
     try:
         os.waitpid(process.pid, os.WUNTRACED)
         argv = ["strace", "-f", "-o", str(log), "-p", str(process.pid)] + options

@@ -88,6 +88,7 @@ class Kernel(build.Namespace):
         self.deletions = 0  # of anything
         self.uplink_known = True  # to whoever cleans up
         self.keeps_used = False  # whether orphans go beside TAPs in use
+        self.spares_fresh = False  # whether fresh orphans stay
         # whether deletions are held against what was read, and those of TC
         self.rules = self.has_tc_rules = True
         for each in self.links:
@@ -280,10 +281,15 @@ class Kernel(build.Namespace):
     def _check_redirects(self, doomed):
         """The search is as wide as the deletion, but for what others did meanwhile."""
         steady = {each.ifindex for each in doomed if not each.changed}
+        going = {
+            each.ifindex
+            for each, (_, orphan) in self.seen_all[1].items()
+            if orphan and not (self.spares_fresh and not each.facts["up_count"])
+        }
         due = [
             each
             for each in self.filters
-            if each.ifindex not in steady
+            if each.ifindex not in steady | going
             and each.since <= self.confirmed
             and set(each.targets) & steady
             and random_pods.goes(each, steady, self, self.uplink_known)
@@ -415,8 +421,8 @@ class Kernel(build.Namespace):
 
     def drop_filter(self, tap):
         """Somebody deletes a filter that they added."""
-        theirs = [each for each in self.filters if (each.ifindex, each.targets) == (ETH0, [PEER0])]
-        for each in theirs[1:2]:
+        theirs = [each for each in self.filters if each.since and each.targets == [PEER0]]
+        for each in theirs[:1]:
             self.filters.remove(each)
             self.announce_tc(uapi.RTM_DELTFILTER, self.filter_payload_of(each, each))
 
@@ -927,11 +933,12 @@ def a_tap(ifindex, name, group=0, fresh=False):
     return made
 
 
-def a_kernel(taps, events=()):
+def a_kernel(taps, events=(), is_shared=True):
     """A pod with TAPs, given as pairs of group and whether fresh, each with redirects both ways.
 
     The first one has a redirect in a shared block too, and in a clsact. Beside them are a TAP in
-    use that does not match, and filters of somebody else.
+    use that does not match, and a filter of somebody else in the block; one on the uplink too, if
+    that ``is_shared``.
     """
     links = [
         build.a_link(ETH0, "eth0", kind="veth", mode=None, carrier=1),
@@ -939,10 +946,9 @@ def a_kernel(taps, events=()):
         build.a_link(STRANGER, "vm0", carrier=1),
     ]
     qdiscs = [build.a_qdisc(ETH0, "ingress"), build.a_qdisc(PEER0, "clsact", ingress_block=BLOCK)]
-    filters = [
-        build.a_filter(ETH0, "matchall", PEER0, handle=1, priority=1),
-        build.a_filter(build.BLOCK, "matchall", PEER0, parent=BLOCK, handle=2, priority=1),
-    ]
+    filters = [build.a_filter(build.BLOCK, "matchall", PEER0, parent=BLOCK, handle=2, priority=1)]
+    if is_shared:
+        filters.append(build.a_filter(ETH0, "matchall", PEER0, handle=1, priority=1))
     for ifindex, (group, fresh) in enumerate(taps, FIRST_TAP):
         links.append(a_tap(ifindex, "tap%d_urunc" % ifindex, group, fresh))
         qdiscs.append(build.a_qdisc(ifindex, "ingress"))
@@ -957,6 +963,7 @@ def a_kernel(taps, events=()):
             )
         filters.append(build.a_filter(ifindex, "matchall", ETH0))
     made = Kernel(links, qdiscs, filters, events)
+    made.foreign = {each.handle for each in made.filters if each.targets == [PEER0]}
     for each in made.links:
         if is_mark(each.group):  # that of a killed cleanup
             each.home = None
@@ -966,6 +973,7 @@ def a_kernel(taps, events=()):
 def cleaned(kernel, window=nlraw.connection.WINDOW, spare_fresh=False, allowance=None):
     """Clean up; return the report. A datagram takes ``window`` requests."""
     target = Target(MATCH, UPLINK, spare_fresh=spare_fresh)
+    kernel.spares_fresh = spare_fresh
     groups = uapi.RTMGRP_LINK | uapi.RTMGRP_TC
     options = {} if allowance is None else {"allowance": allowance}
     with window_of(window), connect(Place(kernel), True, groups=groups, **options) as connection:

@@ -146,6 +146,7 @@ def play(kernel, name, happening, taken=0.0, window=WINDOW, allowance=None):
     kernel.faults, kernel.taken = list(happening), taken
     kernel.uplink_known = way.target.uplink != "none"
     kernel.keeps_used = way.target.keep_in_use
+    kernel.spares_fresh = way.target.spare_fresh
     error = result = None
     with model.window_of(window):
         try:
@@ -340,11 +341,11 @@ EVENTS = st.lists(
 )
 
 
-def with_events(taps, events, name, happening, window):
+def with_events(taps, events, is_shared, name, happening, window):
     """The model's rule: what was last read of a link, unchanged since, must be an orphan."""
-    kernel = model.a_kernel(taps, events)
+    kernel = model.a_kernel(taps, events, is_shared)
     play(kernel, name, happening, window=window)
-    assert {1, 2} <= {each.handle for each in kernel.filters if each.targets == [model.PEER0]}
+    check_foreign(kernel)
     assert {model.ETH0, model.PEER0} <= {each.ifindex for each in kernel.links}
     if not WAYS[name].changes:
         assert kernel.changes == []
@@ -371,10 +372,16 @@ HAPPENING = events(*model.ALIVE)
 CHANGES_BY_OTHERS = events(*model.EVENTS, *model.TC_EVENTS)
 
 
+def check_foreign(kernel):
+    """The filters that somebody else had from the beginning are left."""
+    left = {each.handle for each in kernel.filters if each.targets == [model.PEER0]}
+    assert kernel.foreign <= left
+
+
 def check_outcome(kernel, report):
     """What is somebody else's is left, and the outcome is what it should be."""
     error = report.error
-    assert {1, 2} <= {each.handle for each in kernel.filters if each.targets == [model.PEER0]}
+    check_foreign(kernel)
     if error is None:
         assert report.outcome in ("clean", "cleaned")
     elif isinstance(error, TapInUse):
@@ -404,9 +411,9 @@ def check_deleted(kernel, report):
     assert not reported & {each.ifindex for each in kernel.links if not each.changed}
 
 
-def with_many(taps, happening, window, spare_fresh):
+def with_many(taps, happening, is_shared, window, spare_fresh):
     """A cleanup of many orphans, whatever happens meanwhile."""
-    kernel = model.a_kernel(taps, happening)
+    kernel = model.a_kernel(taps, happening, is_shared)
     report = model.cleaned(kernel, window, spare_fresh)
     check_outcome(kernel, report)
     check_groups(kernel)
@@ -414,9 +421,9 @@ def with_many(taps, happening, window, spare_fresh):
     check_deleted(kernel, report)
 
 
-def with_a_kill(taps, happening, moment, window):
+def with_a_kill(taps, happening, is_shared, moment, window):
     """After a kill at any moment the next run finishes."""
-    kernel = model.a_kernel(taps, happening + [(moment, "killed", 0)])
+    kernel = model.a_kernel(taps, happening + [(moment, "killed", 0)], is_shared)
     try:
         model.cleaned(kernel, window)
     except model.Killed:

@@ -120,7 +120,7 @@ class Nics(rounds.Ground):
         self.before = pod.state()
         self.gardener = Rival(pod, "play_tc")
         self._entries, self._unused, self._priorities = [], [], iter(())
-        self._acts, self._made = [], []
+        self._acts, self._made, self._indexes = [], [], {}
 
     # ------------------------------------------------------------ what there is
 
@@ -140,7 +140,7 @@ class Nics(rounds.Ground):
         return names
 
     def _routes(self, names):
-        indexes = {name: self._find(name) for name in names}
+        indexes = self._indexes = {name: self._find(name) for name in names}
         for each, name in enumerate(names):
             place, chain = ROUTES[each] if each else self.chance.choice(ROUTES)
             yield place, chain, name, indexes[name]
@@ -269,8 +269,9 @@ class Nics(rounds.Ground):
         with_links = [each for each in deletes if each.has_links]
         # filters in chains go in a datagram of their own, if an `ingress` may go then
         first = [each for each in deletes if not each.has_links] if entry.chain else []
-        if act.kind in ("recreate", "reuse") and act.tap == entry.tap:
-            # the rival deleted the former TAP of that name, and in the end the present one
+        is_made_again = act.kind in ("recreate", "reuse") and act.tap == entry.tap
+        if is_made_again or entry.ifindex != self._indexes[entry.tap]:
+            # the rival deleted the former TAP of that name, or made one, which is gone in the end
             if state != "gone" or not 0 < act.done < entry.since[0]:
                 return "with a rival's TAP"
         elif state == "live" and is_there:
@@ -283,7 +284,8 @@ class Nics(rounds.Ground):
             return self.is_wrong("a redirect was left dead", entry, act, deletes)
         if _is_excused(entry.since, deletes):
             return "lost in the window"
-        if any(_is_late(act.done, each) for each in first) or (first and self.report.error):
+        is_renamed = act.kind == "rename" and act.tap == entry.tap
+        if first and (self.report.outcome == "failed" or is_renamed):
             return "gone before its TAP was kept"
         return self.is_wrong("a redirect was lost", entry, act, deletes, self.report)
 
@@ -307,11 +309,6 @@ class Nics(rounds.Ground):
         if after != self.before:
             differ = [part for part in after if after[part] != self.before[part]]
             self.is_wrong("the pod is not as before", [after[part] for part in differ])
-
-
-def _is_late(done, delete):
-    """True if what was done then cannot have been seen in the last look at the links."""
-    return delete.asked < done
 
 
 def _is_excused(since, deletes):

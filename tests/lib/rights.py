@@ -8,7 +8,7 @@ import pytest
 from lib import command
 
 NET_ADMIN = "it takes CAP_NET_ADMIN in the user namespace that owns the network namespace"
-SYS_ADMIN = "it takes CAP_SYS_ADMIN, here and in the user namespace that owns it"
+SYS_ADMIN = "it takes CAP_SYS_ADMIN in this user namespace and in the one that owns it"
 
 
 def needs(*programs):

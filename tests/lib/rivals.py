@@ -112,7 +112,7 @@ class Taps:
         return -1
 
     def is_there(self, kind, name, ifindex, fd):
-        """True if the device that was acted on is there. One that was renamed gets its name back."""
+        """True if the device that was acted on is there. It gets its former name back."""
         if kind == "release":
             return self.find(name) == ifindex
         if kind == "rename":

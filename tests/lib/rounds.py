@@ -29,7 +29,7 @@ SEED = 20
 KINDS = ("attach", "release", "recreate", "reuse", "rename")
 
 # Processes that play at once, each in pods of its own. A round mostly waits for the kernel.
-JOBS = int(os.environ.get("NLRAW_JOBS", 4))
+JOBS = int(os.environ.get("NLRAW_JOBS", "4"))
 
 # Namespaces of a sweep.
 NAMESPACES = 8
@@ -91,7 +91,7 @@ class Listener:
         )
         self._socket.bind((0, 8))  # RTNLGRP_TC
         self._socket.settimeout(0.2)
-        self._thread = threading.Thread(target=self._listen)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def _listen(self):
@@ -118,12 +118,13 @@ class Outcome:
         self.counts = collections.Counter()
         self.wrong = []
         self.sent, self.carried, self.lost = [collections.defaultdict(list) for _ in range(3)]
+        self.unseen = collections.defaultdict(list)
 
     def add(self, other):
         self.rounds += other.rounds
         self.counts.update(other.counts)
         self.wrong += other.wrong
-        for name in ("sent", "carried", "lost"):
+        for name in ("unseen", "sent", "carried", "lost"):
             for case, spans in getattr(other, name).items():
                 getattr(self, name)[case] += spans
 
@@ -216,6 +217,7 @@ class Ground:
             if not delete.has_links:
                 continue
             self._leads.append(delete.sent - self._began)
+            self.outcome.unseen[self.case].append(delete.sent - delete.confirmed)
             self.outcome.sent[self.case].append(delete.sent - delete.answered)
             if delete.sent < self.listener.last < delete.ended:
                 self.outcome.carried[self.case].append(self.listener.last - delete.answered)
@@ -279,15 +281,16 @@ def is_expected(error):
 
 def around_cleanups(make, rounds, seed):
     """Play rounds around cleanups in one pod; ``make`` makes a Ground."""
-    with Times() as times, pods.Pod() as pod:
-        with contextlib.closing(make(pod, times, random.Random(seed))) as ground:
-            for number in range(rounds):
-                ours = ground.begin(KINDS[number % len(KINDS)])
-                ground.wait_until_set()
-                time.sleep(ours)
-                ground.clean_up()
-            ground.finish()
-            return ground.outcome
+    with contextlib.ExitStack() as stack:
+        times, pod = stack.enter_context(Times()), stack.enter_context(pods.Pod())
+        ground = stack.enter_context(contextlib.closing(make(pod, times, random.Random(seed))))
+        for number in range(rounds):
+            ours = ground.begin(KINDS[number % len(KINDS)])
+            ground.wait_until_set()
+            time.sleep(ours)
+            ground.clean_up()
+        ground.finish()
+        return ground.outcome
 
 
 def around_sweeps(make, rounds, seed):
@@ -378,14 +381,19 @@ def table(what, outcome, seconds):
         words = ", ".join("%d %s" % (count, end) for end, count in ends)
         lines.append("  %-*s %6d: %s" % (width, act, total, words))
     for case in sorted(outcome.sent):
-        lines.append("  %s: from the answer to the last look" % case)
+        lines.append("  %s" % case)
+        unseen = spread(outcome.unseen[case])
+        lines.append(
+            "    from the request in whose answer a TC event counts, to the sending: " + unseen
+        )
+        lines.append("    from the answer to the last look")
         for name, until in SPANS:
             spans = getattr(outcome, name)[case]
             if name == "lost" and spans:
                 began = spread([began for began, _ in spans])
-                lines.append("    to the beginning of an act that was lost: %s" % began)
+                lines.append("      to the beginning of an act that was lost: %s" % began)
                 spans = [ended for _, ended in spans]
             if spans:
-                lines.append("    to %s: %s" % (until, spread(spans)))
+                lines.append("      to %s: %s" % (until, spread(spans)))
     lines.append("  wrong: %d" % len(outcome.wrong))
     return "\n".join(lines + outcome.wrong[:20])

@@ -210,7 +210,7 @@ def test_what_is_missing_stands_out_in_the_text():
     assert "Permission denied" in lines[at + 1] and "remedy: " in lines[at + 2]
     assert [line.split(None, 2)[2] for line in lines if line.startswith("not run")] == STEPS[3:-1]
     assert re.search(r"^ +tun +no, or not seen$", out, re.MULTILINE)
-    assert (status, lines[-1]) == (1, "This host lacks something: see FAILED above.")
+    assert (status, lines[-1]) == (1, "A check failed: see FAILED above.")
 
 
 # ---------------------------------------------------------------- where namespaces are forbidden

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What vanishes between two requests of one look: no reason to fail, the look is repeated.
+"""What vanishes between two requests: no reason to fail, the look is repeated.
 
-Where u32 filters of one priority are in several chains the look asks for each root table, and by
-then its chain, its qdisc or its block may be gone.
+Where u32 filters of one priority are in several chains a look asks for each root table, and by then
+its chain, its qdisc or its block may be gone.
 """
 
 import pytest
 
 from lib import pods
-from lib.watch import Watch, once
+from lib.watch import Watch, is_change, is_look, once
 
 FOREIGN = "filter add %s %s protocol all pref 6 u32 match ip dport %d 0xffff flowid 1:7"
 REDIRECT = (
@@ -63,3 +63,24 @@ def test_a_block(pod):
     pod.tc(*"qdisc add dev net1 ingress_block 22 ingress".split())
     check(pod, "block 22", "qdisc del dev net1 ingress")
     assert pod.state() == before
+
+
+def test_an_ingress_that_is_made_again_by_somebody_else(pod):
+    pod.add_orphan(redirect=False)
+    pod.add_ingress("net1")
+    pod.redirect("net1", pods.TAP)
+    watch, states = Watch(), []
+
+    def make_again():
+        pod.add_ingress("net1")
+        pod.tc(*(FOREIGN % ("dev net1 ingress", "", 22)).split())
+        states.append(pod.state())
+
+    def vanish():
+        pod.tc("qdisc", "del", "dev", "net1", "ingress")
+        watch.before = once(is_look, make_again)
+
+    watch.before = once(is_change, vanish)
+    assert watch.clean_up(pod).outcome == "cleaned"
+    assert pods.TAP not in pod.links()
+    assert [pod.state()] == states

@@ -83,9 +83,12 @@ def at_length(property_, *strategies):
             with_an_allowance,
             (kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), LIMITS),
         ),
-        (with_many, (ANY_TAPS, HAPPENING, WINDOWS, st.booleans())),
-        (with_a_kill, (MANY_TAPS, CHANGES_BY_OTHERS, st.integers(0, 45), WINDOWS)),
-        (with_events, (TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)),
+        (with_many, (ANY_TAPS, HAPPENING, st.booleans(), WINDOWS, st.booleans())),
+        (with_a_kill, (MANY_TAPS, CHANGES_BY_OTHERS, st.booleans(), st.integers(0, 45), WINDOWS)),
+        (
+            with_events,
+            (TAPS, EVENTS, st.booleans(), st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS),
+        ),
     ],
     ids=[
         "any answers",

@@ -23,7 +23,7 @@ from lib import nodes, pods
 from lib.nics import Nics
 from lib.rounds import SEED, Ground, around_cleanups, around_sweeps, play
 
-ROUNDS = int(os.environ.get("NLRAW_ROUNDS", 10000))
+ROUNDS = int(os.environ.get("NLRAW_ROUNDS", "10000"))
 
 
 @pytest.fixture(autouse=True)

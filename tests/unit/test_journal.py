@@ -80,7 +80,7 @@ def test_of_what_was_lost_what_is_still_there_is_neither_done_nor_refused():
     assert journal.taps() == TAPS[:1]
 
 
-@pytest.mark.parametrize("number", [errno.EBUSY, errno.EINTR, errno.EAGAIN])
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.EINVAL])
 def test_a_refusal_that_passes_is_one_only_when_nothing_may_be_tried_again(number):
     assert sent(0, 0, number, 0).settle(SEEN.keys(), True) is None
     refusal = sent(0, 0, number, 0).settle(SEEN.keys(), False)

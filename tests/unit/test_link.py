@@ -391,19 +391,24 @@ def test_only_raises_the_refusal():
 
 
 @pytest.mark.parametrize(
-    "name", ["eth0", "tap0_urunc", "X", "a" * 15, "\u00e9" * 7, "tap\udcff", "*", "-x", "..."]
+    "name",
+    ["eth0", "tap0_urunc", "X", "a" * 15, "\u00e9" * 7, "tap\udcff", "*", "-x", "..."]
+    + ["a\u3000b", "a\u2028b"],  # a space to Unicode, not to the kernel
 )
 def test_what_a_link_can_be_called(name):
     link.check_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a" * 16, "\u00e9" * 8, "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0b"]
+    "name",
+    ["", ".", "..", "a" * 16, "\u00e9" * 8, "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0b"]
+    + ["a\vb", "a\fb", "a\rb", "a\udca0b", "a\u00e0b"]  # the last byte of that is 0xA0
+    + ["a\ud800"],  # no bytes at all
 )
 def test_what_a_link_cannot_be_called(name):
     with pytest.raises(Invalid) as caught:
         link.check_name(name)
-    size = len(name.encode("utf-8"))
+    size = len(name.encode("utf-8", "replace"))
     too_long = "an interface name has at most 15 bytes, this one has %d" % size
     assert caught.value.message == (
         too_long if size > 15 else "this cannot be the name of an interface"

@@ -47,6 +47,18 @@ def test_what_is_lost_is_asked_for_again_so_often_and_no_more(name):
     assert len(kernel.sockets) >= ATTEMPTS - 1
 
 
+@pytest.mark.parametrize("name", sorted(model.UNFIT))
+def test_after_a_failure_the_next_answer_is_right_and_comes_on_another_socket(name):
+    kernel = model.a_kernel([])
+    kernel.faults = [(name, 1)]
+    with model.connect(model.Place(kernel)) as connection:
+        with pytest.raises((Error, model.Signal)):
+            connection.change(link.find("eth0"))
+        (reply,) = connection.ask(link.find("peer0"))
+        assert link.only(reply).ifindex == model.PEER0
+    assert [socket.closed for socket in kernel.sockets] == [True, True]
+
+
 def test_the_model_objects_to_one_that_waits_for_ever():
     with pytest.raises(AssertionError, match="waits on"):
         ask(model.a_kernel([]), ("chatter", 1), silence=100)

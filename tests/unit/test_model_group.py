@@ -41,15 +41,17 @@ quick = settings(deadline=None, derandomize=True, max_examples=100)
 
 
 @quick
-@given(ANY_TAPS, HAPPENING, WINDOWS, st.booleans())
+@given(ANY_TAPS, HAPPENING, st.booleans(), WINDOWS, st.booleans())
 # the list of the proof leaves out the stranger
-@example([(0, False)] * 3, [(PROOF, "intrude", 0), (PROOF, "torn", 0)], 128, False)
+@example([(0, False)] * 3, [(PROOF, "intrude", 0), (PROOF, "torn", 0)], True, 128, False)
 # the list of the confirm is read again, and shows what the single link does not
-@example([(0, False)], [(0, "add chain", 0), (8, "torn", 0), (14, "rename", 0)], 1, False)
+@example([(0, False)], [(0, "add chain", 0), (8, "torn", 0), (14, "rename", 0)], True, 1, False)
+# a chain is created when all filters are listed
+@example([(0, False)], [(5, "add chain", 0)], False, 128, False)
 def test_whatever_happens_nothing_is_deleted_that_was_not_proven_an_orphan(
-    taps, happening, window, spare_fresh
+    taps, happening, is_shared, window, spare_fresh
 ):
-    kernel = a_kernel(taps, happening)
+    kernel = a_kernel(taps, happening, is_shared)
     report = cleaned(kernel, window, spare_fresh)  # the kernel holds the rules
     check_outcome(kernel, report)
 
@@ -93,9 +95,11 @@ def test_what_was_deleted_is_reported_and_what_is_reported_is_gone(
 
 
 @quick
-@given(MANY_TAPS, CHANGES_BY_OTHERS, st.integers(0, 45), WINDOWS)
-def test_after_a_kill_at_any_moment_the_next_run_finishes(taps, happening, moment, window):
-    with_a_kill(taps, happening, moment, window)
+@given(MANY_TAPS, CHANGES_BY_OTHERS, st.booleans(), st.integers(0, 45), WINDOWS)
+def test_after_a_kill_at_any_moment_the_next_run_finishes(
+    taps, happening, is_shared, moment, window
+):
+    with_a_kill(taps, happening, is_shared, moment, window)
 
 
 def test_the_requests_of_a_cleanup_have_the_numbers_that_the_examples_need():

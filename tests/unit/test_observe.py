@@ -169,6 +169,87 @@ def test_without_an_orphan_to_go_those_of_the_uplinks_alone_are_listed(target):
     assert places(observed(made, target)) == [("eth0", CLSACT_IN, 1, True)]
 
 
+def test_everything_is_listed_while_a_change_is_open():
+    made = pod()
+    made.links.pop()
+    seen = observe.observe_links(made, Target())
+    few = observe.observe_tc(made, seen, Target())
+    assert [each.dev for each in few.points] == ["eth0", "eth0"]
+    everything = observe.observe_tc(made, seen, Target(), True)
+    assert [each.dev for each in everything.points] == [
+        "eth0",
+        "eth0",
+        "net1",
+        "ifindex 9",
+        "block 11",
+        "block 22",
+        "block 33",
+    ]
+
+
+def shared():
+    """A pod with u32 filters of one number on both sides of a clsact, each with its root table."""
+    made = pod()
+    made.filters = []
+    for number, parent in enumerate((CLSACT_IN, CLSACT_OUT), 1):
+        made.filters.append(a_filter(2, "u32", handle=9 + number, parent=parent, table=True))
+        made.filters.append(a_filter(2, "u32", 4, handle=number, parent=parent))
+    return made
+
+
+def test_u32_priorities_that_are_listed_together_are_divided_by_their_root_tables():
+    made, steps = shared(), []
+    made.before = lambda requests: steps.append([each.step for each in requests])
+    seen = observed(made, Target())
+    incoming, outgoing = seen.points[:2]
+    tables = [[entry.table for entry in point.filters] for point in (incoming, outgoing)]
+    assert tables == [[0x80000000] * 2, [0x80100000] * 2]
+    assert steps[-1] == ["read root table of priority 49152"] * 2
+
+
+def test_a_u32_priority_that_is_gone_when_its_root_table_is_read_has_no_filter():
+    made = shared()
+
+    def before(requests):
+        if requests[0].step.startswith("read root table"):
+            made.filters = [each for each in made.filters if each.parent == CLSACT_IN]
+
+    made.before = before
+    incoming, outgoing = observed(made, Target()).points[:2]
+    assert outgoing.filters == []
+    assert [entry.table for entry in incoming.filters if entry.is_filter][:1] == [0x80000000]
+
+
+@pytest.mark.parametrize(
+    "number, groups, quiet, gone",
+    [
+        (errno.ENOENT, 9, True, True),
+        (errno.EINVAL, 9, False, True),  # with its chain, qdisc or block, which was announced
+        (errno.EINVAL, 9, True, False),
+        (errno.EINVAL, 0, False, False),
+        (errno.EPERM, 9, False, False),
+    ],
+)
+def test_a_root_table_that_is_not_gone_and_cannot_be_read_is_a_failure(number, groups, quiet, gone):
+    made = shared()
+    ask = made.ask
+
+    def refusing(*requests):
+        replies = ask(*requests)
+        if requests[0].step.startswith("read root table"):
+            made.is_quiet, made.groups = quiet, groups
+            replies[1].error = Refused(number, "")
+        return replies
+
+    made.ask = refusing
+    if not gone:
+        with pytest.raises(Refused):
+            observed(made, Target())
+        return
+    incoming, outgoing = observed(made, Target()).points[:2]
+    assert outgoing.filters == [] and len(incoming.filters) > 1
+
+
 def test_a_filter_that_the_kernel_cannot_list_is_named_as_such():
     made = pod()
     made.refuse = {uapi.RTM_GETTFILTER: errno.EMSGSIZE}

@@ -525,11 +525,11 @@ def test_a_refusal_names_what_was_not_done_and_the_report_what_was():
 
 def test_a_refusal_names_all_that_was_not_done():
     made = pod(tap())
-    made.refuse = {uapi.RTM_DELLINK: errno.EPERM, uapi.RTM_DELQDISC: errno.EINVAL}
+    made.refuse = {uapi.RTM_DELLINK: errno.EPERM, uapi.RTM_DELQDISC: errno.ENOMEM}
     with pytest.raises(Refused) as caught:
         removed(made)
     assert str(caught.value) == (
-        "delete ingress qdisc eth0: EINVAL; "
+        "delete ingress qdisc eth0: ENOMEM; "
         "not done: delete ingress qdisc eth0, delete ingress qdisc tap0_urunc, delete link "
         "tap0_urunc"
     )

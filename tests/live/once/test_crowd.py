@@ -50,7 +50,7 @@ def make():
     pause(0.005)
 
 def hold():
-    pause(0.04)
+    pause(0.08)
     name = random.choice(names)
     fd = tap.attach(here, name)  # which makes it, if there is none
     since = now()
@@ -127,8 +127,10 @@ class Deletes:
 
     def _note(self, requests):
         self.answered()
-        time.sleep(random.choice([0, 0, 0.001, 0.004]))
-        if requests[0].type == uapi.RTM_GETLINK:
+        is_look = requests[0].type == uapi.RTM_GETLINK
+        if is_look or is_delete(requests):
+            time.sleep(random.choice([0, 0, 0.001, 0.004]))
+        if is_look:
             self._looked = time.monotonic()
         if is_delete(requests):
             self._sent = time.monotonic()

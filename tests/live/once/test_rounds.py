@@ -16,4 +16,4 @@ def can_run():
 
 @pytest.mark.parametrize("make", [Ground, Nics], ids=["one NIC", "several NICs"])
 def test_some_rounds_around_a_running_cleanup(make):
-    play("cleanup", around_cleanups, make, 120, jobs=1)
+    play("cleanup", around_cleanups, make, 100, jobs=1)

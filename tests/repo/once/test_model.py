@@ -80,11 +80,11 @@ def test_an_answer_is_the_one_that_the_kernel_meant(kernel, asked, happening, wi
 
 
 @ordinary
-@given(TAPS, EVENTS, st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)
+@given(TAPS, EVENTS, st.booleans(), st.sampled_from(sorted(WAYS)), faults(*ALL), WINDOWS)
 def test_whatever_happens_to_the_answers_and_meanwhile_no_link_goes_unproven(
-    taps, events, name, happening, window
+    taps, events, is_shared, name, happening, window
 ):
-    with_events(taps, events, name, happening, window)
+    with_events(taps, events, is_shared, name, happening, window)
 
 
 @ordinary
@@ -94,14 +94,16 @@ def test_what_was_done_before_a_limit_was_exceeded_is_reported(kernel, name, hap
 
 
 @ordinary
-@given(ANY_TAPS, HAPPENING, WINDOWS, st.booleans())
+@given(ANY_TAPS, HAPPENING, st.booleans(), WINDOWS, st.booleans())
 def test_whatever_happens_meanwhile_a_cleanup_does_no_harm_and_reports_what_it_did(
-    taps, happening, window, spare_fresh
+    taps, happening, is_shared, window, spare_fresh
 ):
-    with_many(taps, happening, window, spare_fresh)
+    with_many(taps, happening, is_shared, window, spare_fresh)
 
 
 @ordinary
-@given(MANY_TAPS, CHANGES_BY_OTHERS, st.integers(0, 45), WINDOWS)
-def test_after_a_kill_at_any_moment_the_next_run_finishes(taps, happening, moment, window):
-    with_a_kill(taps, happening, moment, window)
+@given(MANY_TAPS, CHANGES_BY_OTHERS, st.booleans(), st.integers(0, 45), WINDOWS)
+def test_after_a_kill_at_any_moment_the_next_run_finishes(
+    taps, happening, is_shared, moment, window
+):
+    with_a_kill(taps, happening, is_shared, moment, window)
