@@ -19,6 +19,7 @@ from .errors import DumpInterrupted, Error, Lost, Refused, refused
 from .exchange import Exchange, Reply, Request
 from .netns import Namespace
 from .transport import (
+    RESERVE,
     SYSTEM,
     WRITER_PORT,
     Allowance,
@@ -95,7 +96,7 @@ class Connection:
         self._silence = silence
         self._system = system
         self._on_request = on_request
-        self._allowance = allowance or Allowance()
+        self._allowance = allowance or Allowance.unlimited()
         self._is_joined = True
         self._is_quiet = groups != 0
         self._is_torn = False
@@ -271,6 +272,7 @@ class Connection:
 
     def begin_look(self) -> None:
         """Begin another look: renew the allowance, join the groups again, forget old events."""
+        self.resume()
         self._allowance.renew()
         self._is_quiet = self.groups != 0
         self._is_torn = False
@@ -279,8 +281,16 @@ class Connection:
             self._is_joined = True
 
     def renew_allowance(self) -> None:
-        """Allow what follows to read as much as a look; processor time that was used stays used."""
-        self._allowance.renew()
+        """Allow what follows to read as much as a look, and to end what has begun."""
+        self._allowance.renew(RESERVE)
+
+    def resume(self) -> None:
+        """Measure the processor time of the calling thread from now on."""
+        self._allowance.begin(self._system.thread_time())
+
+    def check_allowance(self) -> None:
+        """Spend the processor time until now; raise `TooMuch` if none is left."""
+        self._allowance.check(self._system.thread_time())
 
     def leave_groups(self) -> None:
         """Leave the multicast groups until the next look: own changes then cause no events here."""

@@ -8,6 +8,7 @@ its objects are gone it counts as done; if they are still there it was not carri
 import errno
 
 from .errors import Refused
+from .verdict import listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Journal:
         for _, error in left:
             if error is not None and not (error.errno in _TEMPORARY and may_retry):
                 names = ["%s %s" % (each.step, each.object) for each, _ in left]
-                words = "%s; not done: %s" % (error.message, ", ".join(names))
+                words = "%s; not done: %s" % (error.message, listed(names))
                 return Refused(error.errno or 0, words, error.step, error.object)
         return None
 
@@ -89,4 +90,4 @@ class Journal:
         for change in self.done:
             names += ["%s %s on %s" % (each.kind, each.object, each.dev) for each in change.removes]
             names += [tap.ifname for tap in change.taps]
-        return ", ".join(names)
+        return listed(names)

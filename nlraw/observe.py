@@ -173,9 +173,9 @@ def observe_chains(
     connection: Connection, seen: Snapshot, points: "Sequence[AttachmentPoint]"
 ) -> Snapshot:
     """The same snapshot with the chains of some attachment points."""
-    found = []
+    found, wanted = [], set(points)
     for point in seen.points:
-        if point in points and point.qdisc is not None:
+        if point in wanted and point.qdisc is not None:
             request = tc.dump_chains(point.qdisc.ifindex, point.parent, point.dev)
             (reply,) = connection.ask(request)
             is_unknown = reply.error is not None and reply.error.errno == errno.EOPNOTSUPP

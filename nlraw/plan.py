@@ -12,6 +12,7 @@ but redirects to an orphan, and dead redirects of the shape that runtimes make.
 from . import link, tc, uapi
 from .report import DeadRedirect, TcObject
 from .snapshot import filter_key, link_key, place_key, priority_key, qdisc_key
+from .verdict import listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Plan:
         The group must hold the orphans and nothing else.
         """
         orphans = [tap for change in self.changes for tap in change.taps]
-        names = ", ".join(orphan.ifname for orphan in orphans)
+        names = listed([orphan.ifname for orphan in orphans])
         keys = [link_key(orphan) for orphan in orphans]
         last = Change(link.delete_group(group, names), keys, taps=orphans)
         return [change for change in self.changes if not change.taps] + [last]
@@ -109,14 +110,13 @@ def plan(
         changes = [change for each in first for change in each.filter_changes(other_chains=True)]
         return Plan(changes, False, dead, undecided)
     changes = [change for each in purges for change in each.changes()]
+    qdiscs: Dict[int, List[tc.Qdisc]] = {}
+    for qdisc in snapshot.qdiscs:
+        # not the kernel's own default; its children go with it
+        if qdisc.handle != 0 and qdisc.parent in (uapi.TC_H_ROOT, uapi.TC_H_INGRESS):
+            qdiscs.setdefault(qdisc.ifindex, []).append(qdisc)
     for orphan in orphans:
-        changes += [
-            _delete_qdisc(qdisc, orphan.ifname)
-            for qdisc in snapshot.qdiscs
-            if qdisc.ifindex == orphan.ifindex
-            and qdisc.handle != 0  # the kernel's own default
-            and qdisc.parent in (uapi.TC_H_ROOT, uapi.TC_H_INGRESS)  # its children go with it
-        ]
+        changes += [_delete_qdisc(each, orphan.ifname) for each in qdiscs.get(orphan.ifindex, ())]
         request = link.delete(orphan.ifindex, orphan.ifname)
         changes.append(Change(request, [link_key(orphan)], taps=[orphan]))
     return Plan(changes, True, dead, undecided)

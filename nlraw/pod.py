@@ -8,7 +8,7 @@ from .netns import Namespace, describe
 from .observe import groups_of, list_links, snapshot_of
 from .removal import failure, preview, remove
 from .report import Report, Tap
-from .transport import SYSTEM
+from .transport import SYSTEM, Allowance
 from .verdict import IN_USE, MATCH, UPLINK, Target, describe_tap
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def scan(
     alternative names, and those after it (`link.dump`). `cleanup` uses the whole list.
     """
     target = Target(match, uplink, exclude)
-    with Namespace(netns) as namespace, Connection(namespace) as connection:
+    with Namespace(netns) as namespace, Connection(namespace, allowance=Allowance()) as connection:
         taps = list_taps(connection, target)
         return with_holders(namespace, taps) if who else taps
 
@@ -114,8 +114,7 @@ def clean_up_in(
     """`clean_up` of a namespace that is open."""
 
     def act() -> Report:
-        groups = groups_of(target)
-        with Connection(namespace, not dry_run, groups, patience=patience) as connection:
+        with connect(namespace, target, not dry_run, patience) as connection:
             return remove(connection, target, dry_run)
 
     try:
@@ -129,7 +128,7 @@ def preview_of(netns: "NetnsArgument", target: Target, who: bool = False) -> Rep
     """`preview` of a namespace; an error is the ``error`` of the report."""
     try:
         with Namespace(netns) as namespace:
-            with Connection(namespace, groups=groups_of(target)) as connection:
+            with connect(namespace, target) as connection:
                 report = preview(connection, target)
             return report.replace(taps=with_holders(namespace, report.taps)) if who else report
     except Error as error:
@@ -142,6 +141,22 @@ def name_of(netns: "NetnsArgument") -> str:
         return describe(netns)
     except BadNamespace:
         return repr(netns)
+
+
+def connect(
+    namespace: Namespace,
+    target: Target,
+    exclusive: bool = False,
+    patience: "Optional[Patience]" = None,
+) -> Connection:
+    """A connection for a look and what follows: it hears of changes, and reads within limits."""
+    return Connection(
+        namespace,
+        exclusive=exclusive,
+        groups=groups_of(target),
+        patience=patience,
+        allowance=Allowance(),
+    )
 
 
 def wait_while_in_use(namespace: Namespace, seconds: float, act: "Callable[[], T]") -> "T":

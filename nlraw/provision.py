@@ -20,9 +20,9 @@ from .connection import Connection
 from .errors import Error, Invalid, Refused, TapInUse
 from .link import Link
 from .netns import Namespace, close
-from .observe import groups_of, observe_links, observe_tc
+from .observe import observe_links, observe_tc
 from .plan import plan_undo
-from .pod import name_of, wait_while_in_use, with_holders
+from .pod import connect, name_of, wait_while_in_use, with_holders
 from .removal import ROUNDS, Removal, failure
 from .report import CreatedTap, Report, Setup, TcObject, Uplink
 from .snapshot import Snapshot
@@ -86,14 +86,13 @@ def set_up(
     if target.uplink == "none":
         raise Invalid("a setup needs an uplink", "check uplink", target.uplink)
     if not target.fits(tap):
-        words = "no cleanup would find it: give a pattern that it matches (--match)"
+        words = "no cleanup would find it: --match must match it, --exclude and --uplink must not"
         raise Invalid(words, "check TAP", tap)
     try:
         with Namespace(netns) as namespace:
 
             def act() -> Setup:
-                groups = groups_of(target)
-                with Connection(namespace, True, groups, patience=patience) as connection:
+                with connect(namespace, target, True, patience) as connection:
                     return provide(namespace, connection, target, wanted)
 
             made = wait_while_in_use(namespace, wait, act)

@@ -24,7 +24,7 @@ from .observe import (
 from .plan import Plan, plan
 from .report import Report
 from .snapshot import Snapshot
-from .verdict import ORPHAN, Target, describe_tap, judge
+from .verdict import ORPHAN, Target, describe_tap, judge, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Removal:
 
     def finish(self) -> Report:
         """Carry out the plan; look again until all is confirmed."""
+        self.connection.resume()
         report = self._reporting(self._finish)
         assert report is not None
         return report
@@ -107,6 +108,7 @@ class Removal:
             points = self.plan.undecided
             self.snapshot = observe_chains(self.connection, self.snapshot, points)
             self.plan = plan(self.snapshot, self.target, at_once, vacated)
+        self.connection.check_allowance()
 
     def _look_and_plan(self, rounds_left: int) -> "Optional[Report]":
         """Look, settle what was sent, and plan. Return a report if nothing is left to do."""
@@ -164,7 +166,7 @@ class Removal:
     def _report_in_use(self, used: "Sequence[Link]") -> Report:
         """The report on TAPs in use: a failure if something was removed before that."""
         why = self.snapshot.evidence(used)
-        names = ", ".join(tap.ifname for tap in used)
+        names = listed([tap.ifname for tap in used])
         if self.journal.done:
             gone = self.journal.summary()
             words = "came into use (%s) after something was removed: %s" % (why, gone)

@@ -28,6 +28,10 @@ WRITER_PORT = 0x6E6C7261
 MESSAGES = 12000
 BYTES = 16 << 20
 SECONDS = 10.0
+UNLIMITED = 1 << 62
+
+# Seconds that are left in any case to finish what has begun.
+RESERVE = 0.25
 
 # Seconds that a command waits for writer ports, in all. Then it continues without the port: so no
 # other process can stop it by holding the port.
@@ -110,10 +114,10 @@ class Allowance:
     """How much of a namespace may be read: messages, bytes, seconds of processor time.
 
     A pod's root user can make any number of links and filters. Messages and bytes count for each
-    look, the seconds for all looks of a connection.
+    look; the seconds count for all looks of a connection, what is planned from them included.
     """
 
-    __slots__ = ("messages", "bytes", "seconds", "_left", "_last")
+    __slots__ = ("messages", "bytes", "seconds", "_left", "_last", "_since")
 
     def __init__(
         self, messages: int = MESSAGES, bytes: int = BYTES, seconds: float = SECONDS
@@ -123,10 +127,20 @@ class Allowance:
         self.seconds = seconds
         self._left = (messages, bytes, seconds)
         self._last = (0, 0)
+        self._since: Optional[float] = None
 
-    def renew(self) -> None:
-        """Begin another look."""
-        self._left = (self.messages, self.bytes, self._left[2])
+    @classmethod
+    def unlimited(cls) -> "Allowance":
+        """An allowance without a limit."""
+        return cls(UNLIMITED, UNLIMITED, UNLIMITED)
+
+    def begin(self, now: float) -> None:
+        """Measure processor time from now on; ``now`` is that of the calling thread."""
+        self._since = now
+
+    def renew(self, reserve: float = 0.0) -> None:
+        """Allow as many messages and bytes again, and at least so many seconds."""
+        self._left = (self.messages, self.bytes, max(self._left[2], reserve))
 
     def refund(self) -> None:
         """Give back what the last exchange used, because it is repeated."""
@@ -139,15 +153,17 @@ class Allowance:
         left = self._left
         self._left = (left[0] - messages, left[1] - bytes, left[2])
 
-    def check(self, messages: int, bytes: int, seconds: float) -> None:
-        """Spend seconds; raise `TooMuch` if an exchange exceeds a limit."""
+    def check(self, now: float, messages: int = 0, bytes: int = 0) -> None:
+        """Spend the seconds until now; raise `TooMuch` if they, or an exchange, exceed a limit."""
+        seconds = 0.0 if self._since is None else now - self._since
+        self._since = now
         left = self._left = (self._left[0], self._left[1], self._left[2] - seconds)
         if messages > left[0]:
             words = "over %d links, qdiscs and filters" % self.messages
         elif bytes > left[1]:
             words = "over %d MiB of links, qdiscs and filters" % (self.bytes >> 20)
         elif left[2] < 0:
-            words = "its lists take over %g s of processor time to read" % self.seconds
+            words = "it takes over %g s of processor time" % self.seconds
         else:
             return
         raise TooMuch("this namespace holds more than nlraw reads: %s" % words)
@@ -156,14 +172,13 @@ class Allowance:
 class Spending:
     """What one exchange uses of an allowance. It is checked rarely, because a check takes time."""
 
-    __slots__ = ("_allowance", "_exchange", "_system", "_bytes", "_checked", "_since")
+    __slots__ = ("_allowance", "_exchange", "_system", "_bytes", "_checked")
 
     def __init__(self, allowance: Allowance, exchange: "Exchange", system: System) -> None:
         self._allowance = allowance
         self._exchange = exchange
         self._system = system
         self._bytes = self._checked = 0
-        self._since = system.thread_time()
 
     def count(self, bytes: int) -> None:
         """Count a datagram."""
@@ -179,8 +194,7 @@ class Spending:
 
     def _check(self) -> None:
         now = self._system.thread_time()
-        seconds, self._since = now - self._since, now
-        self._allowance.check(self._exchange.received, self._bytes, seconds)
+        self._allowance.check(now, self._exchange.received, self._bytes)
 
 
 def open_socket(

@@ -26,6 +26,9 @@ MATCH = "tap*_urunc"
 TAP = "tap0_urunc"
 UPLINK = "eth0"
 
+# The most names that a message lists.
+NAMES = 10
+
 IN_USE = "in-use"
 ORPHAN = "orphan"
 
@@ -79,8 +82,14 @@ def evidence(link: Link, uppers: "Sequence[str]" = ()) -> str:
     if carrier is None and not link.flags & uapi.IFF_UP:
         facts.append("down")
     if uppers:
-        facts.append("%s stacked on it" % ", ".join(uppers))
+        facts.append("%s stacked on it" % listed(uppers))
     return ", ".join(facts)
+
+
+def listed(names: "Sequence[str]") -> str:
+    """Names for people, the first of them if there are many: a pod can make any number."""
+    more = len(names) - NAMES
+    return ", ".join(names[:NAMES]) + (" and %d more" % more if more > 0 else "")
 
 
 def describe_tap(tap: Link, uppers: "Sequence[str]" = (), is_deleted: bool = False) -> Tap:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .report import Report
 
 # What the lists of one namespace may take: bytes, and seconds of processor time.
-BYTES = 8 << 20
+BYTES = 5 << 20
 SECONDS = 0.5
 
 # These mean that a shared resource is used up: such visits are repeated at the end, one by one.

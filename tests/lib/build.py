@@ -370,6 +370,12 @@ class Namespace:
     def renew_allowance(self):
         self.renewals += 1
 
+    def resume(self):
+        pass
+
+    def check_allowance(self):
+        pass
+
     def leave_groups(self):
         self.is_joined = False
 

@@ -221,7 +221,7 @@ class CleanupWaiting(CleanupBesideUse):
 
     def furnish(self, make_pod, directory):
         CleanupBesideUse.furnish(self, make_pod, directory)
-        self.arguments += ("--wait", "0.1")
+        self.arguments += ("--wait", "0.5")
 
 
 class CleanupOfNics(CleanupOfOne):

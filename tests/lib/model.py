@@ -573,6 +573,7 @@ class Socket:
         if not self.queue or self.queue[0][0] > self.kernel.now:
             raise BlockingIOError
         _, what, sender = self.queue.pop(0)
+        self.kernel.spent += PROCESSOR_TIME
         if isinstance(what, BaseException):
             raise what
         if sender == 0 and self.is_for_us(what):
@@ -613,6 +614,7 @@ class Wide(bytes):
 
 
 MSG_DONTWAIT = 0x40
+PROCESSOR_TIME = 0.001  # seconds that a datagram takes
 CHATTER = 1.0  # seconds from one stray datagram to the next
 INTRUDER, FLOOD = 4242, 4243
 

@@ -265,10 +265,10 @@ def with_lies(kernel, name, happening, taken):
         assert kernel.changes == []
 
 
-def with_an_allowance(kernel, name, happening, messages):
-    """Whatever the limit is, it is an error of the report, and what is done is in it."""
+def with_an_allowance(kernel, name, happening, limits):
+    """Whatever the limits are, they are an error of the report, and what is done is in it."""
     before = copy.deepcopy(kernel)
-    result, error = play(kernel, name, happening, allowance=Allowance(messages))
+    result, error = play(kernel, name, happening, allowance=allowance_of(limits))
     check(before, kernel, name, result, error)
     if isinstance(error, TooMuch) and name != "scan":
         left = {each.ifindex for each in kernel.links}
@@ -279,7 +279,17 @@ def with_an_allowance(kernel, name, happening, messages):
 
 
 TAKEN = st.sampled_from([0.0, 0.0, 0.5, PATIENCE - 1, 10.0])
-LIMITS = st.integers(0, 40)
+
+# Messages of a look, and datagrams in all, as far as processor time goes.
+LIMITS = st.one_of(
+    st.tuples(st.integers(0, 40), st.just(1000)), st.tuples(st.just(1000), st.integers(0, 15))
+)
+
+
+def allowance_of(limits):
+    messages, datagrams = limits
+    return Allowance(messages, seconds=(datagrams + 0.5) * model.PROCESSOR_TIME)
+
 
 # ---------------------------------------------------------------- requests as such
 

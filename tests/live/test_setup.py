@@ -355,7 +355,7 @@ def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(
     assert mine() == before
 
 
-UNFINDABLE = "no cleanup would find it: give a pattern that it matches (--match)"
+UNFINDABLE = "no cleanup would find it: --match must match it, --exclude and --uplink must not"
 PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns instead of [] and {}"
 
 

@@ -16,8 +16,10 @@ from lib.model_runs import (
     ANY_TAPS,
     CHANGES_BY_OTHERS,
     HAPPENING,
+    LIMITS,
     MANY_TAPS,
     WINDOWS,
+    allowance_of,
     check_claim,
     check_deleted,
     check_groups,
@@ -29,7 +31,6 @@ from nlraw.errors import TooMuch
 from nlraw.marks import MARK
 from nlraw.observe import LIST_LINKS
 from nlraw.removal import remove
-from nlraw.transport import Allowance
 from nlraw.verdict import Target
 
 # The numbers of some requests of a cleanup of three orphans.
@@ -46,6 +47,8 @@ quick = settings(deadline=None, derandomize=True, max_examples=100)
 @example([(0, False)] * 3, [(PROOF, "intrude", 0), (PROOF, "torn", 0)], True, 128, False)
 # the list of the confirm is read again, and shows what the single link does not
 @example([(0, False)], [(0, "add chain", 0), (8, "torn", 0), (14, "rename", 0)], True, 1, False)
+# between the list of the confirm and the single link
+@example([(0, False)], [(CONFIRM + 1, "attach", 0)], True, 128, False)
 # a chain is created when all filters are listed
 @example([(0, False)], [(5, "add chain", 0)], False, 128, False)
 def test_whatever_happens_nothing_is_deleted_that_was_not_proven_an_orphan(
@@ -141,10 +144,10 @@ def test_the_marks_of_a_killed_cleanup_are_taken_off_what_stays():
 
 
 @quick
-@given(MANY_TAPS, st.integers(1, 60), WINDOWS)
-def test_whatever_the_limit_is_what_is_done_is_reported(taps, messages, window):
+@given(MANY_TAPS, LIMITS, WINDOWS)
+def test_whatever_the_limit_is_what_is_done_is_reported(taps, limits, window):
     kernel = a_kernel(taps)
-    report = cleaned(kernel, window, allowance=Allowance(messages))
+    report = cleaned(kernel, window, allowance=allowance_of(limits))
     assert report.error is None or isinstance(report.error, TooMuch)
     assert {tap.ifindex for tap in report.taps if tap.deleted} == set(kernel.deleted)
     assert len(kernel.deleted) in (0, len(taps))

@@ -66,7 +66,7 @@ class Opened:
     path = "/run/netns/made-up"
 
     @contextlib.contextmanager
-    def connection(self, namespace, exclusive=False, groups=0, patience=None):
+    def connection(self, namespace, exclusive=False, groups=0, patience=None, allowance=None):
         assert namespace is self
         self.arguments.append((exclusive, groups, patience))
         is_listener = groups == uapi.RTMGRP_LINK

@@ -117,51 +117,89 @@ def test_time_counts_once_while_several_wait():
 
 def test_what_is_within_the_limits_is_allowed_and_one_more_is_not():
     allowance = Allowance(10, 3 << 20, 2.0)
-    allowance.check(10, 3 << 20, 2.0)
+    allowance.begin(50.0)
+    allowance.check(52.0, 10, 3 << 20)
     for messages, bytes, words in (
         (11, 0, "over 10 links, qdiscs and filters"),
         (0, (3 << 20) + 1, "over 3 MiB of links, qdiscs and filters"),
     ):
         with pytest.raises(TooMuch) as caught:
-            allowance.check(messages, bytes, 0.0)
+            allowance.check(52.0, messages, bytes)
         assert str(caught.value) == "this namespace holds more than nlraw reads: " + words
     with pytest.raises(TooMuch) as caught:
-        allowance.check(0, 0, 0.001)
-    assert str(caught.value).endswith("its lists take over 2 s of processor time to read")
+        allowance.check(52.001)
+    assert str(caught.value).endswith("it takes over 2 s of processor time")
+
+
+def test_time_before_the_first_moment_does_not_count():
+    allowance = Allowance(10, 100, 2.0)
+    allowance.check(1000.0)
+    allowance.check(1002.0)
+    with pytest.raises(TooMuch):
+        allowance.check(1002.1)
+
+
+def test_time_between_two_threads_does_not_count():
+    allowance = Allowance(10, 100, 2.0)
+    allowance.begin(0.0)
+    allowance.check(1.5)
+    allowance.begin(70.0)
+    allowance.check(70.5)
+    with pytest.raises(TooMuch):
+        allowance.check(70.6)
+
+
+def test_what_has_begun_has_some_seconds_left_to_end():
+    allowance = Allowance(10, 100, 2.0)
+    allowance.begin(0.0)
+    with pytest.raises(TooMuch):
+        allowance.check(3.0)
+    allowance.renew(transport.RESERVE)
+    allowance.check(3.0 + transport.RESERVE)
+    with pytest.raises(TooMuch):
+        allowance.check(3.1 + transport.RESERVE)
+
+
+def test_without_limits_all_is_allowed():
+    allowance = Allowance.unlimited()
+    allowance.begin(0.0)
+    allowance.check(1e9, 1 << 40, 1 << 50)
 
 
 def test_the_exchanges_of_a_look_are_added_up():
     allowance = Allowance(10, 100, 2.0)
     allowance.spend(6, 60)
-    allowance.check(4, 40, 0.0)
+    allowance.check(0.0, 4, 40)
     with pytest.raises(TooMuch):
-        allowance.check(5, 0, 0.0)
+        allowance.check(0.0, 5, 0)
     with pytest.raises(TooMuch):
-        allowance.check(0, 41, 0.0)
+        allowance.check(0.0, 0, 41)
 
 
 def test_another_look_has_all_messages_and_bytes_and_the_seconds_that_are_left():
     allowance = Allowance(10, 100, 2.0)
-    allowance.check(0, 0, 1.5)
+    allowance.begin(0.0)
+    allowance.check(1.5)
     allowance.spend(10, 100)
     allowance.renew()
-    allowance.check(10, 100, 0.5)
+    allowance.check(2.0, 10, 100)
     with pytest.raises(TooMuch):
-        allowance.check(0, 0, 0.1)
+        allowance.check(2.1)
 
 
 def test_a_list_that_is_read_again_is_counted_once():
     allowance = Allowance(10, 100, 2.0)
+    allowance.begin(0.0)
     allowance.spend(3, 30)
-    for _ in range(40):
-        allowance.check(7, 70, 0.01)
+    for attempt in range(40):
+        allowance.check(attempt / 100, 7, 70)
         allowance.spend(7, 70)
         allowance.refund()
-    allowance.check(7, 70, 0.0)
+    allowance.check(0.4, 7, 70)
     with pytest.raises(TooMuch):
-        allowance.check(8, 0, 0.0)
+        allowance.check(0.4, 8, 0)
     with pytest.raises(TooMuch):
-        allowance.check(0, 71, 0.0)
+        allowance.check(0.4, 0, 71)
 
 
 def test_the_limits_are_those_of_the_constants():
@@ -171,7 +209,8 @@ def test_the_limits_are_those_of_the_constants():
         transport.BYTES,
         transport.SECONDS,
     )
-    allowance.check(transport.MESSAGES, transport.BYTES, transport.SECONDS)
+    allowance.begin(0.0)
+    allowance.check(transport.SECONDS, transport.MESSAGES, transport.BYTES)
 
 
 class Received:

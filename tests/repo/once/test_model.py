@@ -89,8 +89,8 @@ def test_whatever_happens_to_the_answers_and_meanwhile_no_link_goes_unproven(
 
 @ordinary
 @given(kernels(), st.sampled_from(sorted(WAYS)), faults(*FIT), LIMITS)
-def test_what_was_done_before_a_limit_was_exceeded_is_reported(kernel, name, happening, messages):
-    with_an_allowance(kernel, name, happening, messages)
+def test_what_was_done_before_a_limit_was_exceeded_is_reported(kernel, name, happening, limits):
+    with_an_allowance(kernel, name, happening, limits)
 
 
 @ordinary
