@@ -15,7 +15,7 @@ import pytest
 import nlraw
 import nlraw.pod
 from lib import pods
-from nlraw import cli, provision
+from nlraw import cli
 from nlraw import node as sweeping
 from nlraw.connection import Connection
 from nlraw.errors import Refused
@@ -241,7 +241,7 @@ def test_such_a_failure_of_the_library_is_no_tap_in_use(pod, monkeypatch, name):
 
 def test_such_a_failure_of_the_cleanup_is_one_of_its_setup(pod, monkeypatch, capsys):
     pod.add_orphan()
-    monkeypatch.setattr(provision, "Connection", held_when_it_should_go(pod, pods.TAP))
+    monkeypatch.setattr(nlraw.pod, "Connection", held_when_it_should_go(pod, pods.TAP))
     assert cli.main(["setup", "-n", pod.path, "-j"]) == 1
     told = capsys.readouterr()
     assert told.err == "nlraw: %s: %s\n" % (pod.path, CAME_INTO_USE % pods.TAP)

@@ -456,6 +456,15 @@ def test_a_plan_names_the_points_whose_chains_decide():
     assert plan(snapshot(stays, clsact), ALL).undecided == ()
 
 
+def test_a_first_plan_reports_what_stays_and_names_the_points_whose_chains_decide():
+    first = place(redirect(4, ifindex=3, chain=3), qdisc=NET1_QDISC, dev="net1")
+    dead = place(redirect(0, priority=5), qdisc=CLSACT_QDISC, parent=CLSACT_IN)
+    made = plan(snapshot(first, dead, taps=(TAP, USED_TAP)), Target(keep_in_use=True))
+    assert steps(made.changes) == ["delete matchall filter net1"] and not made.is_whole
+    assert made.dead_redirects == (DeadRedirect(dev="eth0", kind="matchall", priority=5),)
+    assert made.undecided == (first,)
+
+
 def test_filters_in_another_chain_go_before_the_rest_for_the_chain_may_be_explicit():
     points = [
         place(redirect(4, "u32", chain=3, priority=7), redirect(4, handle=2)),

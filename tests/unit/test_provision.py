@@ -135,8 +135,15 @@ def test_where_every_priority_is_used_the_kernel_is_asked_for_one():
 def test_a_setup_connects_a_tap_both_ways_and_makes_it_persistent_last(descriptor, kind):
     made = pod(kind)
     changes = []
-    made.before = lambda requests: changes.append([each.step for each in requests])
+    joined = []
+
+    def before(requests):
+        changes.append([each.step for each in requests])
+        joined.append(made.is_joined)
+
+    made.before = before
     result = provided(made, Wanted("tap0_urunc", 7, 8, "10.9.8.1/24"))
+    assert joined[0] is True and joined[-1] is False  # own changes are not worth an event
     assert (result.outcome, result.error, result.cleanup.outcome) == ("created", None, "clean")
     assert (result.tap.ifname, result.tap.ifindex) == ("tap0_urunc", 30)
     assert (result.uplink.ifname, result.uplink.ifindex, result.ahead) == ("eth0", 2, ())

@@ -97,8 +97,23 @@ def test_an_attempt_that_fails_has_cost_the_time_until_then():
     assert 2.9 < clock.now - start < 3.1
 
 
-def test_time_counts_once_while_several_wait():
+def test_time_counts_once_while_several_wait_and_not_between():
     patience, start, ends = Patience(0.3), SYSTEM.monotonic(), []
+    until = start + 0.1
+
+    def succeed():
+        patience.wait_for(lambda: SYSTEM.monotonic() >= until, SYSTEM)
+
+    threads = [threading.Thread(target=succeed) for _ in range(5)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    SYSTEM.sleep(0.3)
+    start = SYSTEM.monotonic()
+    assert patience.wait_for(lambda: False, SYSTEM) is False
+    assert SYSTEM.monotonic() - start >= 0.05
+    patience, start = Patience(0.3), SYSTEM.monotonic()
 
     def wait():
         patience.wait_for(lambda: False, SYSTEM)

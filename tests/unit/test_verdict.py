@@ -327,3 +327,12 @@ def test_only_a_fresh_orphan_is_spared_and_only_if_that_is_asked_for(spare_fresh
     orphan = build.as_link(build.link_payload(up_count=up_count))
     assert is_fresh(orphan) is (not up_count)
     assert Target(spare_fresh=spare_fresh).spares(orphan) is spares
+
+
+def test_the_parts_of_a_name_do_not_overlap():
+    assert not matches("*ab*b", "ab")
+    assert matches("*ab*b", "abb")
+
+
+def test_letters_are_no_special_characters():
+    assert Target("tapX*").fits("tapX0")
