@@ -76,7 +76,7 @@ def sweep(directory):
 
 def delete(count):
     with IPRoute() as route:
-        found = orphans(route)
+        found = taps(route, in_use=False)
         begun = time.perf_counter_ns()
         for link in found:
             route.link("del", index=link["index"])

@@ -113,7 +113,7 @@ class Kernel(build.Namespace):
         """What happens to the answer to the next datagram."""
         name, number = self.faults.pop(0) if self.faults else ("right", 0)
         if self.tears and requests[0].type in TC_LISTS:
-            self.tears, name = False, "resumed"
+            self.tears, name, number = False, "resumed", self.requests
         self.met[name] += 1
         return name, number
 

@@ -415,7 +415,8 @@ def check_claim(kernel, report):
 
 
 def check_deleted(kernel, report):
-    """What was deleted is reported, and what is reported is gone."""
+    """What was deleted is reported, once, and what is reported is gone."""
+    assert len(set(report.tc_removed)) == len(report.tc_removed)
     reported = {tap.ifindex for tap in report.taps if tap.deleted}
     assert set(kernel.deleted) - {model.STRANGER} <= reported
     assert not reported & {each.ifindex for each in kernel.links if not each.changed}
