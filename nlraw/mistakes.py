@@ -66,13 +66,13 @@ def nearest(word: str, names: "Iterable[str]") -> "Optional[str]":
         return None
     best, least = None, max(1, len(word) // 3) + 1
     for name in names:
-        distance = 1 if name.startswith(word) else _distance(word, name)
+        distance = 1 if name.startswith(word) else distance(word, name)
         if distance < least:
             best, least = name, distance
     return best
 
 
-def _distance(one: str, other: str) -> int:
+def distance(one: str, other: str) -> int:
     """The number of changes that turn one word into the other (optimal string alignment).
 
     A change inserts, deletes or replaces a character, or swaps two that are side by side.

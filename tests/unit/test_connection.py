@@ -205,6 +205,7 @@ def test_links_that_come_and_go_do_not_break_the_quiet(type, quiet):
 
 def test_a_connection_that_joins_no_group_is_never_quiet():
     one, _ = connected()
+    one.begin_look()
     one.ask(QDISCS)
     assert (one.is_quiet, one.is_torn, one.is_exclusive) == (False, False, False)
 

@@ -188,7 +188,7 @@ def test_auto_and_none_are_given_alone(complaint, arguments):
     ],
 )
 def test_distance(one, other, distance):
-    assert mistakes._distance(one, other) == mistakes._distance(other, one) == distance
+    assert mistakes.distance(one, other) == mistakes.distance(other, one) == distance
 
 
 @given(st.text(max_size=50), st.lists(st.text(max_size=12), max_size=5))

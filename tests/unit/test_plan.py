@@ -220,7 +220,7 @@ def test_what_goes_with_a_priority_is_reported_filter_by_filter():
 def test_priorities_of_other_chains_and_numbers_are_kept_apart():
     assert planned(
         redirect(4, "u32", chain=3, priority=7),
-        redirect(9, "matchall", handle=2, priority=7),
+        redirect(9, "u32", handle=2, priority=7),
         redirect(9, "u32", chain=3, priority=8),
     ) == ["delete u32 filters of priority 7 eth0", "delete link tap0_urunc"]
 
