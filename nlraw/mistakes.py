@@ -66,9 +66,9 @@ def nearest(word: str, names: "Iterable[str]") -> "Optional[str]":
         return None
     best, least = None, max(1, len(word) // 3) + 1
     for name in names:
-        distance = 1 if name.startswith(word) else distance(word, name)
-        if distance < least:
-            best, least = name, distance
+        changes = 1 if name.startswith(word) else distance(word, name)
+        if changes < least:
+            best, least = name, changes
     return best
 
 
