@@ -200,7 +200,7 @@ BUDGETS = (
         ("instructions", "cleanup, nothing to do", 0, lab.NLRAW),
         ("instructions", "start", 0, BARE),
         at_most=1.7,
-        room=EXACT,
+        room=CALLS,
     ),
     Budget(
         "instructions to build and parse a message; pyroute2",

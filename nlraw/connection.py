@@ -285,12 +285,13 @@ class Connection:
         self._allowance.renew(RESERVE)
 
     def resume(self) -> None:
-        """Measure the processor time of the calling thread from now on."""
-        self._allowance.begin(self._system.thread_time())
+        """Measure the processor time of the calling thread from the next check on."""
+        self._allowance.begin()
 
     def check_allowance(self) -> None:
         """Spend the processor time until now; raise `TooMuch` if none is left."""
-        self._allowance.check(self._system.thread_time())
+        if not self._allowance.is_small:
+            self._allowance.check(self._system.thread_time())
 
     def leave_groups(self) -> None:
         """Leave the multicast groups until the next look: own changes then cause no events here."""

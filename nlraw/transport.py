@@ -70,6 +70,9 @@ class System:
 
 SYSTEM = System()
 
+# Messages of a look up to which its time is not measured.
+_SMALL = 500
+
 # Bytes of an exchange between two checks of its allowance.
 _CHECK_AFTER = 64 << 10
 
@@ -134,9 +137,14 @@ class Allowance:
         """An allowance without a limit."""
         return cls(UNLIMITED, UNLIMITED, UNLIMITED)
 
-    def begin(self, now: float) -> None:
-        """Measure processor time from now on; ``now`` is that of the calling thread."""
+    def begin(self, now: "Optional[float]" = None) -> None:
+        """Measure processor time from now on, or from the next check; it is a thread's own."""
         self._since = now
+
+    @property
+    def is_small(self) -> bool:
+        """True while so little was read that a look at the clock is not worth its system call."""
+        return self.messages - self._left[0] < _SMALL
 
     def renew(self, reserve: float = 0.0) -> None:
         """Allow as many messages and bytes again, and at least so many seconds."""
@@ -153,16 +161,18 @@ class Allowance:
         left = self._left
         self._left = (left[0] - messages, left[1] - bytes, left[2])
 
-    def check(self, now: float, messages: int = 0, bytes: int = 0) -> None:
-        """Spend the seconds until now; raise `TooMuch` if they, or an exchange, exceed a limit."""
-        seconds = 0.0 if self._since is None else now - self._since
-        self._since = now
-        left = self._left = (self._left[0], self._left[1], self._left[2] - seconds)
+    def check(self, now: "Optional[float]", messages: int = 0, bytes: int = 0) -> None:
+        """Raise `TooMuch` if an exchange exceeds a limit, or the seconds until now, if given."""
+        left = self._left
+        if now is not None:
+            seconds = 0.0 if self._since is None else now - self._since
+            self._since = now
+            left = self._left = (left[0], left[1], left[2] - seconds)
         if messages > left[0]:
             words = "over %d links, qdiscs and filters" % self.messages
         elif bytes > left[1]:
             words = "over %d MiB of links, qdiscs and filters" % (self.bytes >> 20)
-        elif left[2] < 0:
+        elif now is not None and left[2] < 0:
             words = "it takes over %g s of processor time" % self.seconds
         else:
             return
@@ -189,7 +199,10 @@ class Spending:
 
     def settle(self) -> None:
         """Count the whole exchange."""
-        self._check()
+        if self._checked:
+            self._check()
+        else:
+            self._allowance.check(None, self._exchange.received, self._bytes)
         self._allowance.spend(self._exchange.received, self._bytes)
 
     def _check(self) -> None:
