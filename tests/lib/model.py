@@ -86,6 +86,7 @@ class Kernel(build.Namespace):
         self.refused = self.torn = self.tears = self.lost = self.dead = False
         self.deleted = []  # links by index
         self.deletions = 0  # of anything
+        self.needs_port = False  # whether changes have to come from the writer port
         self.uplink_known = True  # to whoever cleans up
         self.keeps_used = False  # whether orphans go beside TAPs in use
         self.spares_fresh = False  # whether fresh orphans stay
@@ -218,6 +219,7 @@ class Kernel(build.Namespace):
                 self._check_group(self.link_of(message), asked.group)
         elif self.rules:
             self._check_look()
+        assert self.port == WRITER_PORT or not self.needs_port, "changed without the writer port"
         if message.type == uapi.RTM_DELLINK and self.rules:
             doomed = (
                 self._doomed_by_group(asked.group) if asked.group else self._doomed_by_index(asked)
@@ -936,9 +938,9 @@ def a_tap(ifindex, name, group=0, fresh=False):
 
 
 def a_kernel(taps, events=(), is_shared=True):
-    """A pod with TAPs, given as pairs of group and whether fresh, each with redirects both ways.
+    """A pod with TAPs, given as pairs of group and whether fresh, with redirects to the uplink.
 
-    The first one has a redirect in a shared block too, and in a clsact. Beside them are a TAP in
+    The uplink redirects to those that are not fresh. The first one has a redirect in a shared block too, and in a clsact. Beside them are a TAP in
     use that does not match, and a filter of somebody else in the block; one on the uplink too, if
     that ``is_shared``.
     """
@@ -954,7 +956,7 @@ def a_kernel(taps, events=(), is_shared=True):
     for ifindex, (group, fresh) in enumerate(taps, FIRST_TAP):
         links.append(a_tap(ifindex, "tap%d_urunc" % ifindex, group, fresh))
         qdiscs.append(build.a_qdisc(ifindex, "ingress"))
-        places = [(ETH0, uapi.TC_H_INGRESS_HANDLE)]
+        places = [] if fresh else [(ETH0, uapi.TC_H_INGRESS_HANDLE)]
         if ifindex == FIRST_TAP:
             places += [(build.BLOCK, BLOCK), (PEER0, random_pods.CLSACT_OUT)]
         for place, parent in places:
@@ -975,7 +977,7 @@ def a_kernel(taps, events=(), is_shared=True):
 def cleaned(kernel, window=nlraw.connection.WINDOW, spare_fresh=False, allowance=None):
     """Clean up; return the report. A datagram takes ``window`` requests."""
     target = Target(MATCH, UPLINK, spare_fresh=spare_fresh)
-    kernel.spares_fresh = spare_fresh
+    kernel.spares_fresh, kernel.needs_port = spare_fresh, True
     groups = uapi.RTMGRP_LINK | uapi.RTMGRP_TC
     options = {} if allowance is None else {"allowance": allowance}
     with window_of(window), connect(Place(kernel), True, groups=groups, **options) as connection:

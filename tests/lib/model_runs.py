@@ -147,6 +147,7 @@ def play(kernel, name, happening, taken=0.0, window=WINDOW, allowance=None):
     kernel.uplink_known = way.target.uplink != "none"
     kernel.keeps_used = way.target.keep_in_use
     kernel.spares_fresh = way.target.spare_fresh
+    kernel.needs_port = taken < PATIENCE
     error = result = None
     with model.window_of(window):
         try:
@@ -382,6 +383,11 @@ HAPPENING = events(*model.ALIVE)
 CHANGES_BY_OTHERS = events(*model.EVENTS, *model.TC_EVENTS)
 
 
+def is_spared(each):
+    """Whether it has been a fresh TAP all the time."""
+    return random_pods.is_ours(each) and not each.changed and not each.facts["up_count"]
+
+
 def check_foreign(kernel):
     """The filters that somebody else had from the beginning are left."""
     left = {each.handle for each in kernel.filters if each.targets == [model.PEER0]}
@@ -392,6 +398,8 @@ def check_outcome(kernel, report):
     """What is somebody else's is left, and the outcome is what it should be."""
     error = report.error
     check_foreign(kernel)
+    if kernel.spares_fresh and any(is_spared(each) for each in kernel.links):
+        assert model.ETH0 in {each.ifindex for each in kernel.qdiscs}, "the ingress of a start"
     if error is None:
         assert report.outcome in ("clean", "cleaned")
     elif isinstance(error, TapInUse):

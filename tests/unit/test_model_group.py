@@ -144,7 +144,7 @@ def test_the_marks_of_a_killed_cleanup_are_taken_off_what_stays():
 
 
 @quick
-@given(MANY_TAPS, LIMITS, WINDOWS)
+@given(ANY_TAPS, LIMITS, WINDOWS)
 def test_whatever_the_limit_is_what_is_done_is_reported(taps, limits, window):
     kernel = a_kernel(taps)
     report = cleaned(kernel, window, allowance=allowance_of(limits))
@@ -154,6 +154,16 @@ def test_whatever_the_limit_is_what_is_done_is_reported(taps, limits, window):
     assert [each.group for each in kernel.links if each.home is not None] == [
         each.home for each in kernel.links if each.home is not None
     ]
+
+
+@pytest.mark.parametrize("chance", range(6))
+def test_what_a_torn_list_leaves_out_is_not_taken_for_gone(chance):
+    kernel = a_kernel([(0, False)], is_shared=False)
+    kernel.faults = [("right", 0)] * 6 + [("unsent", 0)] + [("right", 0)] * 2
+    kernel.faults.append(("resumed", chance))  # the list of the uplink's filters
+    report = cleaned(kernel)
+    assert report.outcome == "cleaned"
+    check_deleted(kernel, report)
 
 
 # ---------------------------------------------------------------- the model can object
