@@ -940,9 +940,9 @@ def a_tap(ifindex, name, group=0, fresh=False):
 def a_kernel(taps, events=(), is_shared=True):
     """A pod with TAPs, given as pairs of group and whether fresh, with redirects to the uplink.
 
-    The uplink redirects to those that are not fresh. The first one has a redirect in a shared block too, and in a clsact. Beside them are a TAP in
-    use that does not match, and a filter of somebody else in the block; one on the uplink too, if
-    that ``is_shared``.
+    The uplink redirects to those that are not fresh. The first one has a redirect in a shared block
+    and in a clsact. Beside them are a TAP in use that does not match, and a filter of somebody else
+    in the block; one on the uplink too, if that ``is_shared``.
     """
     links = [
         build.a_link(ETH0, "eth0", kind="veth", mode=None, carrier=1),
