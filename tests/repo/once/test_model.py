@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that asks the kernel, against a model whose answers are late, torn or forged.
 
-The same examples each time, for about 20 seconds, which is more than tests/unit may take.
+The same examples each time, for about 30 seconds, which is more than tests/unit may take.
 tests/long/test_model.py looks for new ones.
 """
 
