@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from lib import build
 from lib.model import ETH0, FIRST_TAP, PEER0, Place, a_kernel, cleaned, connect
 from lib.model_runs import (
     ANY_TAPS,
@@ -24,6 +25,7 @@ from lib.model_runs import (
     check_deleted,
     check_groups,
     check_outcome,
+    is_unsteady,
     with_a_kill,
 )
 from nlraw import link, tc, uapi
@@ -159,11 +161,23 @@ def test_whatever_the_limit_is_what_is_done_is_reported(taps, limits, window):
 @pytest.mark.parametrize("chance", range(6))
 def test_what_a_torn_list_leaves_out_is_not_taken_for_gone(chance):
     kernel = a_kernel([(0, False)], is_shared=False)
-    kernel.faults = [("right", 0)] * 6 + [("unsent", 0)] + [("right", 0)] * 2
+    kernel.faults = [("right", 0)] * 7 + [("unsent", 0)] + [("right", 0)] * 2
     kernel.faults.append(("resumed", chance))  # the list of the uplink's filters
     report = cleaned(kernel)
     assert report.outcome == "cleaned"
+    assert (kernel.met["unsent"], kernel.met["resumed"]) == (1, 1)
     check_deleted(kernel, report)
+
+
+@pytest.mark.parametrize("chance", range(6))
+def test_a_namespace_whose_lists_are_torn_each_time_is_not_called_clean(chance):
+    kernel = a_kernel([], is_shared=False)
+    kernel.filters.append(build.a_filter(ETH0, "matchall", 0))  # left out each time
+    kernel.filters[-1].since = 0
+    kernel.faults = [("resumed", chance)] * 200
+    report = cleaned(kernel)
+    assert report.outcome == "failed" and is_unsteady(report.error)
+    assert kernel.changes == []
 
 
 # ---------------------------------------------------------------- the model can object
