@@ -99,16 +99,15 @@ class Exchange:
     """Requests that are sent in one datagram from ``port``, numbered from ``sequence`` on.
 
     ``replies`` has one reply per request. ``is_finished`` is True when all of them are complete.
-    ``received`` counts messages. ``datagrams`` counts the datagrams that have a part of a reply,
-    except those that are only the end of one.
+    ``received`` counts messages.
     """
 
-    __slots__ = ("replies", "is_finished", "received", "datagrams", "_port", "_waiting")
+    __slots__ = ("replies", "is_finished", "received", "_port", "_waiting")
 
     def __init__(self, requests: "Sequence[Request]", port: int, sequence: int) -> None:
         self.replies: List[Reply] = []
         self.is_finished = not requests
-        self.received = self.datagrams = 0
+        self.received = 0
         self._port = port
         self._waiting: Dict[int, Reply] = {}
         for request in requests:
@@ -148,7 +147,6 @@ class Exchange:
                     continue
             del waiting[sequence]
         self.is_finished = not waiting
-        self.datagrams += ours and (len(messages) > 1 or messages[0][0] not in _CONTROL)
         return ours
 
 
