@@ -19,13 +19,13 @@ import posix
 
 from . import oci, uapi
 from .errors import GONE, BadNamespace, Error, Refused, refused
-from .netns import Namespace, close
+from .netns import Namespace, close, identity_of, nodes_own
 from .oci import Config, State
 from .verdict import matches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import List, Optional, Sequence, Set, Tuple
+    from typing import List, Optional, Sequence, Tuple
 
     from .oci import Sandbox
 
@@ -174,7 +174,7 @@ class Container:
         A process in the node's namespace either shares the host's network or belongs to a VM
         runtime. A VM runtime puts the VM into the namespace that the config names.
         """
-        nodes = _nodes()
+        nodes = nodes_own()
         process = None if self.state.pid is None else _open_process(_visible(self.state.pid))
         if process is not None:
             if process.identity() not in nodes:
@@ -258,7 +258,7 @@ class Container:
         if found is None:
             raise LeftAlone(oci.NAMESPACE_GONE)
         try:
-            if not self._is_meant(pid) or _identity(found.path) != found.identity():
+            if not self._is_meant(pid) or identity_of(found.path) != found.identity():
                 raise LeftAlone(oci.NAMED_BY_PROCESS, is_doubt=True)
         except BaseException:
             found.close()
@@ -284,23 +284,6 @@ class Container:
 
 
 # ---------------------------------------------------------------- namespaces
-
-
-def _nodes() -> "Set[Tuple[int, int]]":
-    """The namespaces that are never touched: the hook's own, and that of process 1."""
-    found = {Namespace().identity()}
-    first = _identity("/proc/1/ns/net")
-    if first is not None:  # without it this user may not look at that namespace, nor enter it
-        found.add(first)
-    return found
-
-
-def _identity(path: str) -> "Optional[Tuple[int, int]]":
-    try:
-        file = posix.stat(path)
-    except OSError:
-        return None
-    return file.st_dev, file.st_ino
 
 
 def _visible(pid: int) -> int:

@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
-    from typing import Any, Callable, Optional, Protocol, Tuple, Type, TypeVar, Union
+    from typing import Any, Callable, Optional, Protocol, Set, Tuple, Type, TypeVar, Union
 
     class HasFileno(Protocol):
         def fileno(self) -> int: ...
@@ -157,6 +157,27 @@ class Namespace:
         trace: "Optional[TracebackType]",
     ) -> None:
         self.close()
+
+
+def identity_of(path: str) -> "Optional[Tuple[int, int]]":
+    """Device and inode of the namespace at a path; None if it cannot be seen."""
+    try:
+        found = posix.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def nodes_own() -> "Set[Tuple[int, int]]":
+    """The node's own namespaces, by device and inode: that of the caller and that of process 1.
+
+    The latter is left out if it cannot be seen; a user who may not look at it cannot enter it.
+    """
+    found = {Namespace().identity()}
+    first = identity_of("/proc/1/ns/net")
+    if first is not None:
+        found.add(first)
+    return found
 
 
 def close(fd: int) -> None:

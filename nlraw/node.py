@@ -15,7 +15,6 @@ import time
 from . import netns, threads
 from .connection import Connection
 from .errors import GONE, Invalid, Refused, refused
-from .netns import Namespace
 from .report import Report, Sweep, Totals
 from .transport import Patience
 from .verdict import IN_USE, MATCH, ORPHAN, UPLINK, Target
@@ -74,7 +73,7 @@ def sweep(
         raise Invalid("at least one job is needed", "check jobs", str(jobs))
     if isinstance(dirs, str):
         raise Invalid("directories are a list of paths, not one", "check directories", dirs)
-    paths = list(distinct(candidates(dirs, proc), own_namespaces()))
+    paths = list(distinct(candidates(dirs, proc), netns.nodes_own()))
     if include_node:
         # the ID of this thread: the thread that opens the path has changed its namespace
         paths.append("/proc/%s/ns/net" % os.readlink("/proc/thread-self"))
@@ -127,17 +126,6 @@ def candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
             raise refused(error, "list namespaces in", directory) from None
         for name in names:
             yield os.path.join(directory, name)
-
-
-def own_namespaces() -> "Set[Identity]":
-    """The node's own namespaces: that of the caller, and that of process 1 if it can be seen."""
-    found = {Namespace().identity()}
-    try:
-        init = os.stat("/proc/1/ns/net")
-        found.add((init.st_dev, init.st_ino))
-    except OSError:
-        pass
-    return found
 
 
 def distinct(paths: "Iterable[str]", without: "Set[Identity]") -> "Iterator[str]":

@@ -220,8 +220,8 @@ class Removal:
         """
         orphans = self._orphans()
         requests = [link.get(each.ifindex, each.ifname) for each in orphans]
-        listed, *replies = self.connection.ask(LIST_LINKS, *requests)
-        now = snapshot_of(link.links(listed.answer()), self.target)
+        whole, *replies = self.connection.ask(LIST_LINKS, *requests)
+        now = snapshot_of(link.links(whole.answer()), self.target)
         if self._has_more(now) or not self._has_same_uplinks(now):
             return False
         if any(reply.error is not None and reply.error.is_gone for reply in replies):
