@@ -76,7 +76,7 @@ BUDGETS = (
         ("dump", "taps", 1004, lab.NLRAW),
         ("dump", "taps, floor", 1004, lab.FLOOR),
         at_most=1.3,
-        bound=1.9,
+        bound=1.5,
         why="7 µs more than the C floor's 24 are allowed; Python's own system calls take 3 of "
         "them, to check and keep three messages and their end in one function (`taps, flat`) 4, "
         "and layers that can be tested apart (asking again, the socket's errors, sorting answers "
@@ -87,7 +87,7 @@ BUDGETS = (
         ("dump", "scan", 1004, lab.NLRAW),
         ("dump", "taps, floor", 1004, lab.FLOOR),
         at_most=2,
-        bound=5,
+        bound=3,
         why="2x is what the row `scan, unchecked` takes, which knows the place of every value "
         "beforehand; to check the layout of a TAP's 50 attributes, judge it "
         "and report it takes about 15 µs, and there are three",
@@ -103,7 +103,7 @@ BUDGETS = (
         ("dump", "all, read", 1004, lab.NLRAW),
         ("dump", "all", 1004, lab.GO),
         at_most=1,
-        bound=1.4,
+        bound=1.2,
         why="about even, one way or the other from run to run",
     ),
     Budget(
@@ -117,7 +117,7 @@ BUDGETS = (
         ("cleanup", "library, less the link delete", 1, lab.NLRAW),
         at_most=1e-3,
         room=ONCE,
-        bound=1.8e-3,
+        bound=1.2e-3,
         why="near the limit where caches are cold; a third of it is the kernel's, that deletes TC "
         "state and starts a thread",
     ),
@@ -133,7 +133,6 @@ BUDGETS = (
         ("namespaces", "remove", 64, lab.NLRAW),
         ("namespaces", "remove", 64, IN_SEQUENCE),
         faster=15,
-        bound=10,
         room=ONCE,
         why="64 threads that only send the same deletions, planned before, are the row `Python "
         "floor`",
@@ -143,14 +142,13 @@ BUDGETS = (
         ("namespaces", "look, one more", 64, lab.NLRAW),
         at_most=100e-6,
         room=ONCE,
-        bound=200e-6,
+        bound=130e-6,
     ),
     Budget(
         "process with nothing to do, -I -S; bare interpreter",
         ("coldstart", "cleanup", 0, lab.NLRAW),
         ("coldstart", "start", 0, BARE),
         at_most=1.7,
-        bound=2.0,
         why="to import an empty file takes 1.4 % of a bare start, and there are 25",
         room=PROCESS,
     ),
@@ -159,7 +157,6 @@ BUDGETS = (
         ("coldstart", "hook", 0, lab.NLRAW),
         ("coldstart", "start", 0, BARE),
         at_most=1.7,
-        bound=2.0,
         why="to import an empty file takes 1.4 % of a bare start, and there are 25",
         room=PROCESS,
     ),
