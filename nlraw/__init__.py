@@ -17,24 +17,23 @@ Where to look:
 
 import sys
 
-from .errors import (
-    BadNamespace,
-    DumpInterrupted,
-    Error,
-    Invalid,
-    Lost,
-    Malformed,
-    Refused,
-    TapInUse,
-    TooMuch,
-)
-from .report import CreatedTap, Report, Setup, Sweep, Tap, TcObject, Totals, Uplink
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .errors import (
+        BadNamespace,
+        DumpInterrupted,
+        Error,
+        Invalid,
+        Lost,
+        Malformed,
+        Refused,
+        TapInUse,
+        TooMuch,
+    )
     from .node import sweep
     from .pod import cleanup, scan
     from .provision import setup
+    from .report import CreatedTap, Report, Setup, Sweep, Tap, TcObject, Totals, Uplink
 
 __version__ = "0.2.0"
 
@@ -62,28 +61,24 @@ __all__ = [
     "sweep",
 ]
 
+# The module of each function, and the modules of all other names.
+_FUNCTIONS = {"cleanup": "pod", "scan": "pod", "setup": "provision", "sweep": "node"}
+_RECORDS = ("errors", "report")
+
 
 def __getattr__(name: str) -> object:
-    """Import a function when it is first used: most programs use only one of them (PEP 562)."""
-    found: object
-    if name in ("cleanup", "scan"):
-        from . import pod
-
-        found = getattr(pod, name)
-    elif name == "setup":
-        from . import provision
-
-        found = provision.setup
-    elif name == "sweep":
-        from . import node
-
-        found = node.sweep
-    else:
+    """Import a name when it is first used: most programs use few of them (PEP 562)."""
+    if name not in __all__:
         raise AttributeError("module %r has no attribute %r" % (__name__, name))
+    for module in [_FUNCTIONS[name]] if name in _FUNCTIONS else _RECORDS:
+        home = __import__("%s.%s" % (__name__, module), fromlist=[name])
+        if hasattr(home, name):
+            break
+    found: object = getattr(home, name)
     globals()[name] = found
     return found
 
 
 if sys.version_info < (3, 7):  # without PEP 562
     for _name in __all__:
-        globals().get(_name) or __getattr__(_name)
+        __getattr__(_name)

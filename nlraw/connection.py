@@ -12,7 +12,7 @@ another socket, inside the same namespace. Source: netlink(7).
 import errno
 import posix
 from _socket import MSG_DONTWAIT
-from struct import Struct
+from _struct import Struct
 
 from . import uapi, wire
 from .errors import DumpInterrupted, Error, Lost, Refused, refused

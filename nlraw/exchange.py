@@ -13,7 +13,7 @@ Sources: linux/netlink.h; netlink_dump(), netlink_ack() in net/netlink/af_netlin
 """
 
 import errno
-from struct import Struct
+from _struct import Struct
 
 from . import uapi, wire
 from .errors import Lost, Malformed, Refused

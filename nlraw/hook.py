@@ -29,7 +29,8 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> "Op
     """Run the command. Return the report, None if there was nothing to do; raises `Error`.
 
     The report's error is None if a TAP in use is no reason to refuse the start. ``target_of`` makes
-    a target from the options and from a bool: whether fresh orphans are spared.
+    a target from the options and from a bool: whether fresh orphans are spared. Moves the calling
+    thread into the container's namespace for good.
     """
     title = ""
     try:
@@ -45,7 +46,8 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> "Op
         with container.namespace() as namespace:
             from .pod import clean_up_in
 
-            report = clean_up_in(namespace, target, wait=wait, who="who" in given)
+            here = namespace.enter()  # no thread has to be started
+            report = clean_up_in(here, target, wait=wait, who="who" in given)
     except LeftAlone as reason:
         if reason.is_doubt:
             _log(title, reason)

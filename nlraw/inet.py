@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """RTM_*ROUTE and RTM_*ADDR: the requests, and the decoded `Route` and `Address` (rtnetlink(7))."""
 
-from struct import Struct
+from _struct import Struct
 
 from . import uapi, wire
 from .exchange import Request

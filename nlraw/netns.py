@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Name, open, enter and create network namespaces.
 
+What the current namespace does not need is imported where it is used: threads, the C library.
+
 A namespace is opened once and held by its descriptor: it stays the same one, whatever happens to
 its path or its process. `Namespace.run` enters it on a thread of its own, which ends inside: the
 caller's thread does not move. Only `Namespace.enter` and `unshare` move the calling thread.
 """
 
 import errno
-import fcntl
 import posix  # the part of os in C; the import of os takes a quarter of an interpreter's start
 
-from . import libc, threads, uapi
+from . import uapi
 from .errors import BadNamespace, Invalid, Refused, refused
 
 TYPE_CHECKING = False
@@ -122,6 +123,8 @@ class Namespace:
             self.enter()
             return function()
 
+        from . import threads
+
         return threads.on_own_thread(inside)
 
     def enter(self) -> "Namespace":
@@ -133,6 +136,8 @@ class Namespace:
         step = "enter namespace"
         if self.fileno() < 0:
             raise Refused(errno.EBADF, "it is closed, or the current one", step, self.path)
+        from . import libc
+
         libc.call("setns", step, self.path, self.fileno(), uapi.CLONE_NEWNET)
         here = Namespace()
         here.path = self.path
@@ -198,7 +203,13 @@ def _open(path: str, netns: "NetnsArgument") -> int:
         words = _why_missing(netns) if error.errno == errno.ENOENT else ""
         if words:
             raise Refused(errno.ENOENT, words, OPEN, path) from error
-        raise refused(error, OPEN, path, libc.REMEDIES) from error
+        raise _not_opened(error, path) from error
+
+
+def _not_opened(error: OSError, path: str) -> Refused:
+    from . import libc
+
+    return refused(error, OPEN, path, libc.REMEDIES)
 
 
 def _why_missing(netns: "NetnsArgument") -> str:
@@ -215,7 +226,7 @@ def _check(fd: int, path: str) -> None:
     try:
         kind = _kind(fd)
     except OSError as error:
-        raise refused(error, OPEN, path, libc.REMEDIES) from None
+        raise _not_opened(error, path) from None
     if kind is None:
         raise BadNamespace("this is not a namespace", OPEN, path)
     if kind != uapi.CLONE_NEWNET:
@@ -240,7 +251,9 @@ def _kind(fd: int) -> "Optional[int]":
 
 def ioctl(fd: int, number: int, argument: "Any" = 0) -> "Any":
     """Call fcntl.ioctl() with the number that the request has on this machine."""
-    return fcntl.ioctl(fd, uapi.ioctl(number, _MACHINE), argument)
+    from fcntl import ioctl
+
+    return ioctl(fd, uapi.ioctl(number, _MACHINE), argument)
 
 
 def create() -> Namespace:
@@ -249,6 +262,8 @@ def create() -> Namespace:
     def inside() -> Namespace:
         unshare(uapi.CLONE_NEWNET)
         return Namespace("/proc/thread-self/ns/net")
+
+    from . import threads
 
     return threads.on_own_thread(inside)
 
@@ -259,4 +274,6 @@ def unshare(kinds: int) -> None:
     With CLONE_NEWUSER this must be the only thread of its process.
     """
     names = [name for bit, name in uapi.CLONE_NAMES.items() if kinds & bit]
+    from . import libc
+
     libc.call("unshare", "create namespace", ", ".join(names), kinds)

@@ -5,9 +5,9 @@ from . import link, uapi
 from .connection import Connection
 from .errors import BadNamespace, Error
 from .netns import Namespace, describe
-from .observe import groups_of, list_links, snapshot_of
-from .removal import failure, preview, remove
+from .observe import groups_of, list_links, observe_links, observe_tc, snapshot_of
 from .report import Report, Tap
+from .snapshot import Snapshot, failure
 from .transport import SYSTEM, Allowance
 from .verdict import IN_USE, MATCH, UPLINK, Target, describe_tap
 
@@ -122,6 +122,29 @@ def clean_up_in(
     except Error as error:
         return failure(namespace.path, target, error)
     return report.replace(taps=with_holders(namespace, report.taps)) if who else report
+
+
+def remove(connection: Connection, target: Target, dry_run: bool = False) -> Report:
+    """Run a cleanup and return its report; an `Error` is the ``error`` of the report."""
+    path, seen = connection.path, Snapshot()
+    try:
+        connection.begin_look()
+        seen = observe_links(connection, target)
+        if seen.may_act(target):
+            seen = observe_tc(connection, seen, target)
+    except Error as error:
+        return seen.report(path, target, "failed", error)
+    if seen.is_bare and not connection.is_torn:
+        return seen.report(path, target, "clean" if seen.may_act(target) else "skipped")
+    from .removal import Removal  # what plans and deletes is imported only for this
+
+    return Removal(connection, target, seen).run(dry_run)
+
+
+def preview(connection: Connection, target: Target) -> Report:
+    """The report that a cleanup would make. "in-use" is no error here."""
+    report = remove(connection, target, dry_run=True)
+    return report.replace(error=None) if report.outcome == "in-use" else report
 
 
 def preview_of(netns: "NetnsArgument", target: Target, who: bool = False) -> Report:

@@ -23,9 +23,9 @@ from .netns import Namespace, close
 from .observe import observe_links, observe_tc
 from .plan import plan_undo
 from .pod import connect, name_of, wait_while_in_use, with_holders
-from .removal import ROUNDS, Removal, failure
+from .removal import ROUNDS, Removal
 from .report import CreatedTap, Report, Setup, TcObject, Uplink
-from .snapshot import Snapshot
+from .snapshot import Snapshot, failure
 from .tap import create as create_tap
 from .tap import persist, set_owner
 from .verdict import IN_USE, MATCH, TAP, UPLINK, Target, evidence, judge

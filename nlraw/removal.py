@@ -22,15 +22,15 @@ from .observe import (
     snapshot_of,
 )
 from .plan import Plan, plan
-from .report import Report
 from .snapshot import Snapshot
-from .verdict import ORPHAN, Target, describe_tap, judge, listed
+from .verdict import ORPHAN, Target, judge, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Iterable, List, Optional, Sequence, Set
 
     from .plan import Change
+    from .report import Report
 
 # The least number of orphans that are deleted as a group: the kernel waits 10 to 30 ms for each
 # deletion, but only once for a group.
@@ -44,17 +44,23 @@ ROUNDS = 10
 
 
 class Removal:
-    """One cleanup of one namespace: the last snapshot, the plan made from it, and the journal."""
+    """One cleanup of one namespace: the last snapshot, the plan made from it, and the journal.
 
-    def __init__(self, connection: Connection, target: Target) -> None:
+    ``seen`` is the first look, if the caller has taken it.
+    """
+
+    def __init__(
+        self, connection: Connection, target: Target, seen: "Optional[Snapshot]" = None
+    ) -> None:
         self.connection = connection
         self.target = target
-        self.snapshot = Snapshot()
+        self.snapshot = seen or Snapshot()
+        self._has_looked = seen is not None
         self.plan = Plan()
         self.journal = Journal()
         self._begun: Set[int] = set()  # orphans whose filters may be gone before they are
 
-    def run(self, dry_run: bool = False) -> Report:
+    def run(self, dry_run: bool = False) -> "Report":
         """Remove the orphans, or report what would be removed."""
         return self.prepare(dry_run) or self.finish()
 
@@ -62,7 +68,7 @@ class Removal:
         """Look and plan; change nothing but old marks. Return a report if nothing is left to do."""
         return self._reporting(lambda: self._dry_run() if dry_run else self._look_and_plan(ROUNDS))
 
-    def finish(self) -> Report:
+    def finish(self) -> "Report":
         """Carry out the plan; look again until all is confirmed."""
         self.connection.resume()
         report = self._reporting(self._finish)
@@ -76,7 +82,7 @@ class Removal:
         except Error as error:
             return self.report("failed", error)
 
-    def _finish(self) -> Report:
+    def _finish(self) -> "Report":
         for rounds_left in reversed(range(ROUNDS)):
             if self._carry_out() and self.plan.is_whole:
                 return self._report_done()
@@ -93,13 +99,13 @@ class Removal:
 
     def _look(self, has_open: bool = False) -> None:
         """Take a snapshot. TC is listed only if it matters, or if changes are open."""
+        if self._has_looked:
+            self._has_looked = False
+            return
         self.connection.begin_look()
         self.snapshot = observe_links(self.connection, self.target)
-        if has_open or self._may_act():
+        if has_open or self.snapshot.may_act(self.target):
             self.snapshot = observe_tc(self.connection, self.snapshot, self.target, has_open)
-
-    def _may_act(self) -> bool:
-        return bool(self.snapshot.uplinks) or self.target.uplink == "none"
 
     def _make_plan(self, at_once: bool = False) -> None:
         vacated = self.journal.places()
@@ -119,7 +125,7 @@ class Removal:
             refusal = self.journal.settle(self.snapshot.keys(), rounds_left > 0)
             if refusal is not None:
                 return self.report("failed", refusal)
-        if not self._may_act():
+        if not self.snapshot.may_act(self.target):
             return self.report("cleaned" if self.journal.done else "skipped")
         self._take_marks_off()
         used = self.snapshot.in_use()
@@ -137,11 +143,11 @@ class Removal:
     def _is_torn(self) -> bool:
         return self.connection.groups != 0 and self.connection.is_torn
 
-    def _dry_run(self) -> Report:
+    def _dry_run(self) -> "Report":
         """Report what would be done. A list that changed while it was read is read again."""
         for _ in range(ROUNDS):
             self._look()
-            if not self._may_act():
+            if not self.snapshot.may_act(self.target):
                 return self.report("skipped")
             self._make_plan(at_once=True)
             if self._is_torn():
@@ -154,7 +160,7 @@ class Removal:
 
     # ------------------------------------------------------------ report
 
-    def _report_done(self) -> Report:
+    def _report_done(self) -> "Report":
         """The report on a cleanup at its end: a failure if a TAP that stays lost a redirect."""
         targets = {each.target for change in self.journal.done for each in change.removes}
         used = [tap for tap in self.snapshot.in_use() if tap.ifindex in self._begun]
@@ -163,7 +169,7 @@ class Removal:
             return self._report_in_use(robbed)
         return self.report("cleaned" if self.journal.done else "clean")
 
-    def _report_in_use(self, used: "Sequence[Link]") -> Report:
+    def _report_in_use(self, used: "Sequence[Link]") -> "Report":
         """The report on TAPs in use: a failure if something was removed before that."""
         why = self.snapshot.evidence(used)
         names = listed([tap.ifname for tap in used])
@@ -175,25 +181,20 @@ class Removal:
         words = "in use (%s), nothing was changed" % why
         return self.report("in-use", TapInUse(words, "clean up", names))
 
-    def report(self, outcome: str, error: "Optional[Error]" = None) -> Report:
+    def report(self, outcome: str, error: "Optional[Error]" = None) -> "Report":
         """What was seen, and what was done, or would be."""
-        seen = self.snapshot
         taps = {tap.ifindex: tap for tap in self.journal.taps()}
-        taps.update((tap.ifindex, tap) for tap in seen.taps)
-        deleted = set(self.journal.deleted())
+        taps.update((tap.ifindex, tap) for tap in self.snapshot.taps)
         changes = self.plan.changes if outcome == "would-clean" else self.journal.done
-        return Report(
-            netns=self.connection.path,
-            uplink=seen.uplinks[0].ifname if seen.uplinks else self.target.uplink_name,
-            outcome=outcome,
-            taps=tuple(
-                describe_tap(tap, seen.uppers_of(tap), tap.ifindex in deleted)
-                for tap in taps.values()
-            ),
-            tc_removed=tuple(removed for change in changes for removed in change.removes),
-            ignored=seen.ignored,
+        return self.snapshot.report(
+            self.connection.path,
+            self.target,
+            outcome,
+            error,
+            taps=taps.values(),
+            deleted=set(self.journal.deleted()),
+            tc_removed=[removed for change in changes for removed in change.removes],
             dead_redirects=self.plan.dead_redirects,
-            error=error,
         )
 
     # ------------------------------------------------------------ carry out
@@ -297,26 +298,3 @@ def _are_orphans(now: "Iterable[Link]", before: "Sequence[Link]") -> bool:
     return {(found.ifindex, found.ifname, judge(found)) for found in now} == {
         (orphan.ifindex, orphan.ifname, ORPHAN) for orphan in before
     }
-
-
-def remove(connection: Connection, target: Target, dry_run: bool = False) -> Report:
-    """Run a cleanup and return its report; an `Error` is the ``error`` of the report."""
-    return Removal(connection, target).run(dry_run)
-
-
-def preview(connection: Connection, target: Target) -> Report:
-    """The report that a cleanup would make. "in-use" is no error here."""
-    report = Removal(connection, target).run(dry_run=True)
-    return report.replace(error=None) if report.outcome == "in-use" else report
-
-
-def failure(path: str, target: Target, error: Error) -> Report:
-    """The report on a namespace that could not be looked at."""
-    return Report(
-        netns=path,
-        uplink=target.uplink_name,
-        outcome="failed",
-        taps=(),
-        tc_removed=(),
-        error=error,
-    )

@@ -17,7 +17,7 @@ import sys
 import time
 from contextlib import ExitStack
 
-from . import link, netns, removal, tap, tc, uapi, verdict
+from . import link, netns, pod, tap, tc, uapi, verdict
 from .connection import Connection
 from .errors import Error, Refused
 from .exchange import Request
@@ -43,7 +43,7 @@ _CHILD = """import sys
 from importlib import import_module
 root, package = sys.argv[1:3]
 sys.path.insert(0, root)
-sys.exit(import_module(package + ".cli").selftest_in_user_namespace(sys.argv[3:]))
+sys.exit(import_module(package + ".commands").selftest_in_user_namespace(sys.argv[3:]))
 """
 
 _USERNS = (
@@ -290,7 +290,7 @@ class _Story:
 
     def clean(self) -> Report:
         """Run a cleanup and return its report; raise its error if it failed."""
-        report = removal.remove(self.connection, verdict.Target(verdict.MATCH, _UPLINK))
+        report = pod.remove(self.connection, verdict.Target(verdict.MATCH, _UPLINK))
         return report.checked() if report.outcome == "failed" else report
 
     def expect(self, expected: str) -> "Seen":

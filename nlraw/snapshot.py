@@ -5,14 +5,27 @@ Each object that can be deleted has a key. A later look shows by the keys which 
 """
 
 from . import tc, uapi
-from .verdict import IN_USE, ORPHAN, evidence, judge
+from .report import Report
+from .verdict import IN_USE, ORPHAN, describe_tap, evidence, judge
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Hashable, Iterable, List, Mapping, Optional, Sequence, Set, Tuple
+    from typing import (
+        Container,
+        Dict,
+        Hashable,
+        Iterable,
+        List,
+        Mapping,
+        Optional,
+        Sequence,
+        Set,
+        Tuple,
+    )
 
+    from .errors import Error
     from .link import Link
-    from .report import Ignored
+    from .report import DeadRedirect, Ignored, TcObject
     from .verdict import Target
 
     Key = Tuple[Hashable, ...]
@@ -186,6 +199,15 @@ class Snapshot:
             points,
         )
 
+    def may_act(self, target: "Target") -> bool:
+        """True if there is an uplink, or none is required."""
+        return bool(self.uplinks) or target.uplink == "none"
+
+    @property
+    def is_bare(self) -> bool:
+        """True if there is no matching TAP and no filter, so that nothing can have to go."""
+        return not self.taps and not any(point.filters for point in self.points)
+
     def uppers_of(self, tap: "Link") -> "Sequence[str]":
         """The names of the devices that are stacked on a TAP."""
         return self.uppers.get(tap.ifindex, ())
@@ -221,6 +243,37 @@ class Snapshot:
             if qdisc.ifindex == device.ifindex and qdisc.parent == uapi.TC_H_INGRESS
         )
         return next(found, None)
+
+    def report(
+        self,
+        path: str,
+        target: "Target",
+        outcome: str,
+        error: "Optional[Error]" = None,
+        taps: "Optional[Iterable[Link]]" = None,
+        deleted: "Container[int]" = (),
+        tc_removed: "Iterable[TcObject]" = (),
+        dead_redirects: "Iterable[DeadRedirect]" = (),
+    ) -> Report:
+        """The report on this namespace, with other ``taps`` if given; ``deleted`` are ifindexes."""
+        return Report(
+            netns=path,
+            uplink=self.uplinks[0].ifname if self.uplinks else target.uplink_name,
+            outcome=outcome,
+            taps=tuple(
+                describe_tap(tap, self.uppers_of(tap), tap.ifindex in deleted)
+                for tap in (self.taps if taps is None else taps)
+            ),
+            tc_removed=tuple(tc_removed),
+            ignored=self.ignored,
+            dead_redirects=tuple(dead_redirects),
+            error=error,
+        )
+
+
+def failure(path: str, target: "Target", error: "Error") -> Report:
+    """The report on a namespace that could not be looked at."""
+    return Snapshot().report(path, target, "failed", error)
 
 
 # ---------------------------------------------------------------- keys

@@ -5,7 +5,7 @@ Every layout starts with ``=``: native byte order, and no padding except each ``
 in network byte order are converted where they are used.
 """
 
-from struct import Struct
+from _struct import Struct  # the C half of struct: that import takes as long as a whole scan
 
 # linux/netlink.h
 NETLINK_ROUTE = 0

@@ -9,7 +9,8 @@ from .connection import Connection
 from .errors import GONE, BadNamespace, Error, Refused
 from .netns import Namespace
 from .observe import groups_of
-from .removal import Removal, failure
+from .removal import Removal
+from .snapshot import failure
 from .transport import Allowance, Patience
 from .verdict import Target
 

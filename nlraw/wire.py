@@ -13,7 +13,7 @@ checks its fixed part, and `exchange` the request that an ERROR quotes. Unknown 
 attributes pass through unchanged. Sources: linux/netlink.h, RFC 3549.
 """
 
-from struct import Struct
+from _struct import Struct
 
 from . import uapi
 from .errors import Malformed

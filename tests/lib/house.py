@@ -6,5 +6,5 @@ ORDER = (
     PURE
     + "threads libc netns holders transport connection observe marks removal pod".split()
     + "tap provision visit node container metrics selftest".split()
-    + "mistakes options output syslog hook cli __init__ __main__ bundle".split()
+    + "mistakes options output syslog hook commands cli __init__ __main__ bundle".split()
 )

@@ -19,9 +19,10 @@ from unittest import mock
 
 import nlraw.connection
 from lib import build, junk, random_pods
-from nlraw import inet, link, marks, removal, uapi, wire
+from nlraw import inet, link, marks, uapi, wire
 from nlraw.connection import SILENCE, Connection
 from nlraw.errors import Refused
+from nlraw.pod import remove
 from nlraw.transport import WRITER_PORT
 from nlraw.verdict import MATCH, UPLINK, Target
 
@@ -981,4 +982,4 @@ def cleaned(kernel, window=nlraw.connection.WINDOW, spare_fresh=False, allowance
     groups = uapi.RTMGRP_LINK | uapi.RTMGRP_TC
     options = {} if allowance is None else {"allowance": allowance}
     with window_of(window), connect(Place(kernel), True, groups=groups, **options) as connection:
-        return removal.remove(connection, target)
+        return remove(connection, target)

@@ -17,9 +17,9 @@ from nlraw.connection import ATTEMPTS, SILENCE, WINDOW
 from nlraw.errors import DumpInterrupted, Error, Lost, Malformed, Refused, TapInUse, TooMuch
 from nlraw.marks import MARK
 from nlraw.observe import groups_of
-from nlraw.pod import list_taps
+from nlraw.pod import list_taps, preview, remove
 from nlraw.provision import Wanted, provide
-from nlraw.removal import GROUP_FROM, ROUNDS, preview, remove
+from nlraw.removal import GROUP_FROM, ROUNDS
 from nlraw.transport import PATIENCE, Allowance, Patience
 from nlraw.verdict import TAP, Target
 from nlraw.visit import Visit

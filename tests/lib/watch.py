@@ -16,8 +16,8 @@ from nlraw import link, marks, uapi, wire
 from nlraw.connection import Connection
 from nlraw.netns import Namespace
 from nlraw.observe import groups_of
+from nlraw.pod import preview, remove
 from nlraw.provision import Wanted, provide
-from nlraw.removal import preview, remove
 from nlraw.transport import System
 from nlraw.verdict import TAP, Target
 

@@ -358,7 +358,7 @@ import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from nlraw.connection import Connection
 from nlraw.netns import Namespace
-from nlraw.removal import remove
+from nlraw.pod import remove
 from nlraw.verdict import Target
 left = int(sys.argv[2])
 

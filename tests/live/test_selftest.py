@@ -15,7 +15,8 @@ import pytest
 
 from lib import pods
 from lib.command import MODULE, PACKAGE, Marked, nlraw
-from nlraw import cli, link, removal, selftest, tap, tc, verdict
+from nlraw import cli, link, selftest, tap, tc, verdict
+from nlraw import pod as pod_module
 from nlraw.exchange import Request
 
 STEPS = [
@@ -116,7 +117,7 @@ def test_no_process_is_left(inside, streams, status):
 
 
 IN_USER_NAMESPACE = (
-    "import sys; from nlraw.cli import selftest_in_user_namespace; "
+    "import sys; from nlraw.commands import selftest_in_user_namespace; "
     "sys.exit(selftest_in_user_namespace([]))"
 )
 
@@ -341,7 +342,7 @@ def test_a_wrong_verdict_is_found_out(pod, monkeypatch, wrong, step):
     ],
 )
 def test_a_cleanup_that_removes_a_tap_in_use_is_found_out(pod, monkeypatch, outcome, seen):
-    real = removal.remove
+    real = pod_module.remove
 
     def remove(connection, target):
         report = real(connection, target)
@@ -350,7 +351,7 @@ def test_a_cleanup_that_removes_a_tap_in_use_is_found_out(pod, monkeypatch, outc
             report = report.replace(outcome=outcome)
         return report
 
-    monkeypatch.setattr(removal, "remove", remove)
+    monkeypatch.setattr(pod_module, "remove", remove)
     steps = play(pod)
     assert_stopped_at(steps, "a cleanup is refused and changes nothing")
     assert steps["a cleanup is refused and changes nothing"]["seen"] == (seen,)

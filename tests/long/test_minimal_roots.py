@@ -18,7 +18,7 @@ import sys
 import pytest
 
 from lib import command, pods, readme
-from nlraw import cli
+from nlraw import commands
 
 SOURCES = "/etc/apt/sources.list.d/debian.sources"
 
@@ -268,7 +268,7 @@ def test_the_selftest_says_what_this_python_lacks(suite, minimal, pod):
         assert done.status == 1 and "libpython3-stdlib" in done.out
 
 
-@pytest.mark.skipif("hook" not in cli.COMMANDS, reason="this nlraw has no hook")
+@pytest.mark.skipif("hook" not in commands.COMMANDS, reason="this nlraw has no hook")
 def test_the_hook_works_or_says_what_is_missing(suite, minimal, make_pod, tmp_path):
     here, there = make_pod(), make_pod()
     there.add_orphan()

@@ -32,7 +32,7 @@ from nlraw import link, tc, uapi
 from nlraw.errors import TooMuch
 from nlraw.marks import MARK
 from nlraw.observe import LIST_LINKS
-from nlraw.removal import remove
+from nlraw.pod import remove
 from nlraw.verdict import Target
 
 # The numbers of some requests of a cleanup of three orphans.

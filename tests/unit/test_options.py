@@ -7,7 +7,7 @@ import os
 import pytest
 
 import nlraw
-from nlraw import cli, node, options, pod, provision
+from nlraw import cli, commands, node, options, pod, provision
 
 # The options of the contract, by command.
 TAPS = "match exclude uplink"
@@ -23,20 +23,20 @@ REPEATABLE = {"netns", "match", "exclude", "uplink", "dir"}
 
 @pytest.mark.parametrize("command", sorted(CONTRACT))
 def test_a_command_has_the_options_of_the_contract(command):
-    names = [option.name for option in cli.COMMANDS[command].options]
+    names = [option.name for option in commands.COMMANDS[command].options]
     assert sorted(names) == sorted(CONTRACT[command].split() + ["help"])
 
 
 @pytest.mark.parametrize("command", sorted(CONTRACT))
 def test_what_may_be_repeated(command):
-    many = {option.name for option in cli.COMMANDS[command].options if option.many}
+    many = {option.name for option in commands.COMMANDS[command].options if option.many}
     once = {"netns", "uplink"} if command == "setup" else set()
     assert many == REPEATABLE & set(CONTRACT[command].split()) - once
 
 
 @pytest.mark.parametrize("command", sorted(CONTRACT))
 def test_help_fits_a_terminal(command):
-    assert max(map(len, cli.help_on(command).splitlines())) <= 100
+    assert max(map(len, commands.help_on(command).splitlines())) <= 100
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_nothing_is_waited_for_unless_it_is_asked_for():
     ],
 )
 def test_arguments_are_understood(arguments, options):
-    assert cli.parse("cleanup", arguments.split()) == options
+    assert commands.parse("cleanup", arguments.split()) == options
 
 
 def test_a_cluster_of_switches_holds_letters_alone():
     with pytest.raises(nlraw.Invalid):
-        cli.parse("cleanup", ["-j-dry-run"])
+        commands.parse("cleanup", ["-j-dry-run"])
 
 
 def test_a_name_is_its_bytes_in_whatever_encoding_the_locale_has():
@@ -128,7 +128,7 @@ def test_what_is_no_number_of_seconds_is_a_usage_error(digits):
 )
 def test_a_long_option_with_one_dash_is_not_misread(argument, words):
     with pytest.raises(nlraw.Invalid) as caught:
-        cli.parse("cleanup", [argument, "X"])
+        commands.parse("cleanup", [argument, "X"])
     assert caught.value.message == words
 
 

@@ -18,8 +18,10 @@ from lib.random_pods import CLSACT_IN, CLSACT_OUT, INGRESS
 from nlraw import removal, report, uapi
 from nlraw.errors import DumpInterrupted, Error, Lost, Refused, TapInUse
 from nlraw.marks import MARK
-from nlraw.removal import Removal, failure, preview, remove
+from nlraw.pod import preview, remove
+from nlraw.removal import Removal
 from nlraw.report import DeadRedirect, Ignored
+from nlraw.snapshot import failure
 from nlraw.verdict import IN_USE, Target
 
 OPER_DOWN, UP = 2, uapi.IFF_UP

@@ -16,6 +16,7 @@ from nlraw import observe, removal
 from nlraw.connection import Connection
 from nlraw.errors import TooMuch
 from nlraw.netns import Namespace
+from nlraw.pod import remove
 from nlraw.transport import Allowance
 from nlraw.verdict import Target
 
@@ -82,7 +83,7 @@ def test_at_any_limit_of_what_is_read_all_is_done_or_nothing(pod, orphans):
         limit = Allowance(messages=len(outcomes))
         groups = observe.groups_of(target)
         with Namespace(pod.path) as here, Connection(here, True, groups, allowance=limit) as asking:
-            report = removal.remove(asking, target)
+            report = remove(asking, target)
         outcomes.append(report.outcome)
         if report.error is None:
             assert pod.state() == clean

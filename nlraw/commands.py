@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands: a table of them, and the functions that run them.
+
+The table of options is in `options`. Each command gets a report, prints it, and derives the exit
+status from it. A command imports what it needs when it runs: most of the time that a command takes
+is its start.
+"""
+
+from . import __version__, options, output, verdict
+from .errors import Error, Invalid
+from .netns import DIRECTORIES
+from .options import Command
+from .output import Unwritten, complain, say
+from .verdict import Target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Iterable, List, Optional, Sequence, Union
+
+    from .options import Options
+    from .report import Report, Setup
+    from .selftest import Check
+
+DONE, FAILED, USAGE, IN_USE, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def scan(given: "Options") -> int:
+    """Run `nlraw scan`: report what a cleanup would do. A TAP in use is no error."""
+    from .pod import preview_of
+
+    names: List[Optional[str]] = _namespaces(given) if "netns" in given else [None]
+    who = "who" in given
+    return _each_namespace(given, names, lambda netns, target: preview_of(netns, target, who))
+
+
+def cleanup(given: "Options") -> int:
+    """Run `nlraw cleanup`."""
+    _need_namespace(given, "cleanup")
+    from .pod import clean_up
+    from .transport import Patience
+
+    dry_run, who = "dry-run" in given, "who" in given
+    wait = options.wait(given)
+    patience = Patience()  # one for the command, however many namespaces have a busy writer port
+
+    def act(netns: "Optional[str]", target: Target) -> "Report":
+        return clean_up(netns, target, dry_run, patience=patience, wait=wait, who=who)
+
+    return _each_namespace(given, _namespaces(given), act)
+
+
+def _need_namespace(given: "Options", command: str) -> None:
+    """Raise `Invalid` if no namespace is named: on a node, the current one is the node's."""
+    if "netns" not in given:
+        words = (
+            "a namespace is needed: give `-n` with a PID, a path or a name as in `ip netns`,"
+            " or `-n current` for the current one"
+        )
+        raise Invalid(words, command)
+
+
+def _namespaces(given: "Options") -> "List[Optional[str]]":
+    """The namespaces named; None is the current one."""
+    names = options.texts(given, "netns")
+    return [None if name == options.CURRENT else name for name in names]
+
+
+def _each_namespace(
+    given: "Options",
+    names: "Sequence[Optional[str]]",
+    act: "Callable[[Optional[str], Target], Report]",
+) -> int:
+    """Act on each namespace, then print the reports. No failure ends it early."""
+    target = _target(given)
+    reports = []
+    for name in names:
+        report = act(name, target)
+        output.complain_about(report, uplinks=target.uplinks)
+        reports.append(report)
+    # not earlier: output that fails must not keep other namespaces from being cleaned up
+    if "json" in given:
+        say(output.in_json(reports if len(reports) > 1 else reports[0]))
+    else:
+        say("\n".join(map(output.in_text, reports)))
+    return _status(reports)
+
+
+def setup(given: "Options") -> int:
+    """Run `nlraw setup`."""
+    _need_namespace(given, "setup")
+    from .provision import set_up
+
+    output.need_stdout()  # the caller cannot configure a VMM without the result
+    made = set_up(
+        netns=_namespaces(given)[0],
+        tap=options.text(given, "tap", verdict.TAP),
+        owner=options.number(given, "owner"),
+        group=options.number(given, "group"),
+        address=options.optional_text(given, "address"),
+        match=options.texts(given, "match", [verdict.MATCH]),
+        uplink=options.text(given, "uplink", verdict.UPLINK),
+        exclude=options.texts(given, "exclude"),
+        wait=options.wait(given),
+        who="who" in given,
+    )
+    output.complain_about(made)
+    for found in dict.fromkeys(made.ahead):
+        words = "%s: a foreign %s filter on %s sees packets before the redirect does"
+        complain(words % (made.netns, found.kind, found.dev))
+    say(output.in_json(made) if "json" in given else output.setup_in_text(made))
+    return _status([made])
+
+
+def sweep(given: "Options") -> int:
+    """Run `nlraw sweep`."""
+    import time
+
+    from . import node
+
+    begin = time.monotonic()
+    swept = node.sweep(
+        dirs=given.get("dir"),
+        proc="proc" in given,
+        match=options.texts(given, "match", [verdict.MATCH]),
+        uplink=options.texts(given, "uplink", [verdict.UPLINK]),
+        include_fresh="include-fresh" in given,
+        jobs=options.number(given, "jobs"),
+        dry_run="dry-run" in given,
+        progress=output.progress(),
+        exclude=options.texts(given, "exclude"),
+        keep_in_use="keep-in-use" in given,
+        include_node="include-node" in given,
+    )
+    uplinks = options.texts(given, "uplink", [verdict.UPLINK])
+    for report in swept.namespaces:
+        output.complain_about(report, uplinks=uplinks)
+    status = _status(swept.namespaces)
+    if "metrics" in given:
+        from . import metrics
+
+        content = metrics.text(swept.totals, time.monotonic() - begin, time.time())
+        try:
+            metrics.write(given["metrics"][0], content)
+        except Error as error:  # the result is printed nevertheless
+            complain(str(error))
+            status = FAILED
+    say(output.in_json(swept) if "json" in given else output.sweep_in_text(swept))
+    return status
+
+
+def hook(given: "Options") -> int:
+    """Run `nlraw hook`. A runtime refuses the container's start for any status but 0."""
+    from . import hook as oci_hook
+
+    report = oci_hook.run(given, _target)
+    return DONE if report is None else _status([report])
+
+
+def selftest(given: "Options") -> int:
+    """Run `nlraw selftest`, in a child if the caller needs a user namespace first."""
+    from . import selftest as story
+
+    if story.needs_user_namespace():
+        return story.play_in_child(["--json"] if "json" in given else [])
+    return _print_checks(story.play(), "json" in given)
+
+
+def selftest_in_user_namespace(arguments: "Sequence[str]") -> int:
+    """Run the self-test in the child that `selftest` starts; ``arguments`` may hold "--json"."""
+    from . import selftest as story
+
+    as_json = "--json" in arguments
+    return _ended(lambda: _print_checks(story.play(own_user_namespace=True), as_json))
+
+
+def _print_checks(story: "Iterable[Check]", as_json: bool) -> int:
+    """Print the checks: as text each one when it is done, as JSON all at the end."""
+    checks = []
+    for check in story:
+        checks.append(check)
+        if not as_json:
+            say(output.check_in_text(check))
+    ok = all(check.ok is not False for check in checks)
+    if as_json:
+        say(output.in_json({"ok": ok, "steps": checks}))
+    elif ok:
+        say("This host has what nlraw needs.")
+    else:
+        say("A check failed: see FAILED above.")
+    return DONE if ok else FAILED
+
+
+def _target(given: "Options", spare_fresh: bool = False) -> Target:
+    return Target(
+        match=options.texts(given, "match", [verdict.MATCH]),
+        uplink=options.texts(given, "uplink", [verdict.UPLINK]),
+        exclude=options.texts(given, "exclude"),
+        spare_fresh=spare_fresh,
+        keep_in_use="keep-in-use" in given,
+    )
+
+
+def _status(reports: "Iterable[Union[Report, Setup]]") -> int:
+    """Return the exit status: 1 if a namespace failed, else 3 if a TAP in use is an error, else 0.
+
+    A scan and a sweep only report a TAP in use: their reports have no error then.
+    """
+    outcomes = {report.outcome for report in reports if report.error is not None}
+    return FAILED if "failed" in outcomes else IN_USE if "in-use" in outcomes else DONE
+
+
+COMMANDS = {
+    "scan": Command(
+        "list matching TAPs and their verdicts; change nothing",
+        "A TAP whose carrier is on is in use. One whose carrier is off is an orphan: its VMM is\n"
+        "gone. The outcome is the one that a cleanup would have. The exit status is 0 even if a\n"
+        "TAP is in use.",
+        options.SCAN,
+        scan,
+    ),
+    "cleanup": Command(
+        "remove orphan TAPs, their TC state first",
+        "Removes every matching TAP that nobody holds, the redirects to it, and redirects on the\n"
+        "uplinks whose target is gone. If any matching TAP is in use, nothing is changed and the\n"
+        "exit status is 3; with --keep-in-use it stays, and the orphans are removed. If there is\n"
+        "no uplink, nothing is touched. One VM per namespace is assumed.",
+        options.CLEANUP,
+        cleanup,
+    ),
+    "setup": Command(
+        "clean up, then create the TAP and its redirects for the next VM",
+        "Never reuses a TAP: fails if the name is taken. If a step fails, removes what it made.\n"
+        "Prints what to configure the VMM with. If a matching TAP is in use, nothing is changed\n"
+        "and the exit status is 3.",
+        options.SETUP,
+        setup,
+    ),
+    "sweep": Command(
+        "clean up every namespace of a node",
+        "Visits every namespace in %s,\n"
+        "but not that of this command or of process 1, which is the node's. A namespace with a\n"
+        "TAP in use is left alone, which is not an error. A fresh orphan, to which no second open\n"
+        "ever attached, is spared: its VM may be starting right now. If the VMM inherits the\n"
+        "creating descriptor, every orphan looks fresh: give --include-fresh then. If one\n"
+        "namespace fails, the others go on and the exit status is 1." % ", ".join(DIRECTORIES),
+        options.SWEEP,
+        sweep,
+    ),
+    "hook": Command(
+        "clean up as a hook of an OCI runtime, which writes the container's state to stdin",
+        "As createRuntime (or prestart) or poststop: cleans up the container's network namespace.\n"
+        "The hook runs for every container of a pod. So a TAP in use is left alone and the start\n"
+        "goes on, unless --refuse is given; and a fresh orphan is spared, because its VM may be\n"
+        "starting right now, unless --annotation names the VM's container. The host's network is\n"
+        "never touched. Changes, refusals, doubts and failures go to the system log too. For bad\n"
+        "input the exit status is 1. Start it with `python3 -I` and full paths: see the README.",
+        options.HOOK,
+        hook,
+    ),
+    "selftest": Command(
+        "make and remove an orphan in a temporary namespace; report what this host can do",
+        "Builds a pod-like namespace, kills a process that holds the TAP as a VMM does, shows the\n"
+        "orphan, and cleans up. Needs root, or a user who may create user namespaces. Touches\n"
+        "nothing outside the namespaces that it makes.",
+        options.SELFTEST,
+        selftest,
+    ),
+}
+
+_OVERVIEW = """\
+usage: nlraw COMMAND [OPTION...]
+
+Removes orphan TAPs: a VM-based container runtime leaves them in the network namespace of a pod
+when its VMM dies.
+
+commands:
+%s
+
+Try `nlraw selftest` first, then `nlraw scan -n NETNS`, then `nlraw cleanup -n NETNS`.
+`nlraw COMMAND --help` shows the options of a command.
+
+exit status: 0 done, or nothing to do; 1 the system refused, or part of the work failed; 2 usage;
+3 a TAP is in use, and nothing was changed there
+"""
+
+
+def overview() -> str:
+    """Return what `nlraw --help` prints."""
+    return _OVERVIEW % options.list_commands(COMMANDS)
+
+
+def help_on(name: str) -> str:
+    """Return what `nlraw COMMAND --help` prints."""
+    return options.help_on(name, COMMANDS[name])
+
+
+def parse(name: str, arguments: "Sequence[str]") -> "Options":
+    """Parse the arguments of the command of that name. Raises `Invalid`."""
+    return options.parse(name, COMMANDS[name], arguments)
+
+
+# ---------------------------------------------------------------- run
+
+
+def run(arguments: "Sequence[str]") -> int:
+    """Run a command line, print an error, and return the exit status."""
+    return _ended(lambda: _run(arguments))
+
+
+def _ended(run: "Callable[[], int]") -> int:
+    """Run a function that returns an exit status; print an error, and return the status for it."""
+    try:
+        return run()
+    except Invalid as error:
+        complain(str(error))
+        return USAGE
+    except Error as error:
+        complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Unwritten as error:
+        complain("the result could not be written: %s" % error)
+        return FAILED
+    except (OSError, ImportError, MemoryError) as error:  # Python itself lacks something
+        complain("run the command: %s" % (str(error) or type(error).__name__))
+        return FAILED
+
+
+def _run(arguments: "Sequence[str]") -> int:
+    name = arguments[0] if arguments else ""
+    if name in ("-h", "--help", "help"):
+        say(overview(), end="")
+    elif name in ("-V", "--version"):
+        say("nlraw %s" % __version__)
+    elif not name:
+        raise Invalid("a command is needed; see `nlraw --help`")
+    elif name not in COMMANDS:
+        from .mistakes import unknown_command
+
+        raise unknown_command(name, COMMANDS)
+    else:
+        given = parse(name, arguments[1:])
+        if "help" not in given:
+            return COMMANDS[name].run(given)
+        say(help_on(name), end="")
+    return DONE
