@@ -33,8 +33,11 @@ def program() -> "NoReturn":
 
 def main(arguments: "Optional[Sequence[str]]" = None) -> int:
     """Run a command line, by default that of the process, and return the exit status."""
-    from .commands import run
-
+    try:
+        from .commands import run
+    except (OSError, ImportError, MemoryError) as error:  # Python itself lacks something
+        posix.write(2, ("nlraw: start: %s\n" % error).encode("utf-8", "surrogateescape"))
+        return 1
     return run(sys.argv[1:] if arguments is None else arguments)
 
 

@@ -46,8 +46,7 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> "Op
         with container.namespace() as namespace:
             from .pod import clean_up_in
 
-            here = namespace.enter()  # no thread has to be started
-            report = clean_up_in(here, target, wait=wait, who="who" in given)
+            report = clean_up_in(namespace, target, wait=wait, who="who" in given, moves=True)
     except LeftAlone as reason:
         if reason.is_doubt:
             _log(title, reason)

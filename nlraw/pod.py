@@ -110,14 +110,20 @@ def clean_up_in(
     patience: "Optional[Patience]" = None,
     wait: float = 0.0,
     who: bool = False,
+    moves: bool = False,
 ) -> Report:
-    """`clean_up` of a namespace that is open."""
+    """`clean_up` of a namespace that is open.
+
+    ``moves``: move the calling thread into it for good, instead of starting a thread.
+    """
 
     def act() -> Report:
         with connect(namespace, target, not dry_run, patience) as connection:
             return remove(connection, target, dry_run)
 
     try:
+        if moves:
+            namespace = namespace.enter()
         report = wait_while_in_use(namespace, wait, act)
     except Error as error:
         return failure(namespace.path, target, error)
