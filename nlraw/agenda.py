@@ -1,0 +1,342 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent of a node knows, and what it has to do next. No clock, no system calls.
+
+`agent` reports what happened, each time with ``now``, a time in seconds of any steady clock:
+
+    appeared, gone      a namespace is there, or no longer
+    heard, lost         events arrived, or were lost
+    looked, finished    the result of a look by ID, and that of a visit
+    resync              somebody wants everything looked at
+
+and asks what to do:
+
+    visits    enter these namespaces, look, and clean up: `visit.Visit`
+    looks     list the TAPs of these namespaces by ID, without entering
+    mutes, unmutes    stop and resume listening to these namespaces
+    deadline  when to ask again, if nothing happens before
+
+An event only marks a namespace for a visit. A namespace is visited by one worker at a time; what is
+heard meanwhile has it looked at again. A namespace that has used up its quota of visits must wait,
+and comes after the others. One that has used up its quota of events is muted for a while.
+"""
+
+from .known import LONGEST_MUTE, LOOK, NOTHING, VISIT, VISITS_FOR_A_SECOND, Known, Task
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Collection, Dict, List, Mapping, Optional
+
+    from .known import Fall, Key
+
+JOBS = 64
+RESYNC = 30.0
+
+# The least seconds between two looks at everything after events were lost.
+AFTER_LOSS = 0.05
+
+# Seconds until a failed visit is repeated: at first; then twice as many each time.
+RETRY = 0.05
+
+
+class Agenda:
+    """What the agent knows and has to do. See the head of this file.
+
+    ``jobs`` is the number of visits at a time, ``resync`` the seconds between two looks at
+    everything, ``grace`` the seconds for which an orphan must have been one.
+    """
+
+    def __init__(
+        self, now: float, jobs: int = JOBS, resync: float = RESYNC, grace: float = 0.0
+    ) -> None:
+        self.jobs = jobs
+        self.interval = resync
+        self.grace = grace
+        self.known: Dict[int, Known] = {}
+        self.busy = 0
+        self._ids: Dict[Key, int] = {}
+        self._next_id = 1
+        # dicts as ordered sets
+        self._urgent: Dict[int, None] = {}  # visits that answer an event
+        self._routine: Dict[int, None] = {}  # other visits
+        self._held: Dict[int, float] = {}  # visits that must wait until a time
+        self._looks: Dict[int, None] = {}
+        self._first_looks: Dict[int, None] = {}  # looks that answer an event
+        self._graces: Dict[int, float] = {}  # when to look whether an orphan is still one
+        self._loud: Dict[int, None] = {}  # to be muted
+        self._muted: Dict[int, float] = {}  # until when
+        self._resync_due = now + resync
+        self._loss_due: Optional[float] = None
+        self._last_loss = now - AFTER_LOSS
+
+    # ------------------------------------------------------------ what happened
+
+    def new_id(self) -> int:
+        """Return an ID that was never returned before, from 1 on."""
+        self._next_id += 1
+        return self._next_id - 1
+
+    def id_of(self, key: "Key") -> "Optional[int]":
+        """The ID of a namespace by its device and inode; None if it is not known."""
+        return self._ids.get(key)
+
+    def appeared(self, id: int, key: "Key", path: str, now: float) -> None:
+        """A namespace was found and has got this ID: it is to be visited.
+
+        If one was known by this key, it is replaced: inode numbers are reused.
+        """
+        if key in self._ids:
+            self.gone(self._ids[key], now)
+        self.known[id] = Known(id, key, path, now)
+        self._ids[key] = id
+        self._want_visit(self.known[id], self._routine)
+        if self.grace:
+            self._first_looks[id] = None
+
+    def gone(self, id: int, now: float) -> "Optional[Known]":
+        """A namespace is gone, or has no path any more; return what was known of it."""
+        known = self.known.pop(id, None)
+        if known is None:
+            return None
+        if self._ids.get(known.key) == id:
+            del self._ids[known.key]
+        for place in (self._urgent, self._routine, self._looks, self._first_looks, self._loud):
+            place.pop(id, None)
+        for waiting in (self._held, self._graces, self._muted):
+            waiting.pop(id, None)
+        return known
+
+    def heard(self, id: int, count: int, now: float) -> None:
+        """So many events of a namespace arrived. An unknown ID is one that has gone."""
+        known = self.known.get(id)
+        if known is None or known.is_muted:
+            return
+        known.events.spend(count, now)
+        if known.events.left(now) < 0:
+            self._loud[id] = None
+        if known.since is None:
+            known.since = now
+        if known.is_busy and known.later is None:
+            known.later = now
+        if self._held.get(id, now) > now + RETRY and known.failures:
+            self._held[id] = now + RETRY
+        if self.grace:
+            self._want_look(known, self._first_looks)
+        elif known.is_busy:
+            known.heard += count
+        else:
+            self._want_visit(known, self._urgent)
+
+    def lost(self, now: float) -> None:
+        """Events were lost: everything is to be looked at soon."""
+        if self._loss_due is None:
+            self._loss_due = max(now, self._last_loss + AFTER_LOSS)
+
+    def resync(self, now: float) -> None:
+        """Somebody wants everything looked at now: each namespace is to be visited."""
+        self._begin_resync(now)
+        for known in self.known.values():
+            self._want_visit(known, self._routine)
+
+    def looked(self, id: int, taps: "Mapping[Fall, bool]", now: float) -> None:
+        """A look by ID saw these matching TAPs; True for an orphan that is not to be spared.
+
+        An orphan is to be removed if it has been one for long enough. If a TAP has vanished since
+        the last look, a redirect to it may be left.
+        """
+        known = self.known.get(id)
+        if known is None or known.is_busy:
+            return
+        indexes = frozenset([ifindex for ifindex, _ in taps])
+        has_vanished = not indexes >= known.taps
+        known.taps = indexes
+        place = self._routine if known.since is None else self._urgent
+        if not self.grace:
+            if has_vanished or any(taps.values()):
+                self._want_visit(known, place)
+            else:
+                known.since = None
+            return
+        falls = [fall for fall, is_orphan in taps.items() if is_orphan]
+        known.falls = {fall: known.falls.get(fall, now) for fall in falls}
+        young = [since for since in known.falls.values() if not self._is_old(since, now)]
+        self._graces.pop(id, None)
+        if young:
+            self._graces[id] = min(young) + self.grace
+        if has_vanished or len(young) < len(falls):
+            self._want_visit(known, place)
+        elif not young:
+            known.since = None
+
+    def finished(
+        self,
+        id: int,
+        now: float,
+        left: "Collection[int]" = (),
+        deleted: int = 0,
+        seconds: float = 0.0,
+        has_failed: bool = False,
+    ) -> None:
+        """A visit that `visits` began has ended; it took some ``seconds`` of processor time.
+
+        ``left`` are the indexes of the matching TAPs that are there, ``deleted`` is the number of
+        those that were removed. A visit that failed is repeated later.
+        """
+        self.busy -= 1
+        known = self.known.get(id)
+        if known is None:
+            return
+        known.is_busy = False
+        known.visits.spend(VISITS_FOR_A_SECOND * seconds, now)
+        again, heard, later = known.again, known.heard, known.later
+        known.again, known.heard, known.later = NOTHING, 0, None
+        if has_failed:
+            known.failures += 1
+            # 2.0**1100 is too large
+            wait = min(self.interval, RETRY * 2.0 ** min(known.failures - 1, 30))
+            self._hold(known, now + wait)
+            return
+        known.failures = 0
+        known.since = later
+        known.taps = frozenset(left)
+        known.falls = {fall: at for fall, at in known.falls.items() if fall[0] in known.taps}
+        if heard > deleted:  # each removal causes one event itself
+            again = VISIT
+        elif heard:
+            again = max(again, LOOK)
+        if again == VISIT:
+            self._want_visit(known, self._urgent if heard else self._routine)
+        elif again == LOOK:
+            self._want_look(known, self._first_looks if heard or self.grace else self._looks)
+
+    # ------------------------------------------------------------ what to do
+
+    def visits(self, now: float) -> "List[Task]":
+        """Begin visits: those that answer an event first, and of loud namespaces last.
+
+        The namespaces are busy until `finished`. Some places are kept free for events.
+        """
+        for id in [id for id, due in self._held.items() if due <= now]:
+            del self._held[id]
+            self._routine[id] = None
+        tasks: List[Task] = []
+        self._take(self._urgent, self.jobs, now, tasks)
+        self._take(self._routine, self.jobs - self.jobs // 4, now, tasks)
+        return tasks
+
+    def _take(self, place: "Dict[int, None]", most: int, now: float, tasks: "List[Task]") -> None:
+        for id in _first(place, most - self.busy):
+            del place[id]
+            known = self.known[id]
+            due = known.visits.due(1.0, now)
+            if due > now:
+                self._held[id] = due
+                continue
+            known.visits.spend(1.0, now)
+            known.is_busy = True
+            self.busy += 1
+            ready = None
+            if self.grace:
+                falls = known.falls.items()
+                ready = frozenset([fall for fall, at in falls if self._is_old(at, now)])
+            tasks.append(Task(id, known.key, known.path, known.since, ready))
+
+    def looks(self, now: float, most: int) -> "List[int]":
+        """Return the IDs of at most so many namespaces to look at by ID."""
+        if self._loss_due is not None and self._loss_due <= now:
+            self._loss_due = None
+            self._last_loss = now
+            self._begin_resync(now)
+        elif self._resync_due <= now:
+            self._begin_resync(now)
+        for id in [id for id, due in self._graces.items() if due <= now]:
+            del self._graces[id]
+            self._want_look(self.known[id], self._first_looks)
+        found: List[int] = []
+        for place in (self._first_looks, self._looks):
+            for id in _first(place, most - len(found)):
+                del place[id]
+                known = self.known[id]
+                if known.is_busy:
+                    known.again = max(known.again, LOOK)
+                elif self.grace or not (id in self._urgent or id in self._routine):
+                    found.append(id)  # else the visit sees all that a look does
+        return found
+
+    @property
+    def is_resyncing(self) -> bool:
+        """True until everything that is to be looked at by ID has been."""
+        return bool(self._looks)
+
+    def mutes(self, now: float) -> "List[Known]":
+        """Mute namespaces; return those that are to be listened to no longer."""
+        muted = [self.known[id] for id in self._loud]
+        self._loud.clear()
+        for known in muted:
+            known.is_muted = True
+            self._muted[known.id] = now + known.mute
+            known.mute = min(LONGEST_MUTE, 2 * known.mute)
+        return muted
+
+    def unmutes(self, now: float) -> "List[Known]":
+        """End what `mutes` began, where it is time; return those to listen to again."""
+        ended = [self.known[id] for id, until in self._muted.items() if until <= now]
+        for known in ended:
+            del self._muted[known.id]
+            known.is_muted = False
+            known.events.renew(now)
+            self._want_look(known, self._looks)
+        return ended
+
+    def deadline(self, now: float) -> float:
+        """When `looks`, `visits`, `mutes` or `unmutes` have something, if nothing happens before.
+
+        It is ``now``, or earlier, if they have something at once.
+        """
+        most_routine = self.jobs - self.jobs // 4
+        if self._looks or self._first_looks or self._loud:
+            return now
+        if (self._urgent and self.busy < self.jobs) or (self._routine and self.busy < most_routine):
+            return now
+        due = self._resync_due
+        if self._loss_due is not None:
+            due = min(due, self._loss_due)
+        for waiting in (self._held, self._graces, self._muted):
+            due = min([due, *waiting.values()])
+        return due
+
+    # ------------------------------------------------------------ places
+
+    def _want_visit(self, known: Known, place: "Dict[int, None]") -> None:
+        id = known.id
+        if known.is_busy:
+            known.again = VISIT
+        elif id in self._held or id in self._urgent:
+            pass
+        else:
+            self._routine.pop(id, None)
+            place[id] = None
+
+    def _want_look(self, known: Known, place: "Dict[int, None]") -> None:
+        if known.is_busy:
+            known.again = max(known.again, LOOK)
+        elif known.id not in self._first_looks:
+            self._looks.pop(known.id, None)
+            place[known.id] = None
+
+    def _hold(self, known: Known, due: float) -> None:
+        self._urgent.pop(known.id, None)
+        self._routine.pop(known.id, None)
+        self._held[known.id] = due
+
+    def _begin_resync(self, now: float) -> None:
+        self._resync_due = now + self.interval
+        for known in self.known.values():
+            self._want_look(known, self._looks)
+
+    def _is_old(self, since: float, now: float) -> bool:
+        return now - since >= self.grace
+
+
+def _first(place: "Dict[int, None]", most: int) -> "List[int]":
+    """The first keys of a dict, at most so many."""
+    return [id for id, _ in zip(place, range(most))]
