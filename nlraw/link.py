@@ -93,6 +93,11 @@ class Link(wire.Decoded):
         return self.attributes.u32(uapi.IFLA_CARRIER_UP_COUNT)
 
     @property
+    def carrier_down_count(self) -> "Optional[int]":
+        """How many times the carrier went off; each release of a TAP that is up counts."""
+        return self.attributes.u32(uapi.IFLA_CARRIER_DOWN_COUNT)
+
+    @property
     def kind(self) -> "Optional[str]":
         """The driver's name for the kind of device: "tun", "veth", "bridge"."""
         return self.attributes.nested(uapi.IFLA_LINKINFO).string(uapi.IFLA_INFO_KIND)
@@ -213,7 +218,9 @@ def find(name: str) -> Request:
     return _request(uapi.RTM_GETLINK, 0, "look up link", name, attributes)
 
 
-def dump(kind: "Optional[str]" = None, complete: bool = False) -> Request:
+def dump(
+    kind: "Optional[str]" = None, complete: bool = False, nsid: "Optional[int]" = None
+) -> Request:
     """List all links, or those of one kind, without statistics.
 
     A kernel that filters by kind marks each message with NLM_F_DUMP_FILTERED. An old kernel, or one
@@ -225,10 +232,13 @@ def dump(kind: "Optional[str]" = None, complete: bool = False) -> Request:
     buffer large enough, but has to measure every link of the namespace, at 0.2 us each
     (rtnl_calcit(), net/core/rtnetlink.c). The request for all links has an IFLA_EXT_MASK. The
     request for one kind has it if ``complete``.
+
+    ``nsid``: list the links of the network namespace that has this ID here, without entering it. An
+    ID that no namespace has is refused with EINVAL.
     """
-    attributes = b""
+    attributes = b"" if nsid is None else wire.attribute_u32(uapi.IFLA_TARGET_NETNSID, nsid)
     if kind is None or complete:
-        attributes = wire.attribute_u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
+        attributes += wire.attribute_u32(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
     if kind is not None:
         info_kind = wire.attribute(uapi.IFLA_INFO_KIND, kind.encode("ascii"))
         attributes += wire.attribute_nested(uapi.IFLA_LINKINFO, info_kind)

@@ -33,6 +33,7 @@ NLMSGERR_ATTR_OFFS = 2
 NLA_F_NESTED = 0x8000
 NLA_TYPE_MASK = 0x3FFF
 
+NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_LISTEN_ALL_NSID = 8
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
@@ -42,6 +43,11 @@ nlattr = Struct("=HH")  # len, type
 
 # linux/socket.h of the kernel; the headers for programs (UAPI) do not have it
 SOL_NETLINK = 270
+
+# asm-generic/socket.h. Alpha, parisc and sparc have another SO_RCVBUFFORCE, parisc another
+# SO_ATTACH_FILTER.
+SO_ATTACH_FILTER = 26
+SO_RCVBUFFORCE = 33
 
 # linux/rtnetlink.h
 RTM_NEWLINK = 16
@@ -58,6 +64,9 @@ RTM_GETQDISC = 38
 RTM_NEWTFILTER = 44
 RTM_DELTFILTER = 45
 RTM_GETTFILTER = 46
+RTM_NEWNSID = 88
+RTM_DELNSID = 89
+RTM_GETNSID = 90
 RTM_NEWCHAIN = 100
 RTM_GETCHAIN = 102
 
@@ -65,6 +74,7 @@ RTMGRP_LINK = 0x1
 RTMGRP_TC = 0x8
 RTMGRP_IPV4_ROUTE = 0x40
 RTMGRP_IPV6_ROUTE = 0x400
+RTNLGRP_NSID = 28
 
 RTN_UNICAST = 1
 RT_TABLE_MAIN = 254
@@ -82,6 +92,7 @@ TCA_CHAIN = 11
 TCA_INGRESS_BLOCK = 13
 TCA_EGRESS_BLOCK = 14
 
+rtgenmsg = Struct("=Bxxx")  # family, and the padding that NLMSG_ALIGN adds
 rtmsg = Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 rtnexthop = Struct("=HBBi")  # len, flags, hops, ifindex
 # In a tcmsg with this ifindex the parent is the number of a shared block. 0xFFFFFFFF in C.
@@ -142,7 +153,9 @@ IFLA_GROUP = 27
 IFLA_EXT_MASK = 29
 IFLA_CARRIER = 33
 IFLA_LINK_NETNSID = 37
+IFLA_TARGET_NETNSID = 46
 IFLA_CARRIER_UP_COUNT = 47
+IFLA_CARRIER_DOWN_COUNT = 48
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_TUN_TYPE = 3
@@ -193,6 +206,36 @@ TCA_EGRESS_REDIR = 1
 TCA_INGRESS_REDIR = 3
 
 tc_mirred = Struct("=IIiiiiI")  # index, capab, action, refcnt, bindcnt, eaction, ifindex
+
+# linux/net_namespace.h
+NETNSA_NSID_NOT_ASSIGNED = -1
+NETNSA_NSID = 1
+NETNSA_FD = 3
+
+# linux/bpf_common.h, linux/filter.h: the instructions of a socket filter
+BPF_LD = 0x00
+BPF_LDX = 0x01
+BPF_ALU = 0x04
+BPF_JMP = 0x05
+BPF_RET = 0x06
+BPF_MISC = 0x07
+BPF_W = 0x00
+BPF_H = 0x08
+BPF_B = 0x10
+BPF_IMM = 0x00
+BPF_ABS = 0x20
+BPF_IND = 0x40
+BPF_AND = 0x50
+BPF_JA = 0x00
+BPF_JEQ = 0x10
+BPF_K = 0x00
+BPF_TAX = 0x00
+BPF_MAXINSNS = 4096
+SKF_AD_OFF = -0x1000
+SKF_AD_NLATTR = 12
+SKF_AD_NLATTR_NEST = 16
+
+sock_filter = Struct("=HBBI")  # code, jt, jf, k
 
 # linux/nsfs.h
 NS_GET_NSTYPE = 0xB703
