@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of a sweep as Prometheus' own parser reads them. Skips whoever imports it without one."""
+"""Metrics of a sweep and of a watch as Prometheus' own parser reads them.
+
+Skips whoever imports it without that parser.
+"""
 
 import pytest
 
@@ -31,3 +34,22 @@ def counted(told):
         for name, value in told.items()
         if value and not name.endswith("_seconds")
     }
+
+
+def watched(text):
+    """The metrics of a watch: their types, and their values by name and, of a bucket, bound."""
+    types, values = {}, {}
+    for family in parser.text_string_to_metric_families(text):
+        assert family.documentation.endswith("."), family
+        types[family.name] = family.type
+        for sample in family.samples:
+            assert sample.name.startswith(family.name), sample
+            assert set(sample.labels) <= {"le"}
+            values[(sample.name, *sample.labels.values())] = sample.value
+    return types, values
+
+
+def read_watched(path):
+    """The values of the metrics of a watch in a file."""
+    with open(str(path)) as file:
+        return watched(file.read())[1]
