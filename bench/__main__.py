@@ -9,7 +9,7 @@ import time
 
 from . import budgets, lab, machine, report
 
-BENCHES = ("codec", "dump", "cleanup", "orphans", "namespaces", "coldstart", "memory", "counts")
+BENCHES = "codec dump cleanup orphans namespaces watch coldstart memory counts".split()
 
 
 def main():

@@ -5,6 +5,7 @@ import os
 
 from . import lab
 from .namespaces import IN_SEQUENCE
+from .watch import HOOK, SWEEP
 
 # Colours that the colour-blind can tell apart (Okabe and Ito); nlraw's lines are the thick ones.
 COLOURS = {
@@ -15,6 +16,8 @@ COLOURS = {
     lab.GO: "#009E73",
     lab.MNL: "#E69F00",
     lab.FLOOR: "#999999",
+    HOOK: "#56B4E9",
+    SWEEP: "#CC79A7",
 }
 
 # File, title, name of the x axis, and the panels: title, bench, what. What ends in "floor" is drawn
@@ -42,6 +45,24 @@ PICTURES = (
         (
             ("an orphan in each", "namespaces", ("remove",)),
             ("64 orphans in all", "namespaces", ("remove 64",)),
+        ),
+    ),
+    (
+        "watch.svg",
+        "From SIGKILL of the VMMs",
+        "VMMs killed at once",
+        (
+            ("until the names of all TAPs are free", "watch", ("name free",)),
+            ("until the kernel is done with all TAPs", "watch", ("link gone",)),
+        ),
+    ),
+    (
+        "agent.svg",
+        "What an agent takes that has nothing to remove",
+        "namespaces",
+        (
+            ("from its start until it watches", "watch", ("start",)),
+            ("processor time of a look at all", "watch", ("resync",)),
         ),
     ),
 )

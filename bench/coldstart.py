@@ -55,13 +55,13 @@ def measure(laboratory):
         pod.uplink()
         starts = {name: _start(argv, pod) for name, argv in commands(laboratory, pod).items()}
         starts["hook", lab.NLRAW] = _start(
-            laboratory.nlraw("hook"), node, _state(laboratory, inside.process.pid)
+            laboratory.nlraw("hook"), node, state_of(laboratory, inside.process.pid)
         )
         samples = in_turn(starts, *((21, 20) if laboratory.quick else (201, 60)))
     return [Row("coldstart", what, 0, who, taken) for (what, who), taken in samples.items()]
 
 
-def _state(laboratory, pid):
+def state_of(laboratory, pid):
     """A file with what a runtime tells a hook before the container's start."""
     path = os.path.join(laboratory.directory, "state.json")
     with open(path, "w") as file:

@@ -26,10 +26,15 @@ NLRAW, PYROUTE2, IPROUTE2 = "nlraw", "pyroute2", "iproute2"
 GO, MNL, FLOOR = "Go, vishvananda/netlink", "C, libmnl", "C floor"
 PYTHON_FLOOR = "Python floor"
 
+# The node on which VMMs die, and the floor of what removes their TAPs.
+NODE, REAPER = "C, a node", "C floor of watch"
+
 # How a compiled peer is built, and what has to be there.
 GOCODE = "/usr/share/gocode"
 COMPILED = {
     FLOOR: ("floor", ["cc", "-O2", "-o", "build/floor", "floor.c"], ["cc"]),
+    NODE: ("node", ["cc", "-O2", "-o", "build/node", "node.c"], ["cc"]),
+    REAPER: ("reaper", ["cc", "-O2", "-pthread", "-o", "build/reaper", "reaper.c"], ["cc"]),
     MNL: (
         "mnl",
         ["cc", "-O2", "-o", "build/mnl", "mnl.c", "-lmnl"],
@@ -61,16 +66,20 @@ class Lab:
         self.peers, self.skipped = _peers(self.copy)
         self.pods = []
 
-    def pod(self):
-        self.pods.append(Pod(os.path.join(self.directory, "pod%d" % len(self.pods))))
+    def pod(self, directory=None):
+        path = os.path.join(directory or self.directory, "pod%d" % len(self.pods))
+        self.pods.append(Pod(path))
         return self.pods[-1]
 
     def worker(self, who, pod):
         return Worker(self.peers[who], pod)
 
+    def new_directory(self):
+        return tempfile.mkdtemp(dir=self.directory)
+
     def directory_of(self, pods):
         """A directory with a link to each of these pods, as `sweep` takes it."""
-        directory = tempfile.mkdtemp(dir=self.directory)
+        directory = self.new_directory()
         for pod in pods:
             os.symlink(pod.path, os.path.join(directory, os.path.basename(pod.path)))
         return directory

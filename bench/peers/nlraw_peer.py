@@ -284,6 +284,12 @@ def in_sequence(directory):
     }
 
 
+def setup(path):
+    """What a VMM starts with: a TAP, and the redirects."""
+    nlraw.setup(path)
+    return {}
+
+
 def cleanup_split(count):
     """`cleanup` with the deletion of the link apart: ``ns`` is what is left without it."""
     plain, transport.Socket, SplitSocket.deleting = transport.Socket, SplitSocket, 0
@@ -310,6 +316,7 @@ if __name__ == "__main__":
             "scan-other": lambda count: scan(count, netns=OWN),
             "cleanup": cleanup,
             "cleanup-split": cleanup_split,
+            "setup": setup,
             "sweep": sweep,
             "sweep-dry": lambda directory: sweep(directory, dry_run=True),
             "sweep-floor": sweep_floor,

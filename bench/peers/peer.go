@@ -6,6 +6,9 @@
 //	                object; the argument is how often
 //	                to do the task, or a directory of namespaces to do it in
 //	peer cleanup    cleans up once and exits
+//	peer poll DIRECTORY
+//	                cleans up each namespace of a directory once a second, and prints as JSON
+//	                the path of each in which there was something to remove
 package main
 
 import (
@@ -87,8 +90,9 @@ func cleanup() (removed int, deleting time.Duration) {
 	return removed, deleting
 }
 
-// Clean up each namespace of a directory, one after the other.
-func sweep(directory string) (removed, namespaces int) {
+// Clean up each namespace of a directory, one after the other; call a function for each that had
+// something to remove.
+func sweep(directory string, cleaned func(path string)) (removed, namespaces int) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	own, err := netns.Get()
@@ -97,15 +101,29 @@ func sweep(directory string) (removed, namespaces int) {
 	entries, err := os.ReadDir(directory)
 	must(err)
 	for _, entry := range entries {
-		other, err := netns.GetFromPath(path.Join(directory, entry.Name()))
+		name := path.Join(directory, entry.Name())
+		other, err := netns.GetFromPath(name)
 		must(err)
 		must(netns.Set(other))
 		other.Close()
 		found, _ := cleanup()
+		if found > 0 {
+			cleaned(name)
+		}
 		removed += found
 		namespaces++
 	}
 	return removed, namespaces
+}
+
+func poll(directory string) {
+	answers := json.NewEncoder(os.Stdout)
+	fmt.Println()
+	for range time.Tick(time.Second) {
+		sweep(directory, func(path string) {
+			must(answers.Encode(map[string]string{"netns": path}))
+		})
+	}
 }
 
 func run(task, argument string) map[string]int {
@@ -116,7 +134,7 @@ func run(task, argument string) map[string]int {
 		removed, deleting := cleanup()
 		told["removed"], told["deleting"] = removed, int(deleting)
 	case "sweep":
-		told["removed"], told["namespaces"] = sweep(argument)
+		told["removed"], told["namespaces"] = sweep(argument, func(string) {})
 	case "delete":
 		handle := open()
 		found := taps(list(handle))
@@ -159,6 +177,9 @@ func main() {
 			os.Exit(1)
 		}
 		return
+	}
+	if len(os.Args) > 2 && os.Args[1] == "poll" {
+		poll(os.Args[2])
 	}
 	answers := json.NewEncoder(os.Stdout)
 	for {
