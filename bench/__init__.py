@@ -6,10 +6,11 @@
     __main__   runs the benches and writes results.json, results.md and the charts
     lab        an installed nlraw, the peers, and processes to run either in
     pods       throwaway network namespaces
+    agents     processes that remove what dead VMMs leave
     machine    what the figures were measured on
     timing     contenders in turn; medians, spread, ratios
     budgets    the ratios that nlraw promises, in one table
-    codec, dump, cleanup, orphans, namespaces, coldstart, memory, counts
+    codec, dump, cleanup, orphans, namespaces, watch, coldstart, memory, counts
                one question each
     report     tables and results.json
     charts     the charts
