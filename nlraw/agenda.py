@@ -5,7 +5,8 @@
 
     appeared, gone      a namespace is there, or no longer
     heard, lost         events arrived, or were lost
-    looked, finished    the result of a look by ID, and that of a visit
+    looked, unseen      a look by ID saw this, or failed
+    finished            a visit has ended
     resync              somebody wants everything looked at
 
 and asks what to do:
@@ -84,8 +85,7 @@ class Agenda:
 
         If one was known by this key, it is replaced: inode numbers are reused.
         """
-        if key in self._ids:
-            self.gone(self._ids[key], now)
+        self.gone(self._ids.get(key, id), now)
         self.known[id] = Known(id, key, path, now)
         self._ids[key] = id
         self._want_visit(self.known[id], self._routine)
@@ -167,6 +167,11 @@ class Agenda:
         elif not young:
             known.since = None
 
+    def unseen(self, id: int) -> None:
+        """A look by ID failed: the namespace is to be visited."""
+        if id in self.known:
+            self._want_visit(self.known[id], self._routine)
+
     def finished(
         self,
         id: int,
@@ -199,7 +204,9 @@ class Agenda:
         known.since = later
         known.taps = frozenset(left)
         known.falls = {fall: at for fall, at in known.falls.items() if fall[0] in known.taps}
-        if heard > deleted:  # each removal causes one event itself
+        # besides its first event, each orphan that goes causes one when the link watch catches up
+        # (net/core/link_watch.c), and one when it is deleted
+        if heard > 2 * deleted:
             again = VISIT
         elif heard:
             again = max(again, LOOK)
@@ -261,6 +268,11 @@ class Agenda:
                 elif self.grace or not (id in self._urgent or id in self._routine):
                     found.append(id)  # else the visit sees all that a look does
         return found
+
+    @property
+    def muted(self) -> int:
+        """How many namespaces are muted."""
+        return len(self._muted)
 
     @property
     def is_resyncing(self) -> bool:
