@@ -130,18 +130,25 @@ def candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
 
 def distinct(paths: "Iterable[str]", without: "Set[Identity]") -> "Iterator[str]":
     """One path for each namespace, except those in ``without`` (device and inode)."""
+    return (path for path, _ in identified(paths, without))
+
+
+def identified(
+    paths: "Iterable[str]", without: "Set[Identity]"
+) -> "Iterator[Tuple[str, Optional[Identity]]]":
+    """As `distinct`, each with its device and inode; None if they cannot be seen."""
     seen = set(without)
     for path in paths:
         try:
             found = os.stat(path)
         except OSError as error:
             if error.errno not in GONE:  # opening it will show what is wrong
-                yield path
+                yield path, None
             continue
         identity = (found.st_dev, found.st_ino)
         if stat.S_ISREG(found.st_mode) and identity not in seen:
             seen.add(identity)
-            yield path
+            yield path, identity
 
 
 # ---------------------------------------------------------------- many namespaces
