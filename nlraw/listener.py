@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hear the link events of many network namespaces, and look at them, without entering one.
+
+The kernel delivers events of each namespace that has an ID in the listener's own
+(NETLINK_LISTEN_ALL_NSID). It gives the ID of a dead namespace to the next one at once. So the
+listener makes a network namespace of its own, where nobody else gives IDs: nothing happens in it,
+and the IDs come from a counter. Neither an ID nor a socket in there keeps another namespace alive.
+All of it ends with the process. Source: netlink(7), net/core/net_namespace.c.
+"""
+
+import errno
+from _socket import MSG_DONTWAIT, SO_RCVBUF, SOL_SOCKET
+from array import array
+from struct import Struct
+
+from . import bpf, link, netns, nsid, uapi, wire
+from .connection import Connection
+from .errors import Error, Refused, refused
+from .netns import Namespace
+from .transport import SYSTEM, Allowance, close_socket
+from .verdict import ORPHAN, judge
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket as Socket
+    from typing import Dict, Iterable, List, Optional, Tuple
+
+    from .known import Fall, Key, Known
+    from .verdict import Target
+
+# Bytes of a receive buffer. The kernel charges about 2 KiB for an event, and allows twice as much.
+RECEIVE_BUFFER = 4 << 20
+
+# What a list of one namespace's TUN devices may take. One that holds more has to be visited.
+BYTES = 256 << 10
+
+# Bytes of an event that are read: only the ID of its namespace counts.
+_HEAD = 16
+
+_s32 = Struct("=i")
+_sock_fprog = Struct("@HP")  # len, filter: linux/filter.h
+_ANCILLARY = 64
+
+
+class Room:
+    """A network namespace without devices in use, in which others have IDs."""
+
+    __slots__ = ("namespace", "connection")
+
+    def __init__(self) -> None:
+        self.namespace = netns.create()
+        self.namespace.path = "the agent's own namespace"
+        self.connection = Connection(self.namespace, allowance=Allowance(bytes=BYTES))
+
+    def socket(self, group: int, hears_all: bool = False, program: bytes = b"") -> "Socket":
+        """Open a socket for events, non-blocking, with a filter if there is a program."""
+
+        def inside() -> "Socket":
+            opened = SYSTEM.socket()
+            try:
+                if program:
+                    attach(opened, program)
+                _enlarge(opened)
+                if hears_all:
+                    opened.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID, 1)
+                # after the filter: nothing else must arrive
+                opened.bind((0, 1 << (group - 1)))
+                return opened
+            except BaseException:
+                close_socket(opened)
+                raise
+
+        try:
+            return self.namespace.run(inside)
+        except OSError as error:
+            if isinstance(error, Error):
+                raise
+            remedies = {errno.EPERM: "it takes CAP_NET_BROADCAST"} if hears_all else None
+            raise refused(error, "listen to all namespaces", None, remedies) from None
+
+    def assign(self, id: int, namespace: Namespace) -> int:
+        """Give a namespace this ID; return the one that it has, which may be an older one."""
+        request = nsid.assign(id, namespace.fileno(), namespace.path)
+        (reply,) = self.connection.change(request)
+        if reply.error is None:
+            return id
+        if reply.error.errno != errno.EEXIST:
+            raise reply.error
+        (reply,) = self.connection.ask(nsid.get(namespace.fileno(), namespace.path))
+        number = nsid.only(reply).number
+        if number is None:  # the ID was another namespace's
+            raise Refused(errno.EEXIST, "", "assign ID to", namespace.path)
+        return number
+
+    def close(self) -> None:
+        self.connection.close()
+        self.namespace.close()
+
+
+def attach(socket: "Socket", program: bytes) -> None:
+    """Attach a socket filter, an array of struct sock_filter."""
+    code = array("B", program)
+    address, _ = code.buffer_info()
+    fprog = _sock_fprog.pack(len(program) // uapi.sock_filter.size, address)
+    socket.setsockopt(SOL_SOCKET, uapi.SO_ATTACH_FILTER, fprog)
+
+
+def _enlarge(socket: "Socket") -> None:
+    try:
+        socket.setsockopt(SOL_SOCKET, uapi.SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    except OSError:  # it takes CAP_NET_ADMIN in the initial user namespace
+        socket.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER)
+
+
+class Listener:
+    """Events and looks by ID. Not to be used by two threads at a time.
+
+    ``events`` is the socket for link events, ``ends`` the one for the ends of namespaces; both are
+    there to be polled. ``events`` is None, and ``deafness`` the reason, if the process may not
+    listen to other namespaces.
+    """
+
+    def __init__(self, target: "Target") -> None:
+        self._target = target
+        self._program = bpf.program(target.match, fresh=not target.spare_fresh)
+        self._room = Room()
+        self._heard: Optional[Room] = None  # the room of the event socket, if it is another
+        self.events: Optional[Socket] = None
+        self.deafness: Optional[Refused] = None
+        try:
+            self.ends = self._room.socket(uapi.RTNLGRP_NSID)
+            try:
+                self.events = self._listen(self._room)
+            except Refused as error:
+                if error.errno != errno.EPERM:
+                    raise
+                self.deafness = error
+        except BaseException:
+            self._room.close()
+            raise
+
+    def _listen(self, room: Room) -> "Socket":
+        return room.socket(1, hears_all=True, program=self._program)
+
+    # ------------------------------------------------------------ IDs
+
+    def assign(self, id: int, path: str) -> "Tuple[int, Key]":
+        """Give the namespace at a path this ID; return the one that it has, and its key.
+
+        From now on its events are heard. Raises `BadNamespace` if there is none, or `Refused`.
+        """
+        with Namespace(path) as namespace:
+            number = self._room.assign(id, namespace)
+            if self._heard is not None:
+                self._heard.assign(number, namespace)
+            return number, namespace.identity()
+
+    def listen_to(self, known: "Iterable[Known]") -> None:
+        """Listen to these namespaces alone. Events that arrive meanwhile are lost.
+
+        A socket cannot leave out one namespace. So this makes another room, in which only these
+        have IDs, and listens there. The former one goes on to serve for looks.
+        """
+        room = Room()
+        try:
+            events = self._listen(room)
+            for each in known:
+                try:
+                    _listen_to(room, each)
+                except Error:  # it is gone, or looks alone find what happens there
+                    pass
+        except BaseException:
+            room.close()
+            raise
+        self._close_events()
+        self._heard = room
+        self.events = events
+
+    def listen_again(self, known: "Known") -> None:
+        """Listen to one more namespace, after `listen_to` left it out. Raises `Error`."""
+        if self._heard is not None:
+            _listen_to(self._heard, known)
+
+    # ------------------------------------------------------------ events
+
+    def read_events(self, most: int) -> "Tuple[Dict[int, int], bool]":
+        """Read at most so many events; return their number for each ID, and if any were lost."""
+        counts: Dict[int, int] = {}
+        is_lossy = False
+        if self.events is None:
+            return counts, is_lossy
+        receive = self.events.recvmsg
+        for _ in range(most):
+            try:
+                _, ancillary, _, sender = receive(_HEAD, _ANCILLARY, MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise refused(error, "receive events") from None
+                is_lossy = True
+                continue
+            if ancillary and sender[0] == 0:  # from the kernel
+                (id,) = _s32.unpack_from(ancillary[0][2])
+                counts[id] = counts.get(id, 0) + 1
+        return counts, is_lossy
+
+    def read_ends(self) -> "Tuple[List[int], bool]":
+        """Return the IDs of namespaces that have died, and True if some may be missing."""
+        gone: List[int] = []
+        is_lossy = False
+        while True:
+            try:
+                datagram, sender = self.ends.recvfrom(4096, MSG_DONTWAIT)
+            except BlockingIOError:
+                return gone, is_lossy
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise refused(error, "receive events") from None
+                is_lossy = True
+                continue
+            if sender[0] == 0:
+                for found in nsid.nsids(wire.messages(datagram)):
+                    if found.is_deleted and found.number is not None:
+                        gone.append(found.number)
+
+    # ------------------------------------------------------------ looks
+
+    def look(self, id: int) -> "Dict[Fall, bool]":
+        """The matching TAPs of a namespace; True for an orphan that is not to be spared.
+
+        Raises `Refused` with EINVAL if no namespace has the ID, and `Error` if the list is too
+        long or cannot be had.
+        """
+        self._room.connection.begin_look()
+        (reply,) = self._room.connection.ask(link.dump("tun", complete=True, nsid=id))
+        found = {}
+        for each in link.links(reply.answer()):
+            verdict = judge(each)
+            if verdict is not None and self._target.fits(each.ifname):
+                fall = (each.ifindex, each.carrier_down_count or 0)
+                found[fall] = verdict == ORPHAN and not self._target.spares(each)
+        return found
+
+    # ------------------------------------------------------------ the end
+
+    def _close_events(self) -> None:
+        if self.events is not None:
+            close_socket(self.events)
+            self.events = None
+        if self._heard is not None:
+            self._heard.close()
+            self._heard = None
+
+    def close(self) -> None:
+        self._close_events()
+        close_socket(self.ends)
+        self._room.close()
+
+
+def _listen_to(room: Room, known: "Known") -> None:
+    with open_known(known.path, known.key) as namespace:
+        room.assign(known.id, namespace)
+
+
+def open_known(path: str, key: "Key") -> Namespace:
+    """Open the namespace at a path if it is still the one with this device and inode."""
+    namespace = Namespace(path)
+    try:
+        if namespace.identity() != key:
+            words = "another namespace is there by now"
+            raise Refused(errno.ENOENT, words, netns.OPEN, path)
+    except BaseException:
+        namespace.close()
+        raise
+    return namespace
