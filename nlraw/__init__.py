@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Remove orphan TAPs from the network namespaces of sandboxed containers.
 
-    scan, cleanup, setup, sweep    the functions
+    scan, cleanup, setup, sweep, watch    the functions
     Tap, Report, Setup, Sweep ...  what they return
     Error and its subclasses       what they raise
 
@@ -19,6 +19,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .agent import watch
     from .errors import (
         BadNamespace,
         DumpInterrupted,
@@ -59,10 +60,17 @@ __all__ = [
     "scan",
     "setup",
     "sweep",
+    "watch",
 ]
 
 # The module of each function, and the modules of all other names.
-_FUNCTIONS = {"cleanup": "pod", "scan": "pod", "setup": "provision", "sweep": "node"}
+_FUNCTIONS = {
+    "cleanup": "pod",
+    "scan": "pod",
+    "setup": "provision",
+    "sweep": "node",
+    "watch": "agent",
+}
 _RECORDS = ("errors", "report")
 
 

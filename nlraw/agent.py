@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent of a node: it removes an orphan when its VMM dies.
+
+    discovery   finds namespaces
+    listener    hears their events, and looks at them by ID
+    agenda      says what is due
+    workers     visit namespaces, as a sweep does
+
+One thread goes round between these. Nothing outlives it but what the kernel has anyway: the agent
+may be killed at any time.
+"""
+
+import errno
+import select
+import time
+
+from .agenda import JOBS, RESYNC, Agenda
+from .discovery import RETRY, Discovery
+from .errors import GONE, BadNamespace, Error, Invalid, Refused
+from .listener import Listener
+from .metrics import Watched
+from .verdict import MATCH, UPLINK, Target
+from .workers import STUCK, News, Outcome, Workers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, Dict, Iterable, Iterator, List, Optional
+
+    from .known import Key
+    from .report import Report
+    from .verdict import Names
+    from .workers import Result
+
+# Seconds between two looks at everything where events cannot be heard.
+DEAF_RESYNC = 5.0
+
+# Events that are read before quiet namespaces get their turn.
+EVENTS_AT_A_TIME = 1000
+
+# Looks by ID before the sockets are read again. Each takes about 40 us.
+LOOKS_AT_A_TIME = 16
+
+# Failures in a row, for want of descriptors or memory, that are not worth a report.
+UNREPORTED = 3
+
+# Seconds for which the visits in progress are waited for at the end.
+LAST = 0.8
+
+
+class Agent:
+    """Call `step` again and again, then `finish` and `close`.
+
+    ``note`` is called with a line for the log about the agent itself. ``watched`` has the figures.
+    Raises `Refused` if the agent cannot work here, and for a directory of ``dirs`` that cannot be
+    read. The other arguments are those of `watch`.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        dirs: "Optional[Iterable[str]]" = None,
+        include_node: bool = False,
+        jobs: int = JOBS,
+        resync: float = RESYNC,
+        grace: float = 0.0,
+        note: "Optional[Callable[[str], None]]" = None,
+    ) -> None:
+        now = time.monotonic()
+        self.watched = Watched()
+        self._note = note or (lambda text: None)
+        self._noted: Dict[str, None] = {}
+        self._news = News()
+        self._is_stopped = False
+        self._wants_resync = False
+        self._resync_begin: Optional[float] = None
+        self._listener = Listener(target)
+        self._workers = Workers(target)
+        self._discovery = Discovery(dirs, include_node, now)
+        if self._listener.deafness is not None:
+            resync = min(resync, DEAF_RESYNC)
+            words = "events cannot be heard (%s); looking every %g seconds instead"
+            self._note(words % (self._listener.deafness, resync))
+        self.agenda = Agenda(now, jobs, resync, grace)
+        try:
+            self._take_in(self._discovery.find(now), now)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def waker(self) -> int:
+        """A descriptor: a byte that is written to it ends the wait of `step`."""
+        return self._workers.waker
+
+    # ------------------------------------------------------------ requests from outside
+
+    def resync(self) -> None:
+        """Visit every namespace soon. A signal handler may call this."""
+        self._wants_resync = True
+        self._workers.wake()
+
+    def stop(self) -> None:
+        """Begin nothing more. A signal handler may call this."""
+        self._is_stopped = True
+        self._workers.wake()
+
+    # ------------------------------------------------------------ the loop
+
+    def step(self, until: float) -> "List[Outcome]":
+        """Wait until something happens, or until a time of `time.monotonic`; do what is due.
+
+        Returns the visits that saw or did something new.
+        """
+        self._wait(until)
+        now = time.monotonic()
+        if self._is_stopped:
+            return self._settle(now)
+        if self._wants_resync:
+            self._wants_resync = False
+            self._discovery.search_at(now)
+            self.agenda.resync(now)
+        self._hear(now)
+        outcomes = self._settle(now)
+        self._begin(now)
+        self._read_ends(now)
+        if self._discovery.due is not None and self._discovery.due <= now:
+            self._search(now)
+            self._begin(now)
+        self._look(now)
+        self._mute(now)
+        self.watched.namespaces = len(self.agenda.known)
+        self.watched.muted = self.agenda.muted
+        return outcomes
+
+    def finish(self, seconds: float = LAST) -> "List[Outcome]":
+        """Begin nothing more, and wait at most so long for the visits in progress."""
+        self._is_stopped = True
+        outcomes = []
+        until = time.monotonic() + seconds
+        while self._workers.count and time.monotonic() < until:
+            outcomes += self.step(until)
+        return outcomes
+
+    def close(self) -> None:
+        """Close all descriptors. Visits in progress end by themselves."""
+        self._listener.close()
+        self._workers.close()
+        self._discovery.close()
+
+    def _wait(self, until: float) -> None:
+        due = until
+        poll = select.poll()
+        poll.register(self._workers, select.POLLIN)
+        mounts = self._discovery.fileno()
+        if not self._is_stopped:
+            due = min(due, self.agenda.deadline(time.monotonic()), self._workers.deadline())
+            poll.register(self._listener.ends, select.POLLIN)
+            if self._listener.events is not None:
+                poll.register(self._listener.events, select.POLLIN)
+            if self._discovery.due is None:
+                poll.register(mounts, select.POLLPRI)
+            else:
+                due = min(due, self._discovery.due)
+        # rounded up: a wait that ends too early would be repeated
+        milliseconds = max(0, int((due - time.monotonic()) * 1000 + 0.999))
+        for fd, _ in poll.poll(milliseconds):
+            if fd == mounts:
+                self._discovery.mounts_changed()
+
+    # ------------------------------------------------------------ hear
+
+    def _hear(self, now: float) -> None:
+        try:
+            counts, is_lossy = self._listener.read_events(EVENTS_AT_A_TIME)
+        except Error as error:
+            self._note_once("%s; listening again" % error)
+            self._listen(now)
+            return
+        for id, count in counts.items():
+            self.watched.events += count
+            self.agenda.heard(id, count, now)
+        if is_lossy:
+            self.watched.overruns += 1
+            self.agenda.lost(now)
+
+    def _read_ends(self, now: float) -> None:
+        try:
+            gone, is_lossy = self._listener.read_ends()
+        except Error as error:
+            self._note_once(str(error))
+            gone, is_lossy = [], True
+        for id in gone:
+            self._forget(id, now)
+        if is_lossy:  # a look by ID finds what is gone
+            self.agenda.lost(now)
+
+    def _forget(self, id: int, now: float) -> None:
+        self.agenda.gone(id, now)
+        self._news.forget(id)
+
+    def _listen(self, now: float) -> None:
+        """Listen to the namespaces that are not muted, on a new socket, and look everywhere."""
+        try:
+            known = [each for each in self.agenda.known.values() if not each.is_muted]
+            self._listener.listen_to(known)
+        except Error as error:
+            self._note_once("listen: %s" % error)
+        self.agenda.lost(now)
+
+    def _mute(self, now: float) -> None:
+        muted = self.agenda.mutes(now)
+        for known in muted:
+            self.watched.mutes += 1
+            words = "%s: too many events; it is looked at every %g seconds for a while"
+            self._note(words % (known.path, self.agenda.interval))
+        if muted:
+            self._listen(now)
+        for known in self.agenda.unmutes(now):
+            try:
+                self._listener.listen_again(known)
+            except Error as error:
+                if error.errno not in GONE:
+                    self._note_once(str(error))
+
+    def _note_once(self, text: str) -> None:
+        """Note something that may come again and again."""
+        if text not in self._noted and len(self._noted) < 1000:
+            self._noted[text] = None
+            self._note(text)
+
+    # ------------------------------------------------------------ look by ID
+
+    def _look(self, now: float) -> None:
+        for id in self.agenda.looks(now, LOOKS_AT_A_TIME):
+            try:
+                taps = self._listener.look(id)
+            except Error as error:
+                if isinstance(error, Refused) and error.errno == errno.EINVAL:  # no such ID
+                    self._forget(id, now)
+                    self._discovery.search_at(now)
+                else:
+                    self.agenda.unseen(id)
+            else:
+                self.agenda.looked(id, taps, now)
+        if self.agenda.is_resyncing:
+            self._resync_begin = self._resync_begin or now
+        elif self._resync_begin is not None:
+            self.watched.resyncs += 1
+            self.watched.resync_duration = time.monotonic() - self._resync_begin
+            self.watched.resync_end = time.time()
+            self._resync_begin = None
+            self._discovery.search_at(now)
+
+    # ------------------------------------------------------------ find namespaces
+
+    def _search(self, now: float) -> None:
+        try:
+            found = self._discovery.find(now)
+        except Error as error:
+            self._note_once("%s; trying again" % error)
+            return
+        # not earlier: the inode number of a namespace that has died may have been found
+        self._read_ends(now)
+        self._take_in(found, now)
+        other = self._discovery.lasting_other(now - self.agenda.interval)
+        if other is not None:
+            words = (
+                "%s is no namespace: if a runtime made it, its mount does not arrive here;"
+                " the directory has to be mounted with propagation (HostToContainer)"
+            )
+            self._note_once(words % other)
+
+    def _take_in(self, found: "Dict[Key, str]", now: float) -> None:
+        """Begin to know what was found, and forget what has no path any more."""
+        for id, known in list(self.agenda.known.items()):
+            if known.key in found:
+                known.path = found[known.key]
+            else:
+                self._forget(id, now)
+        for key, path in found.items():
+            if self.agenda.id_of(key) is None:
+                self._add(key, path, now)
+
+    def _add(self, key: "Key", path: str, now: float) -> None:
+        try:
+            id, identity = self._listener.assign(self.agenda.new_id(), path)
+        except BadNamespace:
+            self._discovery.is_no_namespace(key, path, now)
+        except Error as error:
+            if error.errno not in GONE:
+                self._note_once("%s; trying again" % error)
+                self._discovery.search_at(now + RETRY)
+        else:
+            if identity == key:
+                self.agenda.appeared(id, key, path, now)
+            else:  # another one is there by now
+                self._discovery.search_at(now)
+
+    # ------------------------------------------------------------ visits
+
+    def _begin(self, now: float) -> None:
+        for task in self.agenda.visits(now):
+            self.watched.visits += 1
+            self._workers.begin(task, now)
+
+    def _settle(self, now: float) -> "List[Outcome]":
+        """Take the results of visits that have ended; return those that are news."""
+        outcomes = []
+        for result in self._workers.take():
+            outcome = self._settle_one(result, now)
+            if outcome is not None:
+                outcomes.append(outcome)
+        for task in self._workers.give_up(now):
+            self.agenda.finished(task.id, now, has_failed=True)
+            self._note("%s: a visit has not ended after %g seconds" % (task.path, STUCK))
+        return outcomes
+
+    def _settle_one(self, result: "Result", now: float) -> "Optional[Outcome]":
+        task, report = result.task, result.report
+        known = self.agenda.known.get(task.id)
+        is_quiet = result.is_crowded and known is not None and known.failures < UNREPORTED
+        has_failed = result.is_crowded or (report is not None and report.outcome == "failed")
+        taps = () if report is None else report.taps
+        left = [tap.ifindex for tap in taps if not tap.deleted]
+        deleted = len(taps) - len(left)
+        self.agenda.finished(task.id, now, left, deleted, result.seconds, has_failed)
+        self.watched.failed += has_failed
+        self.watched.deleted += deleted
+        if report is None:
+            if not has_failed:  # there is no such namespace
+                self._discovery.search_at(now)
+            return None
+        end = time.monotonic()
+        seconds = None if task.since is None else end - task.since
+        did = bool(deleted or report.tc_removed)
+        if did and seconds is not None:
+            self.watched.removed(seconds)
+        is_news = known is not None and self._news.is_new(task.id, report)
+        if not (did or (is_news and not is_quiet)):
+            return None
+        return Outcome(report, time.time(), seconds)
+
+
+# ---------------------------------------------------------------- the function
+
+
+def watch(
+    dirs: "Optional[Iterable[str]]" = None,
+    match: "Names" = MATCH,
+    uplink: "Names" = UPLINK,
+    include_fresh: bool = False,
+    jobs: "Optional[int]" = None,
+    exclude: "Names" = (),
+    keep_in_use: bool = False,
+    include_node: bool = False,
+    resync: float = RESYNC,
+    grace: float = 0.0,
+    note: "Optional[Callable[[str], None]]" = None,
+) -> "Iterator[Report]":
+    """Watch the namespaces under the runtimes' directories, or ``dirs``; remove orphans at once.
+
+    Returns a generator of reports: one for each visit that removed, saw in use, or failed to do
+    something. It waits in `next`; closing it ends the watch. Each namespace is visited when it
+    appears and when a TAP in it loses its holder, and all are looked at every ``resync`` seconds.
+    With ``grace`` an orphan is removed only if it has been one for so many seconds. The other
+    arguments are those of `sweep`. ``note`` is called with lines about the watch itself.
+    """
+    target = Target(match, uplink, exclude, not include_fresh, keep_in_use)
+    check(dirs, jobs, resync, grace)
+
+    def reports() -> "Iterator[Report]":
+        agent = Agent(target, dirs, include_node, jobs or JOBS, resync, grace, note)
+        try:
+            while True:
+                for outcome in agent.step(time.monotonic() + resync):
+                    yield outcome.report
+        finally:
+            agent.finish()
+            agent.close()
+
+    return reports()
+
+
+def check(
+    dirs: "Optional[Iterable[str]]", jobs: "Optional[int]", resync: float, grace: float
+) -> None:
+    """Raise `Invalid` for an impossible argument."""
+    if isinstance(dirs, str):
+        raise Invalid("directories are a list of paths, not one", "check directories", dirs)
+    if jobs is not None and jobs < 1:
+        raise Invalid("at least one job is needed", "check jobs", str(jobs))
+    if not resync > 0 or not grace >= 0:
+        raise Invalid("an impossible number of seconds", "check arguments")
