@@ -151,6 +151,13 @@ def sweep(given: "Options") -> int:
     return status
 
 
+def watch(given: "Options") -> int:
+    """Run `nlraw watch` until a signal ends it."""
+    from . import service
+
+    return service.run(given, _target)
+
+
 def hook(given: "Options") -> int:
     """Run `nlraw hook`. A runtime refuses the container's start for any status but 0."""
     from . import hook as oci_hook
@@ -248,6 +255,17 @@ COMMANDS = {
         "namespace fails, the others go on and the exit status is 1." % ", ".join(DIRECTORIES),
         options.SWEEP,
         sweep,
+    ),
+    "watch": Command(
+        "remove an orphan when its VMM dies: an agent for a node",
+        "Listens to the namespaces that a sweep would visit, and cleans one up when a TAP in it\n"
+        "loses its holder; new namespaces are found by themselves. Also looks at all of them now\n"
+        "and then. A namespace with a TAP in use is left alone, and fresh orphans are spared, as\n"
+        "in a sweep. Prints a line for each thing done, seen in use or failed. SIGTERM ends it,\n"
+        "SIGHUP makes it look at everything. Needs CAP_SYS_ADMIN, CAP_NET_ADMIN and, to listen,\n"
+        "CAP_NET_BROADCAST: without that it looks every 5 seconds.",
+        options.WATCH,
+        watch,
     ),
     "hook": Command(
         "clean up as a hook of an OCI runtime, which writes the container's state to stdin",

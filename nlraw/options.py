@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The value of -n for the current namespace.
 CURRENT = "current"
 
-# The largest value of --wait, in seconds: a day.
+# The largest value of --wait and the like, in seconds: a day.
 LONGEST_WAIT = 86400
 
 
@@ -125,6 +125,19 @@ JOBS = Option("", "jobs", "N", "how many namespaces to clean up at a time (defau
 METRICS = Option(
     "", "metrics", "FILE", "write the totals to this file, for Prometheus' textfile collector"
 )
+RESYNC = Option(
+    "",
+    "resync",
+    "SECONDS",
+    "how often to look at every namespace, whatever was heard (default: 30)",
+)
+GRACE = Option(
+    "",
+    "grace",
+    "SECONDS",
+    "remove an orphan only if it has been one for so long, for VMs that come\n"
+    "back to their TAP (default: 0)",
+)
 ANNOTATION = Option(
     "",
     "annotation",
@@ -142,6 +155,8 @@ CLEANUP = (NETNSES, MATCH, EXCLUDE, UPLINKS, KEEP_IN_USE, WAIT, WHO, DRY_RUN, JS
 SETUP = (NETNS, TAP, OWNER, GROUP, ADDRESS, MATCH, EXCLUDE, UPLINK, WAIT, WHO, JSON, HELP)
 _WHERE_AND_HOW = (DIR, PROC, INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS)
 SWEEP = _WHERE_AND_HOW + (MATCH, EXCLUDE, UPLINKS, DRY_RUN, METRICS, JSON, HELP)
+_HOW = (INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS, RESYNC, GRACE)
+WATCH = (DIR,) + _HOW + (MATCH, EXCLUDE, UPLINKS, METRICS, JSON, HELP)
 HOOK = (ANNOTATION, REFUSE, KEEP_IN_USE, WAIT, MATCH, EXCLUDE, UPLINKS, WHO, HELP)
 SELFTEST = (JSON, HELP)
 
@@ -245,14 +260,19 @@ def number(given: "Options", name: str) -> "Optional[int]":
 
 def wait(given: "Options") -> float:
     """Return the value of --wait in seconds, 0 if it is not given. Raises `Invalid`."""
-    if "wait" not in given:
-        return 0.0
-    digits = given["wait"][0]
+    return seconds(given, "wait", 0.0)
+
+
+def seconds(given: "Options", name: str, default: float) -> float:
+    """Return the value of an option in seconds. Raises `Invalid`."""
+    if name not in given:
+        return default
+    digits = given[name][0]
     whole, _, fraction = digits.partition(".")
     is_decimal = bool(whole + fraction) and not (whole + fraction).strip("0123456789")
     if not is_decimal or len(digits) > 20 or float(digits) > LONGEST_WAIT:
         words = "a number of seconds from 0 to %d is needed, such as 5 or 0.5" % LONGEST_WAIT
-        raise Invalid(words, "check --wait", digits)
+        raise Invalid(words, "check --%s" % name, digits)
     return float(digits)
 
 

@@ -8,6 +8,7 @@ PURE = (
 ORDER = (
     PURE
     + "threads libc netns holders transport connection observe marks removal pod".split()
-    + "tap provision visit node container metrics notify listener agent selftest".split()
-    + "mistakes options output syslog hook commands cli __init__ __main__ bundle".split()
+    + "tap provision visit node container metrics notify".split()
+    + "listener discovery workers agent selftest".split()
+    + "mistakes options output syslog hook service commands cli __init__ __main__ bundle".split()
 )

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nlraw watch` as a process: its signals, its lines, its metrics, and the service manager.
+
+The agent itself is in `agent`.
+"""
+
+# The C half of the signal module, without the enums that take longer to make than a scan.
+import _signal as signal  # type: ignore[import-not-found]
+import sys
+import time
+
+from . import metrics, options, output
+from .agenda import JOBS, RESYNC
+from .agent import Agent, check
+from .errors import Error
+from .notify import Manager
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Callable, List, Optional
+
+    from .options import Options
+    from .report import Report
+    from .verdict import Target
+    from .workers import Outcome
+
+# The least seconds between two writes of the metrics, and of the status.
+TICK = 1.0
+
+# Seconds for which a thread may keep the interpreter when others want it; Python's own are 5 ms.
+SWITCH = 0.001
+
+
+def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> int:
+    """Run the command until SIGTERM or SIGINT; return the exit status. Raises `Error`.
+
+    ``target_of`` makes a target from the options and from a bool: whether fresh orphans are spared.
+    """
+    jobs = options.number(given, "jobs")
+    resync = options.seconds(given, "resync", RESYNC)
+    grace = options.seconds(given, "grace", 0.0)
+    target = target_of(given, "include-fresh" not in given)
+    check(None, jobs, resync, grace)
+    sys.setswitchinterval(SWITCH)
+    agent = Agent(
+        target,
+        given.get("dir"),
+        "include-node" in given,
+        jobs or JOBS,
+        resync,
+        grace,
+        output.complain,
+    )
+    try:
+        return _Service(given, agent).run()
+    finally:
+        agent.close()
+
+
+class _Service:
+    def __init__(self, given: "Options", agent: Agent) -> None:
+        self._agent = agent
+        self._as_json = "json" in given
+        self._metrics = given["metrics"][0] if "metrics" in given else None
+        self._uplinks = options.texts(given, "uplink")
+        self._manager = Manager()
+        self._is_ending = False
+        self._has_news = True  # for the metrics and the status
+        self._is_reloading = False
+        self._written = self._alive = time.monotonic() - TICK
+        self._resyncs = 0
+        self._complaint = ""
+
+    def run(self) -> int:
+        signal.set_wakeup_fd(self._agent.waker)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+        signal.signal(signal.SIGHUP, self._reload)
+        self._manager.ready(self._status())
+        try:
+            while not self._is_ending:
+                self._report(self._agent.step(self._tick()))
+            self._manager.stopping()
+        finally:
+            left = self._agent.finish()
+        self._report(left)
+        self._has_news = True
+        self._write(time.monotonic())
+        return 0
+
+    def _end(self, number: int, frame: "object") -> None:
+        self._is_ending = True
+        self._agent.stop()
+
+    def _reload(self, number: int, frame: "object") -> None:
+        self._is_reloading = True
+        self._agent.resync()
+
+    # ------------------------------------------------------------ what recurs
+
+    def _tick(self) -> float:
+        """Do what is due beside the agent; return when there may be something again."""
+        now = time.monotonic()
+        due = float("inf")
+        if self._is_reloading:
+            self._is_reloading = False
+            self._manager.reloading()
+            self._manager.ready(self._status())
+        if self._manager.watchdog is not None:
+            if now - self._alive >= self._manager.watchdog:
+                self._alive = now
+                self._manager.alive()
+            due = self._alive + self._manager.watchdog
+        if self._agent.watched.resyncs != self._resyncs:
+            self._resyncs = self._agent.watched.resyncs
+            self._has_news = True
+        if self._has_news and (self._metrics is not None or self._manager.address is not None):
+            if now - self._written >= TICK:
+                self._write(now)
+            else:
+                due = min(due, self._written + TICK)
+        return min(due, now + 86400.0)
+
+    def _write(self, now: float) -> None:
+        """Write the metrics and the status."""
+        self._has_news = False
+        self._written = now
+        self._manager.status(self._status())
+        if self._metrics is None:
+            return
+        try:
+            metrics.write(self._metrics, self._agent.watched.text(time.time()))
+            self._complaint = ""
+        except Error as error:  # the watch goes on
+            if str(error) != self._complaint:
+                self._complaint = str(error)
+                output.complain(self._complaint)
+
+    def _status(self) -> str:
+        watched = self._agent.watched
+        counts = (len(self._agent.agenda.known), watched.deleted)
+        return "%d namespaces watched, %d orphans removed" % counts
+
+    # ------------------------------------------------------------ lines
+
+    def _report(self, outcomes: "List[Outcome]") -> None:
+        for outcome in outcomes:
+            self._has_news = True
+            if self._as_json:
+                document = dict(outcome.report.document(), time=round(outcome.time, 6))
+                output.say(output.in_json(document))
+            else:
+                output.say("\n".join(lines(outcome.report)))
+            output.complain_about(outcome.report, uplinks=self._uplinks)
+
+
+def lines(report: "Report") -> "List[str]":
+    """Return a line for each TAP and each change: namespace, device, verdict, what was done."""
+    reason: Optional[str] = None if report.error is None else "failed: %s" % report.error
+    rows = []
+    for tap in report.taps:
+        if tap.deleted:
+            action = "deleted"
+        elif reason is not None:
+            action = reason
+        elif tap.fresh and report.outcome in ("clean", "cleaned"):
+            action = "spared"
+        else:
+            action = "left"
+        rows.append((tap.ifname, tap.verdict + (" (fresh)" if tap.fresh else ""), action))
+    for each in report.tc_removed:
+        what = "%s %s" % (each.kind, each.object)
+        if each.priority is not None:
+            what += ", priority %d" % each.priority
+        if each.target is not None:
+            what += ", redirects to %s" % each.target
+        rows.append((each.dev, what, "removed"))
+    if not rows:
+        rows.append(("-", report.outcome, reason or "nothing done"))
+    return ["  ".join(map(output.escape, (report.netns,) + row)) for row in rows]
