@@ -197,6 +197,7 @@ class Agent:
     def _forget(self, id: int, now: float) -> None:
         self.agenda.gone(id, now)
         self._news.forget(id)
+        self._listener.forget(id)
 
     def _listen(self, now: float) -> None:
         """Listen to the namespaces that are not muted, on a new socket, and look everywhere."""

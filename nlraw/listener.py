@@ -23,8 +23,9 @@ from .verdict import ORPHAN, judge
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket as Socket
-    from typing import Dict, Iterable, List, Optional, Tuple
+    from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
+    from .exchange import Request
     from .known import Fall, Key, Known
     from .verdict import Target
 
@@ -97,6 +98,17 @@ class Room:
         self.namespace.close()
 
 
+class _Look:
+    """The last look at a namespace. Most looks see what the last one saw, byte for byte."""
+
+    __slots__ = ("request", "digest", "taps")
+
+    def __init__(self, request: "Request") -> None:
+        self.request = request
+        self.digest: Optional[int] = None
+        self.taps: Dict[Fall, bool] = {}
+
+
 def attach(socket: "Socket", program: bytes) -> None:
     """Attach a socket filter, an array of struct sock_filter."""
     code = array("B", program)
@@ -124,6 +136,7 @@ class Listener:
         self._target = target
         self._program = bpf.program(target.match, fresh=not target.spare_fresh)
         self._room = Room()
+        self._looks: Dict[int, _Look] = {}
         self._heard: Optional[Room] = None  # the room of the event socket, if it is another
         self.events: Optional[Socket] = None
         self.deafness: Optional[Refused] = None
@@ -232,15 +245,30 @@ class Listener:
         Raises `Refused` with EINVAL if no namespace has the ID, and `Error` if the list is too
         long or cannot be had.
         """
+        last = self._looks.get(id)
+        if last is None:
+            last = self._looks[id] = _Look(link.dump("tun", complete=True, nsid=id))
         self._room.connection.begin_look()
-        (reply,) = self._room.connection.ask(link.dump("tun", complete=True, nsid=id))
+        (reply,) = self._room.connection.ask(last.request)
+        answer = reply.answer()
+        digest = hash(tuple([data[start:end] for _, _, _, _, data, start, end in answer]))
+        if digest != last.digest:
+            last.taps = self._judged(answer)
+            last.digest = digest
+        return last.taps
+
+    def _judged(self, answer: "Sequence[wire.Message]") -> "Dict[Fall, bool]":
         found = {}
-        for each in link.links(reply.answer()):
+        for each in link.links(answer):
             verdict = judge(each)
             if verdict is not None and self._target.fits(each.ifname):
                 fall = (each.ifindex, each.carrier_down_count or 0)
                 found[fall] = verdict == ORPHAN and not self._target.spares(each)
         return found
+
+    def forget(self, id: int) -> None:
+        """No look at this ID will follow."""
+        self._looks.pop(id, None)
 
     # ------------------------------------------------------------ the end
 

@@ -41,6 +41,7 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> int
     grace = options.seconds(given, "grace", 0.0)
     target = target_of(given, "include-fresh" not in given)
     check(None, jobs, resync, grace)
+    gc.enable()  # `cli.program` disables it, for commands that end soon
     sys.setswitchinterval(SWITCH)
     agent = Agent(
         target,

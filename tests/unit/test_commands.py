@@ -18,6 +18,8 @@ OPTIONS = {
     "setup": COMMON + " --netns -n --tap --owner --group --address --wait --who",
     "sweep": COMMON
     + " --dry-run -N --dir --proc --include-fresh --include-node --keep-in-use --jobs --metrics",
+    "watch": COMMON
+    + " --dir --include-fresh --include-node --keep-in-use --jobs --resync --grace --metrics",
     "hook": "--match --uplink --exclude -m -u --annotation --refuse --keep-in-use --wait --who",
     "selftest": "--json -j",
 }
