@@ -31,10 +31,20 @@ if TYPE_CHECKING:
         TapInUse,
         TooMuch,
     )
+    from .guest import (
+        CreatedTap,
+        GuestAddress,
+        GuestNeighbour,
+        GuestRoute,
+        NextHop,
+        Pair,
+        Setup,
+        Uplink,
+    )
     from .node import sweep
     from .pod import cleanup, scan
     from .provision import setup
-    from .report import CreatedTap, Report, Setup, Sweep, Tap, TcObject, Totals, Uplink
+    from .report import Report, Sweep, Tap, TcObject, Totals
 
 __version__ = "0.2.0"
 
@@ -43,9 +53,14 @@ __all__ = [
     "CreatedTap",
     "DumpInterrupted",
     "Error",
+    "GuestAddress",
+    "GuestNeighbour",
+    "GuestRoute",
     "Invalid",
     "Lost",
     "Malformed",
+    "NextHop",
+    "Pair",
     "Refused",
     "Report",
     "Setup",
@@ -71,7 +86,7 @@ _FUNCTIONS = {
     "sweep": "node",
     "watch": "agent",
 }
-_RECORDS = ("errors", "report")
+_RECORDS = ("errors", "report", "guest")
 
 
 def __getattr__(name: str) -> object:

@@ -17,8 +17,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Iterable, List, Optional, Sequence, Union
 
+    from .guest import Setup
     from .options import Options
-    from .report import Report, Setup
+    from .report import Report
     from .selftest import Check
 
 DONE, FAILED, USAGE, IN_USE, INTERRUPTED = 0, 1, 2, 3, 130

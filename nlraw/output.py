@@ -17,7 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, List, Optional, Sequence, Tuple, Union
 
-    from .report import DeadRedirect, Holder, Setup, Sweep, Tap, TcObject
+    from .guest import Setup
+    from .report import DeadRedirect, Holder, Sweep, Tap, TcObject
     from .selftest import Check
 
     Row = Tuple[str, str, str]

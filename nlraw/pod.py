@@ -15,8 +15,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, Optional, Sequence, Tuple, TypeVar, Union
 
+    from .guest import Setup
     from .netns import NetnsArgument
-    from .report import Setup
     from .transport import Patience
     from .verdict import Names
 

@@ -18,13 +18,14 @@ from _socket import inet_pton
 from . import inet, link, tc, uapi
 from .connection import Connection
 from .errors import Error, Invalid, Refused, TapInUse
+from .guest import CreatedTap, Setup, Uplink
 from .link import Link
 from .netns import Namespace, close
 from .observe import observe_links, observe_tc
 from .plan import plan_undo
 from .pod import connect, name_of, wait_while_in_use, with_holders
 from .removal import ROUNDS, Removal
-from .report import CreatedTap, Report, Setup, TcObject, Uplink
+from .report import Report, TcObject
 from .snapshot import Snapshot, failure
 from .tap import create as create_tap
 from .tap import persist, set_owner

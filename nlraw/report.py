@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The records that users see. Attribute names are the keys of the command line's JSON."""
+"""The records that users see. Attribute names are the keys of the command line's JSON.
+
+Those of a setup are in `guest`.
+"""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -218,60 +221,6 @@ class Report(Result):
         tc_removed: Tuple[TcObject, ...]
         ignored: Tuple[Ignored, ...]
         dead_redirects: Tuple[DeadRedirect, ...]
-
-
-class CreatedTap(Record):
-    """The TAP for a VMM to attach to: MAC as colon-separated hex, MTU in bytes."""
-
-    __slots__ = ("ifname", "ifindex", "address", "mtu")
-
-    if TYPE_CHECKING:
-        ifname: str
-        ifindex: int
-        address: Optional[str]
-        mtu: int
-
-
-class Uplink(Record):
-    """The container interface: MAC, MTU in bytes, first IPv4 address and gateway (dotted decimal).
-
-    ``local``, ``prefixlen`` and ``gateway`` are None if it has none.
-    """
-
-    __slots__ = ("ifname", "ifindex", "address", "mtu", "local", "prefixlen", "gateway")
-
-    if TYPE_CHECKING:
-        ifname: str
-        ifindex: int
-        address: Optional[str]
-        mtu: int
-        local: Optional[str]
-        prefixlen: Optional[int]
-        gateway: Optional[str]
-
-
-class Setup(Result):
-    """What a setup made. ``outcome`` is "created", "in-use" or "failed".
-
-    ``cleanup`` is the `Report` of the cleanup before it. ``tap`` and ``uplink`` are None unless
-    created. ``ahead``, which is not in the JSON, holds the `TcObject` of each foreign filter on the
-    uplink that sees a packet before the redirect does.
-    """
-
-    __slots__ = ("netns", "outcome", "cleanup", "tap", "uplink", "error", "ahead")
-
-    def document(self) -> "Dict[str, object]":
-        fields = self.fields()
-        del fields["ahead"]
-        return fields
-
-    if TYPE_CHECKING:
-        netns: str
-        outcome: str
-        cleanup: Report
-        tap: Optional[CreatedTap]
-        uplink: Optional[Uplink]
-        ahead: Tuple[TcObject, ...]
 
 
 class Totals(Record):

@@ -2,9 +2,9 @@
 """The files of nlraw: a file imports only from files above it; the first ones touch no system."""
 
 PURE = (
-    "uapi errors wire exchange link tc inet nsid report oci verdict bpf snapshot plan journal known"
-    " agenda"
-).split()
+    "uapi errors wire exchange link tc inet nsid report guest".split()
+    + "oci verdict bpf snapshot plan journal known agenda".split()
+)
 ORDER = (
     PURE
     + "threads libc netns holders transport connection observe marks removal pod".split()

@@ -8,7 +8,8 @@ import pytest
 
 from nlraw import report
 from nlraw.errors import Error
-from nlraw.report import Holder, Record, Report, Setup, Tap, TcObject
+from nlraw.guest import Setup
+from nlraw.report import Holder, Record, Report, Tap, TcObject
 
 TAP = Tap(
     ifname="tap0_urunc",
@@ -161,7 +162,7 @@ def test_the_json_has_what_a_reader_needs():
     made = Setup(
         netns="x", outcome="failed", cleanup=REPORT, tap=None, uplink=None, error=None, ahead=()
     )
-    assert keys(made) == ["netns", "outcome", "cleanup", "tap", "uplink", "error"]
+    assert keys(made) == ["netns", "outcome", "cleanup", "tap", "uplink", "pairs", "error"]
 
 
 def test_a_result_is_returned_or_its_error_raised_with_it():

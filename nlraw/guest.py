@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The records of a setup: what a VMM attaches to, and what its guest is configured with.
+
+Attribute names are the keys of the JSON. They are iproute2's (`ip -j -d address`, `route` and
+`neighbour`), with four exceptions in a route: ``src`` is iproute2's ``prefsrc``, ``mtu`` comes from
+its ``metrics``, ``onlink`` from its ``flags``, and ``gateway`` from its ``via`` too. Every key is
+always there; where iproute2 leaves a key out the value is None, or an empty tuple of ``nexthops``.
+"""
+
+from .report import Record, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Dict, Optional, Tuple
+
+    from .report import Report, TcObject
+
+
+class GuestAddress(Record):
+    """One address of an uplink, without those that an IPv6 guest makes itself (fe80::/10).
+
+    ``family`` is "inet" or "inet6", ``local`` the address, ``prefixlen`` its network's bits.
+    ``address`` is the far end of a point-to-point address, ``broadcast`` that of its network.
+    ``scope`` is "global", "link", "host", "site", "nowhere", or a number as text.
+    """
+
+    __slots__ = ("family", "local", "prefixlen", "address", "broadcast", "scope")
+
+    if TYPE_CHECKING:
+        family: str
+        local: str
+        prefixlen: int
+        address: Optional[str]
+        broadcast: Optional[str]
+        scope: str
+
+
+class NextHop(Record):
+    """One of several next hops of a route. ``dev`` may be another device than the uplink.
+
+    ``dev`` is None for a next hop whose device has no name: it has gone meanwhile.
+    """
+
+    __slots__ = ("gateway", "dev", "weight", "onlink")
+
+    if TYPE_CHECKING:
+        gateway: Optional[str]
+        dev: Optional[str]
+        weight: int
+        onlink: bool
+
+
+class GuestRoute(Record):
+    """One route of the main table that leads through an uplink.
+
+    ``family`` is "inet" or "inet6"; ``type`` "unicast" but for very rare routes. ``dst`` is
+    "default", an address, or an address and its prefix length: "10.9.0.0/16". ``gateway`` may be of
+    the other family (RTA_VIA); it is None for a destination on the link. ``protocol`` says who made
+    the route: "kernel" for that of an address, which comes with the address. ``src`` is the
+    preferred source address. ``metric`` and ``mtu`` (bytes) are None if the route has none of its
+    own. ``onlink``: the gateway is on the link though no route says so. ``tos`` (number, None for
+    0) and ``from`` (a prefix, as ``dst``) limit a route to some packets. ``nexthops`` is a tuple of
+    `NextHop`, empty unless there are several.
+    """
+
+    __slots__ = (
+        "family",
+        "type",
+        "dst",
+        "gateway",
+        "protocol",
+        "scope",
+        "src",
+        "metric",
+        "mtu",
+        "onlink",
+        "tos",
+        "from",
+        "nexthops",
+    )
+    _defaults = (("tos", None), ("from", None), ("nexthops", ()))
+
+    if TYPE_CHECKING:
+        family: str
+        type: str
+        dst: str
+        gateway: Optional[str]
+        protocol: str
+        scope: str
+        src: Optional[str]
+        metric: Optional[int]
+        mtu: Optional[int]
+        onlink: bool
+        tos: Optional[int]
+        nexthops: Tuple[NextHop, ...]
+
+
+class GuestNeighbour(Record):
+    """One permanent neighbour of an uplink: address, and MAC as colon-separated hex."""
+
+    __slots__ = ("dst", "lladdr")
+
+    if TYPE_CHECKING:
+        dst: str
+        lladdr: Optional[str]
+
+
+class CreatedTap(Record):
+    """The TAP for a VMM to attach to: MAC as colon-separated hex, MTU in bytes."""
+
+    __slots__ = ("ifname", "ifindex", "address", "mtu")
+
+    if TYPE_CHECKING:
+        ifname: str
+        ifindex: int
+        address: Optional[str]
+        mtu: int
+
+
+class Uplink(Record):
+    """The container interface: MAC, MTU in bytes, and what its guest is configured with.
+
+    ``addresses``, ``routes`` and ``neighbours`` are tuples of `GuestAddress`, `GuestRoute` and
+    `GuestNeighbour`, in the kernel's order. ``local``, ``prefixlen`` and ``gateway`` are the first
+    IPv4 address and the gateway of the IPv4 default route; None if it has none.
+    """
+
+    __slots__ = (
+        "ifname",
+        "ifindex",
+        "address",
+        "mtu",
+        "local",
+        "prefixlen",
+        "gateway",
+        "addresses",
+        "routes",
+        "neighbours",
+    )
+    _defaults = (("addresses", ()), ("routes", ()), ("neighbours", ()))
+
+    if TYPE_CHECKING:
+        ifname: str
+        ifindex: int
+        address: Optional[str]
+        mtu: int
+        local: Optional[str]
+        prefixlen: Optional[int]
+        gateway: Optional[str]
+        addresses: Tuple[GuestAddress, ...]
+        routes: Tuple[GuestRoute, ...]
+        neighbours: Tuple[GuestNeighbour, ...]
+
+
+class Pair(Record):
+    """A TAP, and the uplink that it is connected to; None if it has none."""
+
+    __slots__ = ("tap", "uplink")
+
+    if TYPE_CHECKING:
+        tap: CreatedTap
+        uplink: Optional[Uplink]
+
+
+class Setup(Result):
+    """What a setup made. ``outcome`` is "created", "in-use" or "failed".
+
+    ``cleanup`` is the `Report` of the cleanup before it. ``pairs`` is a tuple of `Pair`, empty
+    unless created; ``tap`` and ``uplink`` are those of the first one, else None. ``ahead``, which
+    is not in the JSON, holds the `TcObject` of each foreign filter on an uplink that sees a packet
+    before the redirect does.
+    """
+
+    __slots__ = ("netns", "outcome", "cleanup", "tap", "uplink", "pairs", "error", "ahead")
+    _defaults = (("pairs", ()),)
+
+    def document(self) -> "Dict[str, object]":
+        fields = self.fields()
+        del fields["ahead"]
+        return fields
+
+    if TYPE_CHECKING:
+        netns: str
+        outcome: str
+        cleanup: Report
+        tap: Optional[CreatedTap]
+        uplink: Optional[Uplink]
+        pairs: Tuple[Pair, ...]
+        ahead: Tuple[TcObject, ...]
