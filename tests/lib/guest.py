@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real guest behind a TAP, and pings that tell it from the pod it lives in.
 
-The guest is Debian's cloud kernel, unpacked and not installed, with an initramfs of busybox and the
-virtio modules. It runs under QEMU's TCG, which needs no /dev/kvm, and does nothing but answer.
+The guest is Debian's cloud kernel, unpacked and not installed, with an initramfs of busybox,
+iproute2's `ip` and the virtio modules. It runs under QEMU's TCG, which needs no /dev/kvm. It runs
+the commands that configure its network, and then does nothing but answer.
 
-The pod's own kernel holds the guest's address too, and answers whenever the redirect to the TAP is
-missing: a reply alone proves nothing. So each guest is given a TTL of its own, and every ping says
-which TTL answered it.
+The pod's own kernel holds the guest's addresses too, and answers whenever the redirect to the TAP
+is missing: a reply alone proves nothing. So each guest is given a TTL of its own, which is its
+IPv6 hop limit too, and every ping says which TTL answered it.
 
 Whatever runs in a network namespace takes a `prefix`, the argv that enters it, such as `["ip",
 "netns", "exec", "pod"]`. It must end in exec(2): the process we hold is then the one we want.
 
     image = build(tmp_path)
     with Pinger(node, "10.9.8.2", tmp_path / "pings") as pinger:
-        with Guest(pod, image, tmp_path / "console", tap="tap0_urunc", mac=mac,
-                   address="10.9.8.2/24", ttl=77) as guest:
+        with Guest(pod, image, tmp_path / "console", card("tap0_urunc", mac),
+                   commands("10.9.8.2/24"), ttl=77) as guest:
             first = pinger.wait_for(77, seconds=30)
             ...
             assert all(ping.ttl == 77 for ping in pinger.stop()[first.sequence:])
@@ -60,10 +61,10 @@ set -e
 mount -t proc proc /proc
 for module in /modules/*; do insmod "$module"; done
 echo "$guest_ttl" >/proc/sys/net/ipv4/ip_default_ttl
+for limit in /proc/sys/net/ipv6/conf/*/hop_limit; do echo "$guest_ttl" >"$limit"; done
 echo 1 >/proc/sys/net/ipv4/conf/all/arp_notify
-ip address add "$guest_address" dev eth0
-ip link set eth0 up
-echo "guest up: $guest_address ttl $guest_ttl"
+. /network
+echo "guest up: ttl $guest_ttl"
 exec sleep 3600
 """
 
@@ -81,6 +82,7 @@ def missing():
         ("cpio", "cpio"),
         ("apt-get", "apt"),
         ("dpkg-deb", "dpkg"),
+        ("ip", "iproute2"),
     ):
         if shutil.which(program) is None:
             return "no {} (Debian package {})".format(program, package)
@@ -93,7 +95,7 @@ def missing():
 
 
 def build(directory, cache=None):
-    """Return an Image whose initramfs is made in `directory`; it serves every address and TTL.
+    """Return an Image whose initramfs is made in `directory`; it serves every guest.
 
     The kernel is kept in `cache`, by default the user's, and downloaded only when apt knows a newer
     one.
@@ -110,13 +112,22 @@ def build(directory, cache=None):
         for name in ("bin", "proc"):
             os.mkdir(os.path.join(root, name))
         shutil.copy(shutil.which("busybox"), os.path.join(root, "bin"))
-        for applet in ("sh", "mount", "insmod", "ip", "sleep"):
+        for applet in ("sh", "mount", "insmod", "sleep"):
             os.symlink("busybox", os.path.join(root, "bin", applet))
+        _install(shutil.which("ip"), root)  # busybox's cannot add a neighbour
         with open(os.path.join(root, "init"), "w") as init:
             init.write(INIT)
         os.chmod(init.name, 0o755)
         pack(root, initramfs)
     return Image(os.path.join(kernel, "vmlinuz"), initramfs)
+
+
+def _install(program, root):
+    """Copy a program to `root`/bin, and to their places the libraries that it is linked with."""
+    shutil.copy(program, os.path.join(root, "bin"))
+    for library in re.findall(r"(/\S+) \(0x", command.run("ldd", program)):
+        os.makedirs(root + os.path.dirname(library), exist_ok=True)
+        shutil.copy(library, root + library)
 
 
 def pack(root, initramfs):
@@ -232,17 +243,42 @@ class _Program:
             return log.read()
 
 
-class Guest(_Program):
-    """QEMU with its one network card on the existing TAP `tap`. It needs the rights to open that.
+def card(tap, mac, mtu=None):
+    """Return QEMU's arguments for the guest's one network card, on the existing TAP `tap`.
 
-    `address` is IPv4 with a prefix length. `mtu` is handed to the guest (host_mtu); without it
-    1500.
+    `mtu` is handed to the guest (host_mtu); without it 1500.
+    """
+    # status=off: carrier from the start. A 7.2 driver else has none yet when arp_notify speaks,
+    # unheard.
+    device = "virtio-net-pci,netdev=n0,romfile=,status=off,mac=" + mac
+    return [
+        "-netdev",
+        "tap,id=n0,ifname={},script=no,downscript=no".format(tap),
+        "-device",
+        device if mtu is None else "{},host_mtu={}".format(device, mtu),
+    ]
+
+
+def commands(address):
+    """Return the commands that give the guest's one card an IPv4 address with a prefix length."""
+    return ["ip address add {} dev eth0".format(address), "ip link set eth0 up"]
+
+
+class Guest(_Program):
+    """QEMU with the network cards of the arguments `cards`. It needs the rights to open their TAPs.
+
+    The guest runs `commands`, shell commands, to configure its network. `log` holds its console.
     """
 
-    def __init__(self, prefix, image, log, tap, mac, address, ttl, mtu=None):
-        # status=off: carrier from the start. A 7.2 driver else has none yet when arp_notify speaks,
-        # unheard.
-        card = "virtio-net-pci,netdev=n0,romfile=,status=off,mac=" + mac
+    def __init__(self, prefix, image, log, cards, commands, ttl):
+        initramfs = str(log) + ".initramfs"
+        with tempfile.TemporaryDirectory() as root:
+            with open(os.path.join(root, "network"), "w") as network:
+                network.write("".join(line + "\n" for line in commands))
+            pack(root, initramfs)
+        # the kernel unpacks one archive after another
+        with open(initramfs, "ab") as file, open(image.initramfs, "rb") as more:
+            shutil.copyfileobj(more, file)
         super().__init__(
             list(prefix)
             + [
@@ -263,14 +299,11 @@ class Guest(_Program):
                 "-kernel",
                 image.kernel,
                 "-initrd",
-                image.initramfs,
+                initramfs,
                 "-append",
-                "console=ttyS0 quiet panic=-1 guest_address={} guest_ttl={}".format(address, ttl),
-                "-netdev",
-                "tap,id=n0,ifname={},script=no,downscript=no".format(tap),
-                "-device",
-                card if mtu is None else "{},host_mtu={}".format(card, mtu),
-            ],
+                "console=ttyS0 quiet panic=-1 guest_ttl={}".format(ttl),
+            ]
+            + list(cards),
             log,
             stdin=subprocess.DEVNULL,
         )

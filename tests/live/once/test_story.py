@@ -64,11 +64,9 @@ class Story:
             enter(self.pod),
             self.image,
             console,
-            TAP,
-            uplink["address"],
-            address,
+            guest.card(TAP, uplink["address"], uplink["mtu"]),
+            guest.commands(address),
             ttl,
-            mtu=uplink["mtu"],
         )
 
     def pinger(self):
