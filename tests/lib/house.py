@@ -2,13 +2,13 @@
 """The files of nlraw: a file imports only from files above it; the first ones touch no system."""
 
 PURE = (
-    "uapi errors wire exchange link tc inet nsid report guest".split()
-    + "oci verdict bpf snapshot plan journal known agenda".split()
+    "uapi errors wire exchange link tc inet nsid report guest oci verdict bpf".split()
+    + "snapshot plan journal known agenda".split()
 )
 ORDER = (
     PURE
     + "threads libc netns holders transport connection observe marks removal pod".split()
-    + "tap provision visit node container metrics notify".split()
-    + "listener discovery workers agent selftest".split()
-    + "mistakes options output syslog hook service commands cli __init__ __main__ bundle".split()
+    + "tap provision visit node container metrics notify listener discovery workers".split()
+    + "agent selftest mistakes options output vmm syslog hook service commands cli".split()
+    + "__init__ __main__ bundle".split()
 )
