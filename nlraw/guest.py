@@ -58,9 +58,9 @@ class GuestRoute(Record):
     the other family (RTA_VIA); it is None for a destination on the link. ``protocol`` says who made
     the route: "kernel" for that of an address, which comes with the address. ``src`` is the
     preferred source address. ``metric`` and ``mtu`` (bytes) are None if the route has none of its
-    own. ``onlink``: the gateway is on the link though no route says so. ``tos`` (number, None for
-    0) and ``from`` (a prefix, as ``dst``) limit a route to some packets. ``nexthops`` is a tuple of
-    `NextHop`, empty unless there are several.
+    own. ``onlink``: the gateway is on the link though no route says so. ``tos`` ("0x10") and
+    ``from`` (a prefix, as ``dst``) limit the route to some packets; None for almost every route.
+    ``nexthops`` is a tuple of `NextHop`, empty unless there are several.
     """
 
     __slots__ = (
@@ -91,7 +91,7 @@ class GuestRoute(Record):
         metric: Optional[int]
         mtu: Optional[int]
         onlink: bool
-        tos: Optional[int]
+        tos: Optional[str]
         nexthops: Tuple[NextHop, ...]
 
 

@@ -8,27 +8,80 @@ from .exchange import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional, Tuple
+    from typing import Iterable, List, Optional, Sequence, Tuple
 
+AF_UNSPEC = 0  # in a request for a list: of every family
 AF_INET = 2
 AF_INET6 = 10
 
 _ipv4 = Struct("=4B")
+_ipv6 = Struct(">8H")
+
+
+# ---------------------------------------------------------------- addresses as text
+
+
+def address_text(family: int, data: bytes, span: "wire.Span") -> "Optional[str]":
+    """An address as text; None for a family that is neither IPv4 nor IPv6."""
+    if family == AF_INET:
+        return "%d.%d.%d.%d" % wire.fixed(_ipv4, data, span)
+    return _ipv6_text(wire.fixed(_ipv6, data, span)) if family == AF_INET6 else None
+
+
+def read_address(attributes: wire.Attributes, type: int, family: int) -> "Optional[str]":
+    """Read an address as text; None if it is absent, or of another family."""
+    span = attributes.span(type)
+    return None if span is None else address_text(family, attributes.data, span)
+
+
+def _ipv6_text(words: "Sequence[int]") -> str:
+    """As inet_ntop(3) of glibc writes it: the first longest run of zeros is "::" (RFC 5952)."""
+    best, length, at = 0, 1, 0
+    while at < 8:
+        end = at
+        while end < 8 and not words[end]:
+            end += 1
+        if end - at > length:
+            best, length = at, end - at
+        at = end + 1
+    texts = ["%x" % word for word in words]
+    if not best and (length == 6 or (length == 5 and words[5] == 0xFFFF)):  # holds an IPv4 address
+        texts[6:] = ["%d.%d.%d.%d" % (words[6] >> 8, words[6] & 255, words[7] >> 8, words[7] & 255)]
+    if length == 1:
+        return ":".join(texts)
+    return ":".join(texts[:best]) + "::" + ":".join(texts[best + length :])
 
 
 # ---------------------------------------------------------------- decoded from replies
 
 
 class Route(wire.Decoded):
-    """One route to a destination of ``prefixlen`` bits. ``type`` is RTN_*."""
+    """One route to a destination of ``prefixlen`` bits. ``type`` is RTN_*.
 
-    __slots__ = ("family", "prefixlen", "type", "_table", "_hop")
+    It applies to packets of one ``tos``, unless that is 0, and from a source of ``src_prefixlen``
+    bits. ``protocol`` is RTPROT_*, ``scope`` RT_SCOPE_*, ``flags`` are RTM_F_*, and RTNH_F_* of its
+    only next hop.
+    """
+
+    __slots__ = (
+        "family",
+        "prefixlen",
+        "src_prefixlen",
+        "tos",
+        "protocol",
+        "scope",
+        "type",
+        "flags",
+        "_table",
+        "_hop",
+    )
 
     _layout = uapi.rtmsg
 
     def __init__(self, message: "wire.Message") -> None:
         fields = self._decode(message)
-        self.family, self.prefixlen, _, _, self._table, _, _, self.type, _ = fields
+        self.family, self.prefixlen, self.src_prefixlen, self.tos, self._table = fields[:5]
+        self.protocol, self.scope, self.type, self.flags = fields[5:]
         self._hop: Optional[Tuple[int, wire.Attributes]] = None
 
     @property
@@ -58,7 +111,7 @@ class Route(wire.Decoded):
         """The IPv4 gateway of the first next hop, as dotted decimal; None for other families."""
         if self.family != AF_INET:
             return None
-        return _dotted(self._next_hop()[1], uapi.RTA_GATEWAY)
+        return read_address(self._next_hop()[1], uapi.RTA_GATEWAY, AF_INET)
 
     def _next_hop(self) -> "Tuple[int, wire.Attributes]":
         """The ifindex and the attributes of the only next hop, or of the first."""
@@ -80,29 +133,43 @@ class Route(wire.Decoded):
 
 
 class Address(wire.Decoded):
-    """One address of a device, in a network of ``prefixlen`` bits."""
+    """One address of a device, in a network of ``prefixlen`` bits. ``scope`` is RT_SCOPE_*."""
 
-    __slots__ = ("family", "prefixlen", "flags", "ifindex", "_local")
+    __slots__ = ("family", "prefixlen", "flags", "scope", "ifindex", "_local")
 
     _layout = uapi.ifaddrmsg
 
     def __init__(self, message: "wire.Message") -> None:
-        self.family, self.prefixlen, self.flags, _, self.ifindex = self._decode(message)
+        fields = self._decode(message)
+        self.family, self.prefixlen, self.flags, self.scope, self.ifindex = fields
         self._local: Optional[str] = None
 
     @property
     def local(self) -> "Optional[str]":
-        """The IPv4 address of the device, as dotted decimal; None for other families."""
-        if self._local is None and self.family == AF_INET:
+        """The address of the device; None for a family that is neither IPv4 nor IPv6."""
+        if self._local is None:
             # IFA_ADDRESS is the far end of a point-to-point link (linux/if_addr.h)
-            found = self.attributes
-            self._local = _dotted(found, uapi.IFA_LOCAL) or _dotted(found, uapi.IFA_ADDRESS)
+            self._local = self._read(uapi.IFA_LOCAL) or self._read(uapi.IFA_ADDRESS)
         return self._local
+
+    @property
+    def far_end(self) -> "Optional[str]":
+        """The address at the far end of a point-to-point link; None if it is no such address."""
+        far_end = self._read(uapi.IFA_ADDRESS)
+        return None if far_end == self.local else far_end
+
+    @property
+    def broadcast(self) -> "Optional[str]":
+        """The broadcast address of the network, if one was assigned."""
+        return self._read(uapi.IFA_BROADCAST)
 
     @property
     def is_secondary(self) -> bool:
         """True if the device has an earlier address in the same network."""
         return self.flags & uapi.IFA_F_SECONDARY != 0
+
+    def _read(self, type: int) -> "Optional[str]":
+        return read_address(self.attributes, type, self.family)
 
     def __repr__(self) -> str:
         return "Address(%s/%d, ifindex=%d)" % (self.local, self.prefixlen, self.ifindex)
@@ -119,16 +186,16 @@ def default_routes(messages: "Iterable[wire.Message]") -> "List[Route]":
     return sorted(found, key=lambda route: route.metric)
 
 
+def all_addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
+    """Decode the IPv4 and IPv6 addresses of a reply, in the kernel's order."""
+    found = [Address(message) for message in messages if message[0] == uapi.RTM_NEWADDR]
+    return [each for each in found if each.local is not None]
+
+
 def addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
     """Decode the primary IPv4 addresses of a reply, in the kernel's order."""
-    found = [Address(message) for message in messages if message[0] == uapi.RTM_NEWADDR]
-    return [each for each in found if not each.is_secondary and each.local is not None]
-
-
-def _dotted(attributes: wire.Attributes, type: int) -> "Optional[str]":
-    """Read an IPv4 address as dotted decimal; None if it is absent."""
-    span = attributes.span(type)
-    return None if span is None else "%d.%d.%d.%d" % wire.fixed(_ipv4, attributes.data, span)
+    found = all_addresses(messages)
+    return [each for each in found if each.family == AF_INET and not each.is_secondary]
 
 
 # ---------------------------------------------------------------- requests
@@ -142,14 +209,14 @@ def _request(
 
 
 def dump_routes(family: int) -> Request:
-    """List the routes of one family, of all tables."""
+    """List the routes of one family, or of every family, of all tables."""
     fixed = uapi.rtmsg.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
     return _request(uapi.RTM_GETROUTE, uapi.NLM_F_DUMP, "list routes", "", fixed=fixed)
 
 
-def dump_addresses() -> Request:
-    """List the IPv4 addresses of all devices."""
-    fixed = uapi.ifaddrmsg.pack(AF_INET, 0, 0, 0, 0)
+def dump_addresses(family: int = AF_INET) -> Request:
+    """List the addresses of all devices, of one family or of every family."""
+    fixed = uapi.ifaddrmsg.pack(family, 0, 0, 0, 0)
     return _request(uapi.RTM_GETADDR, uapi.NLM_F_DUMP, "list addresses", "", fixed=fixed)
 
 

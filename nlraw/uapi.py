@@ -58,6 +58,8 @@ RTM_NEWADDR = 20
 RTM_GETADDR = 22
 RTM_NEWROUTE = 24
 RTM_GETROUTE = 26
+RTM_NEWNEIGH = 28
+RTM_GETNEIGH = 30
 RTM_NEWQDISC = 36
 RTM_DELQDISC = 37
 RTM_GETQDISC = 38
@@ -69,20 +71,35 @@ RTM_DELNSID = 89
 RTM_GETNSID = 90
 RTM_NEWCHAIN = 100
 RTM_GETCHAIN = 102
+RTM_NEWNEXTHOP = 104
+RTM_GETNEXTHOP = 106
 
 RTMGRP_LINK = 0x1
+RTMGRP_NEIGH = 0x4
 RTMGRP_TC = 0x8
+RTMGRP_IPV4_IFADDR = 0x10
 RTMGRP_IPV4_ROUTE = 0x40
+RTMGRP_IPV6_IFADDR = 0x100
 RTMGRP_IPV6_ROUTE = 0x400
 RTNLGRP_NSID = 28
+RTNLGRP_NEXTHOP = 32  # a number: the bit 31 of the groups in bind(2)
 
 RTN_UNICAST = 1
 RT_TABLE_MAIN = 254
+RTM_F_CLONED = 0x200
+RTNH_F_ONLINK = 4
+RTA_DST = 1
+RTA_SRC = 2
 RTA_OIF = 4
 RTA_GATEWAY = 5
 RTA_PRIORITY = 6
+RTA_PREFSRC = 7
+RTA_METRICS = 8
 RTA_MULTIPATH = 9
 RTA_TABLE = 15
+RTA_VIA = 18
+RTA_NH_ID = 30
+RTAX_MTU = 2
 
 RTEXT_FILTER_SKIP_STATS = 8
 
@@ -104,9 +121,27 @@ ifinfomsg = Struct("=BxHiII")  # family, type, index, flags, change
 # linux/if_addr.h
 IFA_ADDRESS = 1
 IFA_LOCAL = 2
+IFA_BROADCAST = 4
 IFA_F_SECONDARY = 0x01
 
 ifaddrmsg = Struct("=BBBBI")  # family, prefixlen, flags, scope, index
+
+# linux/neighbour.h
+NDA_DST = 1
+NDA_LLADDR = 2
+NDA_IFINDEX = 8
+NUD_PERMANENT = 0x80
+
+ndmsg = Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
+
+# linux/nexthop.h
+NHA_ID = 1
+NHA_GROUP = 2
+NHA_OIF = 5
+NHA_GATEWAY = 6
+
+nhmsg = Struct("=BBBxI")  # family, scope, protocol, flags
+nexthop_grp = Struct("=IBBxx")  # id, weight less one: its low byte, its high byte
 
 # linux/if.h
 IFNAMSIZ = 16
