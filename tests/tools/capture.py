@@ -19,7 +19,7 @@ TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path[:0] = [TESTS, os.path.dirname(TESTS)]
 
 from lib import command, pods, taps
-from nlraw import exchange, inet, link, tc, uapi, wire
+from nlraw import exchange, inet, link, neighbour, nexthop, tc, uapi, wire
 
 DIRECTORY = os.path.join(TESTS, "golden")
 
@@ -509,6 +509,92 @@ def addresses(pod):
     return pod.ask(inet.dump_addresses())
 
 
+@capture(
+    "RTM_GETADDR dump of every family: on eth0 of IPv4 one with its broadcast address, one with a "
+    "far end, one of scope link and a secondary, of IPv6 one and one with a far end"
+)
+def addresses_of_guest(pod):
+    pod.ip("address add 10.9.8.2/24 broadcast + dev eth0")
+    pod.ip("address add 10.9.9.2 peer 10.9.9.1/32 dev eth0")
+    pod.ip("address add 169.254.7.7/16 scope link dev eth0")
+    pod.ip("address add 10.9.8.3/24 dev eth0")
+    pod.ip("address add fd00::2/64 dev eth0 nodad")
+    pod.ip("address add fd00::1:2 peer fd00::1:1/128 dev eth0 nodad")
+    return pod.ask(inet.dump_addresses(inet.AF_UNSPEC))
+
+
+def _add_routes(pod):
+    pod.ip("address add 10.9.8.2/32 dev eth0")
+    pod.ip("address add 10.9.7.2/24 dev peer0")
+    pod.ip("address add fd00::2/64 dev eth0 nodad")
+    pod.ip("route add 169.254.1.1 dev eth0")
+
+
+@capture(
+    "RTM_GETROUTE dump of every family: a default route by a gateway on the link (MTU 1450), one "
+    "by an IPv6 gateway, one to a gateway without a route (onlink), next hops on two devices, a "
+    "blackhole; IPv6 with two gateways, an MTU and a source"
+)
+def routes_of_guest(pod):
+    _add_routes(pod)
+    pod.ip("route add default via 169.254.1.1 dev eth0 mtu 1450 metric 5 src 10.9.8.2")
+    pod.ip("route add 10.5.0.0/16 via inet6 fe80::1 dev eth0")
+    pod.ip("route add 10.6.0.0/16 via 172.16.0.1 dev eth0 onlink proto 77 tos 0x10")
+    pod.ip(
+        "route add 10.7.0.0/16 nexthop via 169.254.1.1 dev eth0 weight 3 nexthop via 10.9.7.1 dev "
+        "peer0 nexthop via inet6 fe80::5 dev eth0 onlink"
+    )
+    pod.ip("route add blackhole 10.8.0.0/16")
+    pod.ip("route add 10.9.0.0/16 dev eth0 table 1000")
+    pod.ip("route add default mtu 1400 nexthop via fd00::1 weight 2 nexthop via fd00::9")
+    pod.ip("route add fd05::1 dev eth0 src fd00::2 metric 7")
+    pod.ip("route add fe80::77 dev eth0")
+    pod.ip("route add unreachable fd06::/64")
+    return pod.ask(inet.dump_routes(inet.AF_UNSPEC))
+
+
+def _add_objects(pod):
+    _add_routes(pod)
+    pod.ip("nexthop add id 1 via 169.254.1.1 dev eth0")
+    pod.ip("nexthop add id 2 via fe80::33 dev eth0 onlink")
+    pod.ip("nexthop add id 3 via 10.9.7.1 dev peer0")
+    pod.ip("link set lo up")  # which a blackhole belongs to
+    pod.ip("nexthop add id 4 blackhole")
+    pod.ip("nexthop add id 10 group 1,3/3,20")
+    pod.ip("nexthop add id 20 via fd00::44 dev eth0")
+
+
+@capture("RTM_GETNEXTHOP dump: three next hops of IPv4, a blackhole, a group, one of IPv6")
+def next_hops(pod):
+    _add_objects(pod)
+    return pod.ask(nexthop.dump())
+
+
+@capture("RTM_GETROUTE dump of every family: routes that have the IDs of their next hops alone")
+def routes_by_object(pod):
+    _add_objects(pod)
+    pod.sysctl("net/ipv4/nexthop_compat_mode", 0)
+    pod.ip("route add default nhid 1")
+    pod.ip("route add 10.5.0.0/16 nhid 2")
+    pod.ip("route add 10.6.0.0/16 nhid 10")
+    pod.ip("route add 10.7.0.0/16 nhid 4")
+    pod.ip("route add fd05::/64 nhid 20")
+    return pod.ask(inet.dump_routes(inet.AF_UNSPEC))
+
+
+@capture(
+    "RTM_GETNEIGH dump of eth0: permanent ones of both families, one that is reachable, one that "
+    "needs no answer (NOARP)"
+)
+def neighbours(pod):
+    pod.ip("neighbour add 169.254.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent")
+    pod.ip("neighbour add fd00::1 lladdr 02:00:00:00:00:02 dev eth0 nud permanent router")
+    pod.ip("neighbour add 10.9.8.9 lladdr 02:00:00:00:00:03 dev eth0 nud reachable")
+    pod.ip("neighbour add 10.9.8.8 lladdr 02:00:00:00:00:04 dev eth0 nud noarp")
+    pod.ip("neighbour add 10.9.7.1 lladdr 02:00:00:00:00:05 dev peer0 nud permanent")
+    return pod.ask(neighbour.dump(pod.index("eth0"), "eth0"))
+
+
 NO_SUCH_LINK = 0x7FFFFFFE
 
 # A veth whose peer's attribute is too short: the kernel points at the attribute 18.2.1.
@@ -632,6 +718,8 @@ MESSAGES = {
     uapi.RTM_NEWLINK: "RTM_NEWLINK",
     uapi.RTM_NEWADDR: "RTM_NEWADDR",
     uapi.RTM_NEWROUTE: "RTM_NEWROUTE",
+    uapi.RTM_NEWNEIGH: "RTM_NEWNEIGH",
+    uapi.RTM_NEWNEXTHOP: "RTM_NEWNEXTHOP",
     uapi.RTM_NEWQDISC: "RTM_NEWQDISC",
     uapi.RTM_NEWTFILTER: "RTM_NEWTFILTER",
 }
@@ -641,6 +729,8 @@ LAYOUTS = {
     uapi.RTM_NEWLINK: (uapi.ifinfomsg, "ifinfomsg", "IFLA"),
     uapi.RTM_NEWADDR: (uapi.ifaddrmsg, "ifaddrmsg", "IFA"),
     uapi.RTM_NEWROUTE: (uapi.rtmsg, "rtmsg", "RTA"),
+    uapi.RTM_NEWNEIGH: (uapi.ndmsg, "ndmsg", "NDA"),
+    uapi.RTM_NEWNEXTHOP: (uapi.nhmsg, "nhmsg", "NHA"),
     uapi.RTM_NEWQDISC: (uapi.tcmsg, "tcmsg", "TCA"),
     uapi.RTM_NEWTFILTER: (uapi.tcmsg, "tcmsg", "TCA"),
     uapi.NLMSG_DONE: (struct.Struct("=i"), "errno", "NLMSGERR_ATTR"),
@@ -671,7 +761,13 @@ TYPES = {
     "RTA": "UNSPEC DST SRC IIF OIF GATEWAY PRIORITY PREFSRC METRICS MULTIPATH PROTOINFO FLOW"
     " CACHEINFO SESSION MP_ALGO TABLE"
     " MARK MFC_STATS VIA NEWDST PREF ENCAP_TYPE ENCAP EXPIRES PAD UID TTL_PROPAGATE IP_PROTO SPORT "
-    "DPORT NH_ID",
+    "DPORT NH_ID FLOWLABEL",
+    "RTAX": "UNSPEC LOCK MTU WINDOW RTT RTTVAR SSTHRESH CWND ADVMSS REORDERING HOPLIMIT INITCWND"
+    " FEATURES RTO_MIN INITRWND QUICKACK CC_ALGO FASTOPEN_NO_COOKIE",
+    "NDA": "UNSPEC DST LLADDR CACHEINFO PROBES VLAN PORT VNI IFINDEX MASTER LINK_NETNSID SRC_VNI"
+    " PROTOCOL NH_ID FDB_EXT_ATTRS FLAGS_EXT NDM_STATE_MASK NDM_FLAGS_MASK",
+    "NHA": "UNSPEC ID GROUP GROUP_TYPE BLACKHOLE OIF GATEWAY ENCAP_TYPE ENCAP GROUPS MASTER FDB"
+    " RES_GROUP RES_BUCKET OP_FLAGS GROUP_STATS HW_STATS_ENABLE HW_STATS_USED",
     "TCA": "UNSPEC KIND OPTIONS STATS XSTATS RATE FCNT STATS2 STAB PAD DUMP_INVISIBLE CHAIN"
     " HW_OFFLOAD INGRESS_BLOCK"
     " EGRESS_BLOCK",
@@ -689,6 +785,7 @@ WITHIN = {
     "IFLA_LINKINFO": "IFLA_INFO",
     "IFLA_INFO_DATA": "?",
     "IFLA_XDP": "IFLA_XDP",
+    "RTA_METRICS": "RTAX",
     "TCA_OPTIONS": "?",
     "TCA_U32_ACT": "order",
     "order": "TCA_ACT",
@@ -739,6 +836,8 @@ def shown(name, value):
         "RTA_DST",
         "RTA_GATEWAY",
         "RTA_PREFSRC",
+        "NDA_DST",
+        "NHA_GATEWAY",
         "IFA_ADDRESS",
         "IFA_LOCAL",
         "IFA_BROADCAST",

@@ -4,6 +4,7 @@
 Addresses and default routes as they are in captured replies.
 """
 
+import socket
 import struct
 
 import pytest
@@ -62,6 +63,53 @@ def test_create_ipv6_address_bytes():
     )
 
 
+def test_a_list_of_every_family_has_family_0():
+    assert inet.dump_routes(inet.AF_UNSPEC).payload == bytes(12)
+    assert inet.dump_addresses(inet.AF_UNSPEC).payload == bytes(8)
+
+
+# ---------------------------------------------------------------- addresses as text
+
+
+def text(address):
+    family = inet.AF_INET if len(address) == 4 else inet.AF_INET6
+    return inet.address_text(family, b"xx" + address + b"xx", (2, 2 + len(address)))
+
+
+@pytest.mark.parametrize(
+    "address",
+    """:: ::1 1:: 1::8 0:0:1:: 1:0:0:2:0:0:0:3 1:0:0:2:0:0:3:4 1:0:2:3:4:5:6:7 0:1:2:3:4:5:6:7
+    1:2:3:4:5:6:7:0 fe80::1 ff02::16 ::ffff:10.9.8.2 ::10.9.8.2 ::ffff:0:10.9.8.2 ::0.0.1.2 ::1:2:3
+    64:ff9b::10.9.8.2 2001:db8::5 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ::ffff 1:0::""".split(),
+)
+def test_an_ipv6_address_is_written_as_the_c_library_does(address):
+    packed = socket.inet_pton(socket.AF_INET6, address)
+    assert text(packed) == socket.inet_ntop(socket.AF_INET6, packed)
+
+
+words = st.lists(st.sampled_from([0, 0, 0, 1, 0xFFFF, 0xA0B]), min_size=8, max_size=8)
+
+
+@build.patient
+@given(st.one_of(words.map(lambda row: struct.pack(">8H", *row)), st.binary(min_size=16)))
+def test_any_ipv6_address_is_written_as_the_c_library_does(packed):
+    assert text(packed[:16]) == socket.inet_ntop(socket.AF_INET6, packed[:16])
+
+
+@build.patient
+@given(st.binary(min_size=4, max_size=4))
+def test_any_ipv4_address_is_written_as_the_c_library_does(packed):
+    assert text(packed) == socket.inet_ntop(socket.AF_INET, packed)
+
+
+def test_an_address_of_another_family_has_no_text_and_one_that_is_cut_is_malformed():
+    assert inet.address_text(17, bytes(16), (0, 16)) is None
+    for family, size in ((inet.AF_INET, 3), (inet.AF_INET6, 15)):
+        with pytest.raises(Malformed) as caught:
+            inet.address_text(family, bytes(20), (2, 2 + size))
+        assert caught.value.offset == 2
+
+
 # ---------------------------------------------------------------- captured
 
 
@@ -93,6 +141,26 @@ def test_captured_addresses_are_the_primary_ones_and_the_near_ends():
         (3, "10.9.8.2", 24),
         (3, "10.9.9.2", 32),
     ]
+
+
+@golden.needs_little_endian
+def test_captured_addresses_of_both_families_with_far_ends_and_broadcasts():
+    (reply,) = golden.play("addresses-of-guest", inet.dump_addresses(inet.AF_UNSPEC))
+    found = inet.all_addresses(reply.answer())
+    assert [
+        (each.local, each.prefixlen, each.far_end, each.broadcast, each.scope, each.is_secondary)
+        for each in found
+        if each.ifindex == 3 and not each.local.startswith("fe80")
+    ] == [
+        ("169.254.7.7", 16, None, None, 253, False),
+        ("10.9.8.2", 24, None, "10.9.8.255", 0, False),
+        ("10.9.9.2", 32, "10.9.9.1", None, 0, False),
+        ("10.9.8.3", 24, None, None, 0, True),
+        ("fd00::1:2", 128, "fd00::1:1", None, 0, False),
+        ("fd00::2", 64, None, None, 0, False),
+    ]
+    assert [each.local for each in found if each.scope == 253 and each.family == inet.AF_INET6]
+    assert {each.family for each in inet.addresses(reply.answer())} == {inet.AF_INET}
 
 
 # ---------------------------------------------------------------- made
