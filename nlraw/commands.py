@@ -93,26 +93,47 @@ def setup(given: "Options") -> int:
     """Run `nlraw setup`."""
     _need_namespace(given, "setup")
     from .provision import set_up
+    from .wanted import Wanted
 
     output.need_stdout()  # the caller cannot configure a VMM without the result
-    made = set_up(
-        netns=_namespaces(given)[0],
-        tap=options.text(given, "tap", verdict.TAP),
+    form = _form(given)
+    wanted = Wanted(
+        _target(given),
+        tap=options.texts(given, "tap", [verdict.TAP]),
         owner=options.number(given, "owner"),
         group=options.number(given, "group"),
         address=options.optional_text(given, "address"),
-        match=options.texts(given, "match", [verdict.MATCH]),
-        uplink=options.text(given, "uplink", verdict.UPLINK),
-        exclude=options.texts(given, "exclude"),
-        wait=options.wait(given),
-        who="who" in given,
+        multi_queue="multi-queue" in given,
     )
-    output.complain_about(made)
-    for found in dict.fromkeys(made.ahead):
-        words = "%s: a foreign %s filter on %s sees packets before the redirect does"
-        complain(words % (made.netns, found.kind, found.dev))
-    say(output.in_json(made) if "json" in given else output.setup_in_text(made))
+    made = set_up(_namespaces(given)[0], wanted, wait=options.wait(given), who="who" in given)
+    output.complain_about_setup(made)
+    if form is not None:
+        _print_for_vmm(form, made)
+    else:
+        say(output.in_json(made) if "json" in given else output.setup_in_text(made))
     return _status([made])
+
+
+def _form(given: "Options") -> "Optional[str]":
+    """The form of what --print prints, None if it is not given. Raises `Invalid`."""
+    form = options.optional_text(given, "print")
+    if form is not None:
+        from . import vmm
+
+        vmm.check(form, "multi-queue" in given)
+        if "json" in given:
+            raise Invalid("--print and --json cannot be combined", "setup")
+    return form
+
+
+def _print_for_vmm(form: str, made: "Setup") -> None:
+    """Print a setup for a VMM; nothing if it failed, because a script passes it on."""
+    from . import vmm
+
+    if made.error is None:
+        for words in vmm.unsaid(form, made):
+            complain("%s: %s" % (made.netns, words))
+        say(vmm.describe(form, made))
 
 
 def sweep(given: "Options") -> int:
@@ -240,9 +261,9 @@ COMMANDS = {
     ),
     "setup": Command(
         "clean up, then create the TAP and its redirects for the next VM",
-        "Never reuses a TAP: fails if the name is taken. If a step fails, removes what it made.\n"
-        "Prints what to configure the VMM with. If a matching TAP is in use, nothing is changed\n"
-        "and the exit status is 3.",
+        "Makes a TAP for each uplink, all or none. Never reuses a TAP: fails if a name is taken.\n"
+        "If a step fails, removes all that it made. Prints what to configure the VMM with. If a\n"
+        "matching TAP is in use, nothing is changed and the exit status is 3.",
         options.SETUP,
         setup,
     ),

@@ -106,15 +106,21 @@ class GuestNeighbour(Record):
 
 
 class CreatedTap(Record):
-    """The TAP for a VMM to attach to: MAC as colon-separated hex, MTU in bytes."""
+    """The TAP for a VMM to attach to: MAC as colon-separated hex, MTU in bytes.
 
-    __slots__ = ("ifname", "ifindex", "address", "mtu")
+    If it is ``multi_queue`` the VMM must ask for several queues, else it must not: the kernel
+    refuses any other open.
+    """
+
+    __slots__ = ("ifname", "ifindex", "address", "mtu", "multi_queue")
+    _defaults = (("multi_queue", False),)
 
     if TYPE_CHECKING:
         ifname: str
         ifindex: int
         address: Optional[str]
         mtu: int
+        multi_queue: bool
 
 
 class Uplink(Record):

@@ -60,6 +60,11 @@ class Link(wire.Decoded):
         return self.attributes.u32(uapi.IFLA_MTU)
 
     @property
+    def max_mtu(self) -> "Optional[int]":
+        """The largest MTU that the kernel accepts, in bytes; 0 if the driver sets no limit."""
+        return self.attributes.u32(uapi.IFLA_MAX_MTU)
+
+    @property
     def lower(self) -> "Optional[int]":
         """The ifindex of the device below it in this namespace; None or 0 if there is none.
 

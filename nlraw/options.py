@@ -86,12 +86,24 @@ EXCLUDE = Option(
     "names of TAPs to leave alone; may be repeated (default: none)",
     many=True,
 )
-_UPLINK = (
-    "the container interface%%s;\nauto: the device of the default route; none: work without an\n"
-    "uplink, and change TC state for orphans only (default: %s)" % verdict.UPLINK
+UPLINKS = Option(
+    "u",
+    "uplink",
+    "NAME",
+    "the container interface; may be repeated;\n"
+    "auto: the device of the default route; none: work without an\n"
+    "uplink, and change TC state for orphans only (default: %s)" % verdict.UPLINK,
+    many=True,
 )
-UPLINK = Option("u", "uplink", "NAME", _UPLINK % "")
-UPLINKS = Option("u", "uplink", "NAME", _UPLINK % "; may be repeated", many=True)
+CONNECTED = Option(
+    "u",
+    "uplink",
+    "NAME",
+    "the container interface; may be repeated: each one gets a TAP;\n"
+    "auto: the device of the default route; none: make a TAP\n"
+    "without an uplink and without redirects (default: %s)" % verdict.UPLINK,
+    many=True,
+)
 KEEP_IN_USE = Option(
     "", "keep-in-use", "", "remove orphans even if other TAPs are in use, and leave those alone"
 )
@@ -104,7 +116,14 @@ JSON = Option(
     "j", "json", "", "print one JSON document, with iproute2's key names where it has them"
 )
 DRY_RUN = Option("N", "dry-run", "", "report what would be done, and change nothing")
-TAP = Option("", "tap", "NAME", "the name of the TAP (default: %s)" % verdict.TAP)
+TAP = Option(
+    "",
+    "tap",
+    "NAME",
+    "the name of the TAP; may be repeated, for several uplinks. If only one is\n"
+    "given, its number is counted up: tap0_urunc, tap1_urunc (default: %s)" % verdict.TAP,
+    many=True,
+)
 OWNER = Option(
     "", "owner", "UID", "the user who may attach to the TAP without privilege (default: the caller)"
 )
@@ -117,6 +136,16 @@ GROUP = Option(
 )
 ADDRESS = Option(
     "", "address", "CIDR", "an address to put on the TAP, such as 10.9.8.1/24 (default: none)"
+)
+MULTI_QUEUE = Option(
+    "", "multi-queue", "", "let a TAP have several queues; a VMM must ask for them to attach"
+)
+PRINT = Option(
+    "",
+    "print",
+    "FORM",
+    "print what attaches a VMM instead: qemu, firecracker or cloud-hypervisor;\n"
+    "or cmdline, which configures the guest's kernel (ip=)",
 )
 DIR = Option("", "dir", "DIR", "search this directory instead; may be repeated", many=True)
 PROC = Option("", "proc", "", "visit the namespaces of all processes instead")
@@ -152,7 +181,8 @@ HELP = Option("h", "help", "", "show this help")
 # The options of each command, in the order of its help.
 SCAN = (SCANNED, MATCH, EXCLUDE, UPLINKS, WHO, JSON, HELP)
 CLEANUP = (NETNSES, MATCH, EXCLUDE, UPLINKS, KEEP_IN_USE, WAIT, WHO, DRY_RUN, JSON, HELP)
-SETUP = (NETNS, TAP, OWNER, GROUP, ADDRESS, MATCH, EXCLUDE, UPLINK, WAIT, WHO, JSON, HELP)
+_TAPS = (TAP, OWNER, GROUP, ADDRESS, MULTI_QUEUE)
+SETUP = (NETNS, CONNECTED) + _TAPS + (MATCH, EXCLUDE, WAIT, WHO, PRINT, JSON, HELP)
 _WHERE_AND_HOW = (DIR, PROC, INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS)
 SWEEP = _WHERE_AND_HOW + (MATCH, EXCLUDE, UPLINKS, DRY_RUN, METRICS, JSON, HELP)
 _HOW = (INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS, RESYNC, GRACE)

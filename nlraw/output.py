@@ -17,7 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Callable, List, Optional, Sequence, Tuple, Union
 
-    from .guest import Setup
+    from .guest import CreatedTap, Setup, Uplink
     from .report import DeadRedirect, Holder, Sweep, Tap, TcObject
     from .selftest import Check
 
@@ -147,20 +147,28 @@ def sweep_in_text(swept: "Sweep") -> str:
 
 
 def setup_in_text(made: "Setup") -> str:
-    """Return a setup as text: a line on the namespace, then what to configure a VMM with."""
+    """Return a setup as text: a line on the namespace, then what to configure a VMM with.
+
+    That is a line on each TAP, and one on its uplink.
+    """
     lines = ["%s: %s" % (escape(made.netns), made.outcome)]
     if made.outcome == "failed" and made.error is not None:
         lines[0] += ": " + escape(str(made.error))
     lines += ["  before that: " + line for line in _cleanup_in_text(made)]
-    for role, device in (("TAP", made.tap), ("uplink", made.uplink)):
-        if device is not None:
-            facts = [
-                "%s %s" % (name, escape(str(value)))
-                for name, value in device.fields().items()
-                if value is not None
-            ]
-            lines.append("  %-6s  %s" % (role, ", ".join(facts)))
+    for pair in made.pairs:
+        lines.append("  TAP     " + _facts(pair.tap))
+        lines.append("  uplink  " + ("none" if pair.uplink is None else _facts(pair.uplink)))
     return "\n".join(lines)
+
+
+def _facts(device: "Union[CreatedTap, Uplink]") -> str:
+    """What is known about a device, without lists; a fact that is True is its name alone."""
+    facts = [
+        name if value is True else "%s %s" % (name, escape(str(value)))
+        for name, value in device.fields().items()
+        if value not in (None, False) and not isinstance(value, tuple)
+    ]
+    return ", ".join(facts)
 
 
 def _cleanup_in_text(made: "Setup") -> "List[str]":
@@ -291,6 +299,19 @@ def complain_about(
         complain(prefix + str(error))
     elif isinstance(report, Report) and report.outcome == "skipped":
         _warn_of_orphans(report, prefix, uplinks)
+
+
+def complain_about_setup(made: "Setup") -> None:
+    """Print on stderr the error of a setup, or what its caller has to know about the result."""
+    complain_about(made)
+    for found in dict.fromkeys(made.ahead):
+        words = "%s: a foreign %s filter on %s sees packets before the redirect does"
+        complain(words % (made.netns, found.kind, found.dev))
+    for pair in made.pairs:
+        tap, uplink = pair.tap, pair.uplink
+        if uplink is not None and tap.mtu < uplink.mtu:
+            words = "%s: %s cannot have the MTU of %s, %d: it has %d"
+            complain(words % (made.netns, tap.ifname, uplink.ifname, uplink.mtu, tap.mtu))
 
 
 def _warn_of_orphans(report: "Report", prefix: str, uplinks: "Sequence[str]") -> None:

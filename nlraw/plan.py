@@ -2,7 +2,7 @@
 """What has to go, and in which order. Pure: a snapshot in, a plan out.
 
     plan       the orphans, the TC state that belongs to them, and dead redirects on the uplinks
-    plan_undo  what a failed setup made on the uplink
+    plan_undo  what a failed setup made on the uplinks
 
 Every request that deletes something is a `Change` that is made here. `plan` deletes no link but
 orphans; no qdisc but those of an orphan, and an `ingress` that is left without content; no filter
@@ -122,18 +122,22 @@ def plan(
     return Plan(changes, True, dead, undecided)
 
 
-def plan_undo(snapshot: "Snapshot", tap: "Link", had_ingress: bool) -> "List[Change]":
-    """Plan to delete what a failed setup made on the uplink: the redirect to its TAP, the qdisc.
+def plan_undo(
+    snapshot: "Snapshot", taps: "Sequence[Link]", had_ingress: "Container[int]"
+) -> "List[Change]":
+    """Plan to delete what a failed setup made on the uplinks: redirects to its TAPs, and qdiscs.
 
-    The qdisc stays if the uplink ``had_ingress`` before. The kernel deletes the TAP, and what is on
-    it, with its last descriptor.
+    A qdisc that was there before stays: ``had_ingress`` are the ifindexes of those uplinks. The
+    kernel deletes a TAP, and what is on it, with its last descriptor.
     """
-    points = [point for point in snapshot.points if point.is_uplink]
+    ifindexes = {tap.ifindex for tap in taps}
     changes: List[Change] = []
-    for point in points:
-        purge = _Purge(point, snapshot.names, {tap.ifindex}, with_dead=False)
-        purge.takes_ingress = point.is_ingress and purge.is_emptied and not had_ingress
-        changes += purge.changes()
+    for point in snapshot.points:
+        if point.is_uplink and point.qdisc is not None:
+            purge = _Purge(point, snapshot.names, ifindexes, with_dead=False)
+            is_ours = point.is_ingress and point.qdisc.ifindex not in had_ingress
+            purge.takes_ingress = is_ours and purge.is_emptied
+            changes += purge.changes()
     return changes
 
 

@@ -1,49 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Create-only setup of a VM's network: a TAP, and redirects between it and the uplink.
+"""Create-only setup of a VM's network: TAPs, and redirects between each and its uplink.
 
     cleanup      what a dead VM left; ends here if a TAP is in use
-    create       the TAP (IFF_TUN_EXCL: the kernel refuses a name that any link has)
-    configure    MTU, up, address, ingress qdiscs, redirects: one datagram
+    create       the TAPs (IFF_TUN_EXCL: the kernel refuses a name that any link has)
+    configure    MTU, up, address, ingress qdiscs, redirects: one datagram for all
     persist      last of all
 
-The creating descriptor stays open until the end: another setup sees a TAP in use, and if this
-process dies the kernel deletes the TAP. If a step fails, what this call made is removed in reverse
-order, and nothing else.
+What to make is in `wanted`. The creating descriptors stay open until the end: another setup sees
+TAPs in use, and if this process dies the kernel deletes them. If a step fails, all that this call
+made is removed, the last first, and nothing else.
 """
 
 import errno
-import posix
-from _socket import inet_pton
 
-from . import inet, link, tc, uapi
+from . import link, tc
 from .connection import Connection
-from .errors import Error, Invalid, Refused, TapInUse
-from .guest import CreatedTap, Setup, Uplink
+from .errors import Error, Refused, TapInUse
+from .guest import CreatedTap, Pair, Setup, Uplink
 from .link import Link
-from .netns import Namespace, close
+from .netns import Namespace
 from .observe import observe_links, observe_tc
 from .plan import plan_undo
 from .pod import connect, name_of, wait_while_in_use, with_holders
 from .removal import ROUNDS, Removal
 from .report import Report, TcObject
 from .snapshot import Snapshot, failure
-from .tap import create as create_tap
-from .tap import persist, set_owner
+from .tap import create_all, persist, release, set_owner
+from .uplinks import observe_uplinks
 from .verdict import IN_USE, MATCH, TAP, UPLINK, Target, evidence, judge
+from .wanted import Wanted
+from .wiring import Wiring, mtu_for
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Optional, Tuple
+    from typing import Callable, List, Optional, Sequence, Set, Tuple
 
-    from .exchange import Request
     from .netns import NetnsArgument
     from .transport import Patience
     from .verdict import Names
 
+    Create = Callable[[Namespace, Sequence[str], bool], List[int]]
+
 
 def setup(
     netns: "NetnsArgument" = None,
-    tap: str = TAP,
+    tap: "Names" = TAP,
     owner: "Optional[int]" = None,
     group: "Optional[int]" = None,
     address: "Optional[str]" = None,
@@ -52,49 +53,40 @@ def setup(
     exclude: "Names" = (),
     wait: float = 0.0,
     who: bool = False,
+    multi_queue: bool = False,
 ) -> Setup:
-    """Clean up, then create the TAP and both redirects; return what a VMM is configured with.
+    """Clean up, then create a TAP for each uplink, all or none; return what a VMM needs.
 
-    ``netns``, ``match``, ``exclude``, ``uplink``, ``wait`` and ``who`` are as for `nlraw.cleanup`,
-    but an uplink is required. ``tap`` is the TAP's name, which must match. ``owner`` and ``group``
-    (IDs) may attach to it without privilege; if both are set, only a process with both. The default
-    is the caller's uid and gid, and no group if an owner is given. ``address`` is put on the TAP:
-    "10.9.8.1/24".
+    ``netns``, ``match``, ``exclude``, ``wait`` and ``who`` are as for `nlraw.cleanup`. ``uplink``
+    is a name or a list of names, each of which must exist; "auto", the device of the default route;
+    or "none", for a TAP without redirects. ``tap`` names the TAPs, which must match: one name for
+    each uplink, or the first one, whose number is counted up. ``owner`` and ``group`` (IDs) may
+    attach without privilege; if both are set, only a process with both. The default is the caller's
+    uid and gid, and no group if an owner is given. ``address`` is put on a TAP that is the only
+    one: "10.9.8.1/24". With ``multi_queue`` each open of a TAP adds a queue to it.
 
     Raises `TapInUse` if a TAP is in use and nothing was changed, `Invalid` for an impossible
     argument, and other kinds of `Error`; all but `Invalid` carry a `Setup` as ``report``.
     """
-    made = set_up(netns, tap, owner, group, address, match, uplink, exclude, None, wait, who)
-    return made.checked()
+    target = Target(match, uplink, exclude)
+    wanted = Wanted(target, tap, owner, group, address, multi_queue)
+    return set_up(netns, wanted, wait=wait, who=who).checked()
 
 
 def set_up(
-    netns: "NetnsArgument" = None,
-    tap: str = TAP,
-    owner: "Optional[int]" = None,
-    group: "Optional[int]" = None,
-    address: "Optional[str]" = None,
-    match: "Names" = MATCH,
-    uplink: "Names" = UPLINK,
-    exclude: "Names" = (),
+    netns: "NetnsArgument",
+    wanted: Wanted,
     patience: "Optional[Patience]" = None,
     wait: float = 0.0,
     who: bool = False,
 ) -> Setup:
-    """`setup` that raises nothing but `Invalid`: an error is the ``error`` of the result."""
-    target = Target(match, uplink, exclude)
-    wanted = Wanted(tap, owner, group, address)
-    if target.uplink == "none":
-        raise Invalid("a setup needs an uplink", "check uplink", target.uplink)
-    if not target.fits(tap):
-        words = "no cleanup would find it: --match must match it, --exclude and --uplink must not"
-        raise Invalid(words, "check TAP", tap)
+    """`setup` that does not raise: an error is the ``error`` of the result."""
     try:
         with Namespace(netns) as namespace:
 
             def act() -> Setup:
-                with connect(namespace, target, True, patience) as connection:
-                    return provide(namespace, connection, target, wanted)
+                with connect(namespace, wanted.target, True, patience) as connection:
+                    return provide(namespace, connection, wanted)
 
             made = wait_while_in_use(namespace, wait, act)
             if who:
@@ -102,50 +94,7 @@ def set_up(
                 made = made.replace(cleanup=made.cleanup.replace(taps=taps))
             return made
     except Error as error:
-        return _failed(failure(name_of(netns), target, error), error)
-
-
-class Wanted:
-    """The TAP to make; ``address`` is None, or its bytes and prefix length.
-
-    Raises `Invalid` for an impossible name, ID or address.
-    """
-
-    __slots__ = ("name", "owner", "group", "address")
-
-    def __init__(
-        self,
-        name: str,
-        owner: "Optional[int]" = None,
-        group: "Optional[int]" = None,
-        address: "Optional[str]" = None,
-    ) -> None:
-        link.check_name(name)
-        if "%" in name:  # the kernel would put a number in its place
-            raise Invalid("this cannot be the name of a new interface", "check name", name)
-        for number in (owner, group):
-            if number is not None and not 0 <= number < 0xFFFFFFFF:
-                raise Invalid("this cannot be a user or group", "check ID", str(number))
-        self.name = name
-        self.owner = posix.getuid() if owner is None else owner
-        self.group = posix.getgid() if owner is None and group is None else group
-        self.address = None if address is None else _parse_cidr(address)
-
-
-def _parse_cidr(address: str) -> "Tuple[bytes, int]":
-    """An address in CIDR notation as bytes and prefix length."""
-    head, _, tail = address.partition("/")
-    try:
-        packed = inet_pton(inet.AF_INET6 if ":" in head else inet.AF_INET, head)
-    except (OSError, ValueError):
-        packed = b""
-    is_length = tail.isdecimal() and len(tail) <= 3
-    if not packed or not is_length or int(tail) > 8 * len(packed):
-        words = "this is not an address with a prefix length, such as 10.9.8.1/24"
-        raise Invalid(words, "check address", address)
-    if not any(packed):  # the kernel accepts it and drops it (__inet_insert_ifa(), devinet.c)
-        raise Invalid("no device can have this address", "check address", address)
-    return packed, int(tail)
+        return _failed(failure(name_of(netns), wanted.target, error), error)
 
 
 def _failed(cleanup: Report, error: Error) -> Setup:
@@ -163,19 +112,25 @@ def _failed(cleanup: Report, error: Error) -> Setup:
 def provide(
     namespace: Namespace,
     connection: Connection,
-    target: Target,
     wanted: Wanted,
-    create: "Callable[[Namespace, str], int]" = create_tap,
+    create: "Create" = create_all,
 ) -> Setup:
     """`setup` in an open namespace; an error is the ``error`` of the result.
 
-    ``create`` makes a TAP of a name, and returns its descriptor.
+    ``create`` makes TAPs of some names, all or none, and returns their descriptors.
     """
-    removal = Removal(connection, target)
-    cleanup = removal.run()
+    removal = Removal(connection, wanted.target)
+    cleanup = removal.prepare()
+    missing = _missing_uplink(wanted.target, removal.snapshot)
+    if missing is not None and (cleanup is None or cleanup.error is None):
+        cleanup = removal.report("skipped")
+        if wanted.target.uplinks:
+            cleanup = cleanup.replace(uplink=missing.object)
+        return _failed(cleanup, missing)
+    cleanup = cleanup or removal.finish()
     if cleanup.error is not None:
         return _failed(cleanup, cleanup.error)
-    builder = _Builder(namespace, connection, wanted, removal)
+    builder = _Builder(namespace, connection, wanted, removal.snapshot)
     try:
         return builder.build(cleanup, create)
     except TapInUse as error:
@@ -187,78 +142,107 @@ def provide(
         return _failed(cleanup, error)
 
 
-# Where the kernel starts and stops picking priorities, downwards (tcf_auto_prio(), cls_api.c).
-_FIRST_PRIORITY, _LAST_PRIORITY = 0xC000, 0x8000
+def _missing_uplink(target: Target, seen: Snapshot) -> "Optional[Refused]":
+    """The refusal for an uplink that is not there, None if all are."""
+    found = {uplink.ifname for uplink in seen.uplinks}
+    missing = [name for name in target.uplinks if name not in found]
+    if not missing and (found or target.uplink == "none"):
+        return None
+    if missing or not seen.default_taps:
+        words = "there is no %s: this is no pod's namespace, or it is not ready"
+        words %= "such uplink" if missing else "default route"
+    else:
+        words = "the default route is on %s, which the pattern of TAPs matches"
+        words %= ", ".join(seen.default_taps)
+    return Refused(errno.ENODEV, words, "look up link", (missing or [target.uplink])[0])
+
+
+# ---------------------------------------------------------------- build
 
 
 class _Builder:
-    """One setup in one namespace, after its cleanup."""
+    """One setup in one namespace, after its cleanup.
+
+    ``had_ingress`` are the uplinks whose qdisc this call did not make, by ifindex.
+    """
 
     def __init__(
-        self, namespace: Namespace, connection: Connection, wanted: Wanted, removal: Removal
+        self, namespace: Namespace, connection: Connection, wanted: Wanted, snapshot: Snapshot
     ) -> None:
         self.namespace = namespace
         self.connection = connection
         self.wanted = wanted
-        self.target = removal.target
-        self.snapshot = removal.snapshot
+        self.snapshot = snapshot
+        self.had_ingress: Set[int] = set()
 
-    def build(self, cleanup: Report, create: "Callable[[Namespace, str], int]") -> Setup:
-        """Create and configure the TAP."""
+    def build(self, cleanup: Report, create: "Create") -> Setup:
+        """Create and configure the TAPs."""
         if cleanup.outcome == "cleaned":
-            self.connection.begin_look()
-            self.snapshot = observe_links(self.connection, self.target)
-        if not self.snapshot.uplinks:
-            words = self.missing_uplink()
-            raise Refused(errno.ENODEV, words, "look up link", self.target.uplink)
-        if cleanup.outcome == "cleaned":
-            self.snapshot = self.list_tc()
-        uplink = self.snapshot.uplinks[0]
-        self.connection.leave_groups()
-        fd = self.create(create)
+            self.look_again()
+        facts = self.read_facts()
+        fds = self.create(create)
         try:
-            made, facts, ahead = self.configure(fd, uplink)
+            for fd, name in zip(fds, self.wanted.names):
+                set_owner(fd, name, self.wanted.owner, self.wanted.group)
+            replies = self.connection.ask(*map(link.find, self.wanted.names))
+            taps = [link.only(reply) for reply in replies]
+            ahead = self.finish(fds, taps)
         finally:
-            close(fd)  # the TAP goes with it, unless it has been made persistent
+            release(fds)  # a TAP goes with it, unless it has been made persistent
+        pairs = [
+            Pair(tap=_describe_tap(tap, seen, self.wanted.multi_queue), uplink=uplink)
+            for tap, seen, uplink in zip(taps, self.uplinks(), facts)
+        ]
         return Setup(
             netns=self.connection.path,
             outcome="created",
             cleanup=cleanup,
-            tap=made,
-            uplink=facts,
+            tap=pairs[0].tap,
+            uplink=pairs[0].uplink,
+            pairs=tuple(pairs),
             error=None,
             ahead=ahead,
         )
+
+    def uplinks(self) -> "Sequence[Optional[Link]]":
+        """The uplink of each TAP, None for a TAP alone."""
+        return self.snapshot.uplinks or (None,)
+
+    def look_again(self) -> None:
+        """Take a snapshot of what the cleanup left."""
+        self.connection.begin_look()
+        self.snapshot = observe_links(self.connection, self.wanted.target)
+        missing = _missing_uplink(self.wanted.target, self.snapshot)
+        if missing is not None:
+            raise missing
+        self.snapshot = self.list_tc()
 
     def list_tc(self) -> Snapshot:
         """The snapshot with TC state, from lists that are whole."""
         for _ in range(ROUNDS):
             self.connection.begin_look()
-            seen = observe_tc(self.connection, self.snapshot, self.target)
+            seen = observe_tc(self.connection, self.snapshot, self.wanted.target)
             if not self.connection.is_torn:
                 return seen
         words = "TC state changed each time it was listed"
         raise Error(words, "set up", self.connection.path)
 
-    def missing_uplink(self) -> str:
-        """Why there is no uplink."""
-        if self.target.uplink != "auto":
-            words = "there is no such uplink"
-        elif self.snapshot.default_taps:
-            taps = ", ".join(self.snapshot.default_taps)
-            return "the default route is on %s, which the pattern of TAPs matches" % taps
-        else:
-            words = "there is no default route"
-        return words + ": this is no pod's namespace, or it is not ready"
+    def read_facts(self) -> "Sequence[Optional[Uplink]]":
+        """What a guest needs of the uplink of each TAP, None for a TAP alone."""
+        self.connection.leave_groups()
+        seen = self.snapshot
+        if not seen.uplinks:
+            return (None,)
+        return observe_uplinks(self.connection, seen.uplinks, seen.names)
 
-    def create(self, create: "Callable[[Namespace, str], int]") -> int:
-        """The descriptor of a new TAP; an error names what has the name already."""
+    def create(self, create: "Create") -> "List[int]":
+        """The descriptors of new TAPs; an error names what has the name already."""
         try:
-            return create(self.namespace, self.wanted.name)
+            return create(self.namespace, self.wanted.names, self.wanted.multi_queue)
         except Refused as error:
-            if error.errno != errno.EBUSY:
+            if error.errno != errno.EBUSY or error.object not in self.wanted.names:
                 raise
-            (reply,) = self.connection.ask(link.find(self.wanted.name))
+            (reply,) = self.connection.ask(link.find(error.object))
             if reply.error is not None:  # the link that had the name has gone again
                 raise
             taken = link.only(reply)
@@ -269,118 +253,60 @@ class _Builder:
             words = "the name is taken by a %s, ifindex %d" % (kind, taken.ifindex)
             raise Refused(errno.EBUSY, words, error.step, error.object) from None
 
-    def configure(self, fd: int, uplink: Link) -> "Tuple[CreatedTap, Uplink, Tuple[TcObject, ...]]":
-        """Connect the new TAP to the uplink, both ways, and make it persistent."""
-        name = self.wanted.name
-        set_owner(fd, name, self.wanted.owner, self.wanted.group)
-        replies = self.connection.ask(
-            link.find(name), inet.dump_addresses(), inet.dump_routes(inet.AF_INET)
-        )
-        tap = link.only(replies[0])
-        addresses = inet.addresses(replies[1].answer())
-        routes = inet.default_routes(replies[2].answer())
-        route = next((each for each in routes if each.ifindex == uplink.ifindex), None)
-        gateway = None if route is None else route.gateway  # read before anything is made
-        mtu = uplink.mtu or 0
-        try:
-            ahead = self.connect(tap, uplink, mtu)
-            persist(fd, name)
-        except BaseException as error:
-            _undo(error, lambda: persist(fd, name, False), lambda: self.disconnect(tap, uplink))
-            raise
-        local = next((each for each in addresses if each.ifindex == uplink.ifindex), None)
-        return (
-            CreatedTap(ifname=name, ifindex=tap.ifindex, address=tap.address, mtu=mtu),
-            Uplink(
-                ifname=uplink.ifname,
-                ifindex=uplink.ifindex,
-                address=uplink.address,
-                mtu=mtu,
-                local=local and local.local,
-                prefixlen=local and local.prefixlen,
-                gateway=gateway,
-            ),
-            ahead,
-        )
+    def finish(self, fds: "Sequence[int]", taps: "Sequence[Link]") -> "Tuple[TcObject, ...]":
+        """Connect each TAP to its uplink, both ways, and make all persistent; or undo all.
 
-    def connect(self, tap: Link, uplink: Link, mtu: int) -> "Tuple[TcObject, ...]":
-        """Send all requests in one datagram. Traffic starts with the last, the uplink's redirect.
-
-        Returns the foreign filters on the uplink that see a packet before the redirect does.
+        Returns the foreign filters that see a packet before the uplinks' redirects do.
         """
-        name = self.wanted.name
-        requests = [link.set_up(tap.ifindex, name, mtu)]
-        if self.wanted.address is not None:
-            packed, prefixlen = self.wanted.address
-            requests.append(inet.create_address(tap.ifindex, packed, prefixlen, name))
-        if self.snapshot.ingress_of(uplink) is None:
-            requests.append(tc.create_ingress(uplink.ifindex, uplink.ifname))
-        requests += [
-            tc.create_ingress(tap.ifindex, name),
-            tc.create_redirect(tap.ifindex, uapi.TC_H_INGRESS_HANDLE, uplink.ifindex, name),
-            self.redirect(tap, uplink),
-        ]
-        replies = self.connection.change(*requests)
+        held = list(zip(fds, self.wanted.names))
+        try:
+            ahead = self.connect(taps)
+            for fd, name in held:
+                persist(fd, name)
+        except BaseException as error:
+            for fd, name in reversed(held):
+                _undo(error, persist, fd, name, False)
+            _undo(error, self.disconnect, taps)
+            raise
+        return ahead
+
+    def connect(self, taps: "Sequence[Link]") -> "Tuple[TcObject, ...]":
+        """Send all requests of the `Wiring` in one datagram."""
+        pairs = list(zip(taps, self.uplinks()))
+        wiring = Wiring(self.snapshot, pairs, self.wanted.address)
+        self.had_ingress = wiring.had_ingress()
+        replies = self.connection.change(*wiring.requests)
+        self.had_ingress = wiring.had_ingress(replies)
         for reply in replies:
             if reply.error is not None:
                 raise _with_remedy(reply.error)
-        ours = min((filter.priority for filter in tc.filters(replies[-1].messages)), default=0)
-        return tuple(
-            TcObject(dev=uplink.ifname, object="filter", kind=filter.kind)
-            for point in self.snapshot.points
-            if point.is_incoming and point.dev == uplink.ifname
-            for filter in point.filters
-            if filter.priority < ours and not filter.chain and filter.is_filter
-        )
+        return wiring.ahead(replies)
 
-    def redirect(self, tap: Link, uplink: Link) -> "Request":
-        """The uplink's redirect, placed so that other filters are listed as before.
-
-        In an `ingress` it gets the parent that the others have, because the kernel lists all
-        filters of a qdisc under the parent of the latest (tc_new_tfilter(), cls_api.c).
-
-        Its priority is one that no other filter uses, on either side or in any chain, because u32
-        filters of one priority share their tables (see `shared_priorities`). It is the one that the
-        kernel would pick, or the next lower free one; if there are no others, the kernel picks it.
-        """
-        present = self.snapshot.ingress_of(uplink)
-        others = [
-            filter
-            for point in self.snapshot.points
-            if point.qdisc is not None and point.qdisc is present
-            for filter in point.filters
-        ]
-        parent, priority = uapi.TC_H_INGRESS_HANDLE, 0
-        if present is not None and present.kind == "clsact":
-            parent |= uapi.TC_H_MIN_INGRESS
-        elif others:
-            parent = others[0].parent
-        if others:
-            used = {filter.priority for filter in others}
-            picked = (number for number in used if number >= _LAST_PRIORITY)
-            lowest = min(picked, default=_FIRST_PRIORITY + 1)
-            free = (number for number in range(lowest - 1, 0, -1) if number not in used)
-            priority = next(free, 0)  # if none is left the kernel refuses it
-        return tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname, priority)
-
-    def disconnect(self, tap: Link, uplink: Link) -> None:
-        """Remove from the uplink what `connect` made; what is on the TAP goes with it."""
-        now = self.list_tc()
-        had_ingress = self.snapshot.ingress_of(uplink) is not None
-        changes = plan_undo(now, tap, had_ingress)
+    def disconnect(self, taps: "Sequence[Link]") -> None:
+        """Remove from the uplinks what `connect` made; what is on a TAP goes with it."""
+        changes = plan_undo(self.list_tc(), taps, self.had_ingress)
         for reply in self.connection.change(*[change.request for change in changes]):
             if reply.error is not None and not reply.error.is_gone:
                 raise reply.error
 
 
-def _undo(error: BaseException, *steps: "Callable[[], None]") -> None:
-    """Run every undo step; add failures to the message of the error."""
-    for step in steps:
-        try:
-            step()
-        except Error as failure:
-            if isinstance(error, Error):  # an interrupt has no message
-                error.message += "; then the undo failed: %s" % failure
+def _describe_tap(tap: Link, uplink: "Optional[Link]", multi_queue: bool) -> CreatedTap:
+    return CreatedTap(
+        ifname=tap.ifname,
+        ifindex=tap.ifindex,
+        address=tap.address,
+        mtu=mtu_for(tap, uplink),
+        multi_queue=multi_queue,
+    )
+
+
+def _undo(error: BaseException, step: "Callable[..., None]", *arguments: "object") -> None:
+    """Run an undo step; add a failure to the message of the error."""
+    try:
+        step(*arguments)
+    except Error as failure:
+        if isinstance(error, Error):  # an interrupt has no message
+            error.message += "; then the undo failed: %s" % failure
 
 
 # The kernel refuses these steps with ENOENT if it lacks a feature.

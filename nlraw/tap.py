@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a TAP and hold it: /dev/net/tun and its ioctls (Documentation/networking/tuntap.rst).
+"""Make TAPs and hold them: /dev/net/tun and its ioctls (Documentation/networking/tuntap.rst).
 
 A descriptor of the TUN driver belongs to the namespace in which it was opened. The TAP belongs to
 its descriptors: without `persist` the kernel deletes it when the last one closes.
@@ -14,7 +14,7 @@ from .netns import Namespace, close, ioctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Optional
+    from typing import Any, Dict, List, Optional, Sequence
 
 DEVICE = "/dev/net/tun"
 
@@ -34,14 +34,39 @@ _OWN = {errno.EINVAL: "there is no such ID in this user namespace"}
 
 
 def create(namespace: Namespace, name: str) -> int:
-    """Create a TAP and return the descriptor that holds it.
+    """Create a TAP and return the descriptor that holds it. Raises as `create_all` does."""
+    return create_all(namespace, (name,))[0]
+
+
+def create_all(
+    namespace: Namespace, names: "Sequence[str]", multi_queue: bool = False
+) -> "List[int]":
+    """Create TAPs, all or none, and return the descriptors that hold them.
 
     Raises `Refused`, with EBUSY if any link has the name: the kernel checks that (IFF_TUN_EXCL).
-    IFF_ONE_QUEUE has had no effect since Linux 3.8.
+    With ``multi_queue`` each later open adds a queue, and the kernel refuses one that does not set
+    IFF_MULTI_QUEUE. IFF_ONE_QUEUE has had no effect since Linux 3.8.
     """
-    flags = uapi.IFF_TAP | uapi.IFF_NO_PI | uapi.IFF_VNET_HDR
-    flags |= uapi.IFF_ONE_QUEUE | uapi.IFF_TUN_EXCL
-    return namespace.run(lambda: _attached(name, flags, "create TAP"))
+    flags = uapi.IFF_TAP | uapi.IFF_NO_PI | uapi.IFF_VNET_HDR | uapi.IFF_TUN_EXCL
+    flags |= uapi.IFF_MULTI_QUEUE if multi_queue else uapi.IFF_ONE_QUEUE
+
+    def create() -> "List[int]":
+        fds: List[int] = []
+        try:
+            for name in names:
+                fds.append(_attached(name, flags, "create TAP"))
+        except BaseException:
+            release(fds)
+            raise
+        return fds
+
+    return namespace.run(create)
+
+
+def release(fds: "Sequence[int]") -> None:
+    """Close descriptors, the last one first. The TAPs go with them, unless they are persistent."""
+    for fd in reversed(fds):
+        close(fd)
 
 
 def attach(namespace: Namespace, name: str) -> int:

@@ -129,11 +129,11 @@ class Target:
         spare_fresh: bool = False,
         keep_in_use: bool = False,
     ) -> None:
-        self.match = _names(match)
-        self.exclude = _names(exclude)
+        self.match = names_in(match)
+        self.exclude = names_in(exclude)
         for pattern in self.match + self.exclude:
             check_pattern(pattern)
-        names = _names(uplink)
+        names = names_in(uplink)
         if not self.match or not names:
             raise Invalid("at least one pattern and one uplink are needed", "check arguments")
         for name in names:
@@ -162,7 +162,8 @@ class Target:
         return self.spare_fresh and is_fresh(orphan)
 
 
-def _names(given: "Names") -> "Tuple[str, ...]":
+def names_in(given: "Names") -> "Tuple[str, ...]":
+    """A string or a sequence of strings, as a tuple. Raises `Invalid` for anything else."""
     if isinstance(given, str):
         return (given,)
     if not isinstance(given, (list, tuple)) or not all(isinstance(each, str) for each in given):

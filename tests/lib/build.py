@@ -97,6 +97,8 @@ def link_payload(
     disabled_queues=None,
     lower=None,
     lower_netnsid=None,
+    mtu=None,
+    max_mtu=None,
 ):
     """The payload of an RTM_NEWLINK; None leaves an attribute out.
 
@@ -121,6 +123,9 @@ def link_payload(
         payload += wire.attribute(uapi.IFLA_CARRIER, bytes([carrier]))
     if lower_netnsid is not None:
         payload += wire.attribute_u32(uapi.IFLA_LINK_NETNSID, lower_netnsid)
+    for type, number in ((uapi.IFLA_MTU, mtu), (uapi.IFLA_MAX_MTU, max_mtu)):
+        if number is not None:
+            payload += wire.attribute_u32(type, number)
     if up_count is not None:
         payload += wire.attribute_u32(uapi.IFLA_CARRIER_UP_COUNT, up_count)
     if kind is not None:
@@ -467,14 +472,14 @@ class Namespace:
             there = {each.chain for each in self.filters if (each.ifindex, each.parent) == place}
             there.update(chain for *where, chain in self.chains if tuple(where) == place)
             return [chain_payload(*(place + (chain,))) for chain in sorted(there)]
-        if message.type == uapi.RTM_GETADDR:
+        if message.type in (uapi.RTM_GETADDR, uapi.RTM_GETNEIGH):
             return []
         assert message.type == uapi.RTM_GETROUTE
         return [
             uapi.rtmsg.pack(family, 0, 0, 0, 254, 0, 0, 1, 0)
             + wire.attribute_u32(uapi.RTA_OIF, ifindex)
             for family, ifindex in self.routes
-            if family == message.payload[0]
+            if message.payload[0] in (family, 0)  # any
         ]
 
     def shown(self, ifindex, parent):

@@ -3,12 +3,12 @@
 
 PURE = (
     "uapi errors wire exchange link tc inet neighbour nexthop nsid report guest".split()
-    + "facts oci verdict bpf snapshot plan journal known agenda".split()
+    + "facts oci verdict bpf snapshot plan wiring journal known agenda".split()
 )
 ORDER = (
     PURE
     + "threads libc netns holders transport connection observe marks removal".split()
-    + "uplinks pod tap provision visit node container metrics notify listener".split()
-    + "discovery workers agent selftest mistakes options output vmm syslog hook".split()
-    + "service commands cli __init__ __main__ bundle".split()
+    + "uplinks pod tap wanted provision visit node container metrics notify".split()
+    + "listener discovery workers agent selftest mistakes options output vmm syslog".split()
+    + "hook service commands cli __init__ __main__ bundle".split()
 )

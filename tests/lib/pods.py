@@ -278,11 +278,7 @@ class Pod:
         Return its ifindex.
         """
         links = self.links()
-        assert [
-            name
-            for name, link in links.items()
-            if link.get("linkinfo", {}).get("info_kind") == "tun"
-        ] == [tap]
+        assert [name for name, link in links.items() if is_tun(link)] == [tap]
         assert "UP" in links[tap]["flags"] and links[tap]["linkinfo"]["info_data"]["persist"]
         for dev, target in ((self.uplink, tap), (tap, self.uplink)):
             assert self.redirects(dev, target) == 1
@@ -302,6 +298,11 @@ class Pod:
 
     def __exit__(self, *_):
         self.close()
+
+
+def is_tun(shown):
+    """True for a TUN or TAP device, as `ip -d -j link` shows it."""
+    return shown.get("linkinfo", {}).get("info_kind") == "tun"
 
 
 def _settled(shown):

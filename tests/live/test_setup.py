@@ -263,12 +263,17 @@ def test_json_is_that_of_the_design(pod):
         "dead_redirects": [],
         "error": None,
     }
-    assert told.document == {
+    document = told.document
+    uplink = dict(links["eth0"], local="10.9.8.2", prefixlen=24, gateway="10.9.8.1")
+    # what the guest takes over from the uplink has tests of its own
+    assert {key: document["uplink"][key] for key in uplink} == uplink
+    assert document == {
         "netns": pod.path,
         "outcome": "created",
         "cleanup": cleanup,
-        "tap": links[TAP],
-        "uplink": dict(links["eth0"], local="10.9.8.2", prefixlen=24, gateway="10.9.8.1"),
+        "tap": dict(links[TAP], multi_queue=False),
+        "uplink": document["uplink"],
+        "pairs": [{"tap": document["tap"], "uplink": document["uplink"]}],
         "error": None,
     }
 
@@ -362,7 +367,19 @@ PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns i
 @pytest.mark.parametrize(
     "arguments, complaint",
     [
-        (["--uplink", "none"], "check uplink none: a setup needs an uplink"),
+        (
+            ["--uplink", "eth0", "--uplink", "none"],
+            'check uplink eth0, none: "auto" and "none" cannot be combined with other names',
+        ),
+        (
+            ["-u", "eth0", "-u", "net1", "-u", "eth0"],
+            "check uplink eth0: an uplink has one TAP: name it once",
+        ),
+        (
+            ["--tap", "tap0_urunc", "--tap", "tap1_urunc"],
+            "check TAP tap0_urunc, tap1_urunc: there must be one name for each uplink, or one to "
+            "count up: 2 for 1",
+        ),
         (
             ["--tap", "x" * 16],
             "check name xxxxxxxxxxxxxxxx: an interface name has at most 15 bytes, this one has 16",
@@ -464,6 +481,7 @@ def test_a_tap_in_use_is_exit_3_and_nothing_is_changed(pod):
     assert told.err == "nlraw: %s: clean up tap0_urunc: %s\n" % (pod.path, words)
     document = told.document
     assert (document["outcome"], document["tap"], document["uplink"]) == ("in-use", None, None)
+    assert document["pairs"] == []
     assert [(tap["ifindex"], tap["verdict"]) for tap in document["cleanup"]["taps"]] == [
         (ifindex, "in-use")
     ]

@@ -87,15 +87,15 @@ def test_the_loopback_device_has_no_kind(pod):
     )
 
 
-def provide(pod, connect=Connection, create=tap.create, **options):
+def provide(pod, connect=Connection, create=tap.create_all, **options):
     """Set up with a connection, or a way to make a TAP, of the test's own.
 
     Return the result, error and all.
     """
-    target, wanted = Target(), provision.Wanted(TAP, **options)
-    groups = observe.groups_of(target)
+    wanted = provision.Wanted(Target(), TAP, **options)
+    groups = observe.groups_of(wanted.target)
     with Namespace(pod.path) as namespace, connect(namespace, True, groups) as connection:
-        return provision.provide(namespace, connection, target, wanted, create)
+        return provision.provide(namespace, connection, wanted, create)
 
 
 def after(event):
@@ -103,7 +103,7 @@ def after(event):
 
     def create(*arguments):
         event()
-        return tap.create(*arguments)
+        return tap.create_all(*arguments)
 
     return create
 
@@ -171,7 +171,7 @@ def test_a_name_that_is_free_again_after_the_refusal_is_the_kernels_refusal(pod)
     def create(*arguments):
         pod.add_tap(redirect=False)
         try:
-            return tap.create(*arguments)
+            return tap.create_all(*arguments)
         finally:
             pod.ip("link", "del", TAP)
 
@@ -185,16 +185,22 @@ def test_a_name_that_is_free_again_after_the_refusal_is_the_kernels_refusal(pod)
 # ---------------------------------------------------------------- there is no room
 
 
-def test_an_mtu_that_no_tap_can_have(pod):
-    pod.ip("link", "set", "eth0", "mtu", "65535")
-    refused(pod, "set up link tap0_urunc: mtu greater than device maximum", errno.EINVAL)
-
-
 @pytest.mark.parametrize("qdisc", ["ingress", "clsact"])
 def test_an_empty_qdisc_of_somebody_else_outlives_the_undo(pod, qdisc):
+    if not os.path.exists("/proc/sys/net/ipv6"):
+        pytest.skip("this kernel has no IPv6")
     pod.tc("qdisc", "add", "dev", "eth0", qdisc)
-    pod.ip("link", "set", "eth0", "mtu", "65535")
-    refused(pod, "set up link tap0_urunc: mtu greater than device maximum", errno.EINVAL)
+    words = "put address on tap0_urunc: ipv6: IPv6 is disabled on this device"
+    refused(pod, words, errno.EACCES, address="fd00::1/64")
+
+
+def test_a_qdisc_that_the_uplink_has_got_since_it_was_looked_at_is_somebody_elses(pod):
+    made = provide(pod, create=after(lambda: pod.tc("qdisc", "add", "dev", "eth0", "ingress")))
+    assert str(made.error).startswith("create qdisc (ingress) eth0: ")
+    assert made.error.errno == errno.EEXIST and "undo" not in str(made.error)
+    assert set(pod.links()) == {"lo", "eth0", "peer0"}
+    assert [qdisc["kind"] for qdisc in pod.qdiscs()] == ["ingress"]
+    assert pod.filters("eth0") == []
 
 
 @pytest.mark.parametrize("qdisc", ["ingress", "clsact"])

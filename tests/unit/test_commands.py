@@ -15,7 +15,8 @@ COMMON = "--match --uplink --json --exclude -m -u -j"
 OPTIONS = {
     "scan": COMMON + " --netns -n --who",
     "cleanup": COMMON + " --netns -n --dry-run -N --keep-in-use --wait --who",
-    "setup": COMMON + " --netns -n --tap --owner --group --address --wait --who",
+    "setup": COMMON
+    + " --netns -n --tap --owner --group --address --multi-queue --wait --who --print",
     "sweep": COMMON
     + " --dry-run -N --dir --proc --include-fresh --include-node --keep-in-use --jobs --metrics",
     "watch": COMMON
@@ -126,8 +127,17 @@ def test_version(run, asked):
         ("scan -n", "scan -n: this option needs a value, NETNS"),
         ("scan -jm", "scan -m: this option needs a value, GLOB"),
         ("scan --uplink", "scan --uplink: this option needs a value, NAME"),
-        ("setup -n 1 --tap a --tap b", "setup --tap: this option can be given only once"),
-        ("setup --uplink=a -ub", "setup -ub: this option can be given only once"),
+        ("setup -n 1 --owner 0 --owner=1", "setup --owner=1: this option can be given only once"),
+        (
+            "setup -n 1 --print xen",
+            "check --print xen: one of qemu, firecracker, cloud-hypervisor, cmdline is needed",
+        ),
+        ("setup -n 1 --print qemu -j", "setup: --print and --json cannot be combined"),
+        (
+            "setup -n 1 --print firecracker --multi-queue",
+            "check --print firecracker: it opens a TAP with one queue, which a multi-queue TAP"
+            " refuses",
+        ),
         ("setup -n 1 -n 2", "setup -n: this option can be given only once"),
         ("scan --json=yes", "scan --json=yes: this option takes no value"),
     ],

@@ -14,11 +14,11 @@ TAPS = "match exclude uplink"
 CONTRACT = {
     "scan": TAPS + " netns who json",
     "cleanup": TAPS + " netns keep-in-use wait who dry-run json",
-    "setup": TAPS + " netns tap owner group address wait who json",
+    "setup": TAPS + " netns tap owner group address multi-queue wait who print json",
     "sweep": TAPS + " dir proc include-node include-fresh keep-in-use jobs dry-run metrics json",
     "selftest": "json",
 }
-REPEATABLE = {"netns", "match", "exclude", "uplink", "dir"}
+REPEATABLE = {"netns", "match", "exclude", "uplink", "tap", "dir"}
 
 
 @pytest.mark.parametrize("command", sorted(CONTRACT))
@@ -30,7 +30,7 @@ def test_a_command_has_the_options_of_the_contract(command):
 @pytest.mark.parametrize("command", sorted(CONTRACT))
 def test_what_may_be_repeated(command):
     many = {option.name for option in commands.COMMANDS[command].options if option.many}
-    once = {"netns", "uplink"} if command == "setup" else set()
+    once = {"netns"} if command == "setup" else set()
     assert many == REPEATABLE & set(CONTRACT[command].split()) - once
 
 
@@ -194,11 +194,22 @@ def test_setup(monkeypatch):
         netns="x", outcome="in-use", cleanup=REPORT, tap=None, uplink=None, error=None, ahead=()
     )
     calls = Calls(monkeypatch, provision, "set_up", made)
-    line = "setup -n current -m a* -m tap?_urunc --exclude ab -u net1 --wait 1 --who"
-    assert cli.main(line.split()) == 0
-    (call,) = calls
-    assert (call["netns"], call["match"], call["exclude"]) == (None, ("a*", "tap?_urunc"), ("ab",))
-    assert (call["uplink"], call["wait"], call["who"]) == ("net1", 1.0, True)
+    line = "setup -n current -m a* -m tap?_urunc --exclude ab -u net1 -u net2 --wait 1 --who"
+    line += " --tap tap1_urunc --tap tap2_urunc --owner 5 --group 6 --multi-queue"
+    assert cli.main(line.split()) == cli.main(["setup", "-n", "current"]) == 0
+    given, default = calls
+    assert (given["netns"], given["wait"], given["who"]) == (None, 1.0, True)
+    wanted = given["wanted"]
+    assert (wanted.target.match, wanted.target.exclude) == (("a*", "tap?_urunc"), ("ab",))
+    assert (wanted.target.uplinks, wanted.names) == (
+        ("net1", "net2"),
+        ("tap1_urunc", "tap2_urunc"),
+    )
+    assert (wanted.owner, wanted.group, wanted.multi_queue) == (5, 6, True)
+    assert (default["wanted"].names, default["wanted"].target.uplinks) == (
+        ("tap0_urunc",),
+        ("eth0",),
+    )
 
 
 def test_sweep(monkeypatch):
@@ -225,7 +236,7 @@ def test_the_names_of_the_options_are_those_of_the_library_s_arguments():
     ):
         named = {name.replace("-", "_") for name in CONTRACT[command].split()}
         arguments = set(inspect.signature(function).parameters)
-        own = {"json", "metrics"} | ({"dir"} if command == "sweep" else set())
+        own = {"json", "metrics", "print"} | ({"dir"} if command == "sweep" else set())
         assert named - own <= arguments, command
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import nlraw
 from lib import build
 from nlraw import output
-from nlraw.report import DeadRedirect, Holder, Ignored
+from nlraw.guest import CreatedTap, Pair, Uplink
+from nlraw.report import DeadRedirect, Holder, Ignored, TcObject
 
 TAP = nlraw.Tap(
     ifname="tap0_urunc",
@@ -187,6 +188,60 @@ def test_what_a_setup_s_cleanup_saw_is_shown_though_nothing_was_to_be_done():
     )
     assert "tap0_kata: macvtap, not judged" in output.setup_in_text(made)
     assert output.setup_in_text(made.replace(cleanup=a_report())) == "current: created"
+
+
+NIC = Uplink(
+    ifname="eth\x1b0",
+    ifindex=2,
+    address="72:00:00:00:00:02",
+    mtu=65535,
+    local=None,
+    prefixlen=None,
+    gateway=None,
+)
+NEW_TAP = CreatedTap(ifname="tap0_urunc", ifindex=5, address="72:00:00:00:00:05", mtu=65521)
+FACTS = "ifname tap0_urunc, ifindex 5, address 72:00:00:00:00:05, mtu 65521"
+
+
+def a_setup(*pairs, ahead=()):
+    return nlraw.Setup(
+        netns="pod1",
+        outcome="created",
+        cleanup=a_report(),
+        tap=pairs[0].tap,
+        uplink=pairs[0].uplink,
+        pairs=pairs,
+        error=None,
+        ahead=ahead,
+    )
+
+
+def test_a_setup_in_text_has_a_line_for_each_tap_and_for_its_uplink():
+    other = NEW_TAP.replace(ifname="tap1_urunc", multi_queue=True)
+    made = a_setup(Pair(tap=NEW_TAP, uplink=NIC), Pair(tap=other, uplink=None))
+    assert output.setup_in_text(made).splitlines() == [
+        "pod1: created",
+        "  TAP     " + FACTS,
+        "  uplink  ifname eth\\x1b0, ifindex 2, address 72:00:00:00:00:02, mtu 65535",
+        "  TAP     " + FACTS.replace("tap0", "tap1") + ", multi_queue",
+        "  uplink  none",
+    ]
+
+
+def test_what_the_caller_of_a_setup_has_to_know_is_said_on_stderr(capsys):
+    foreign = TcObject(dev="eth0", object="filter", kind="bpf")
+    made = a_setup(
+        Pair(tap=NEW_TAP, uplink=NIC),
+        Pair(tap=NEW_TAP, uplink=NIC.replace(mtu=65521)),
+        Pair(tap=NEW_TAP, uplink=None),
+        ahead=(foreign, foreign),
+    )
+    output.complain_about_setup(made)
+    assert capsys.readouterr() == (
+        "",
+        "nlraw: pod1: a foreign bpf filter on eth0 sees packets before the redirect does\n"
+        "nlraw: pod1: tap0_urunc cannot have the MTU of eth\\x1b0, 65535: it has 65521\n",
+    )
 
 
 @pytest.mark.parametrize(

@@ -509,8 +509,8 @@ def test_filters_in_another_chain_go_with_the_rest_if_no_ingress_goes():
 # ---------------------------------------------------------------- what a failed setup made
 
 
-def undone(*points, had_ingress=False):
-    return steps(plan_undo(snapshot(*points, taps=[TAP]), TAP, had_ingress))
+def undone(*points, had_ingress=()):
+    return steps(plan_undo(snapshot(*points, taps=[TAP]), [TAP], had_ingress))
 
 
 def test_an_undo_takes_the_redirect_to_its_tap_and_the_qdisc_that_it_added():
@@ -518,14 +518,14 @@ def test_an_undo_takes_the_redirect_to_its_tap_and_the_qdisc_that_it_added():
         "delete u32 filters of priority 49152 eth0",
         "delete ingress qdisc eth0",
     ]
-    assert undone(place(redirect(4, "u32")), had_ingress=True) == [
+    assert undone(place(redirect(4, "u32")), had_ingress={2}) == [
         "delete u32 filters of priority 49152 eth0"
     ]
 
 
 def test_an_undo_takes_an_ingress_that_it_added_and_that_is_still_empty():
     assert undone(place()) == ["delete ingress qdisc eth0"]
-    assert undone(place(), had_ingress=True) == []
+    assert undone(place(), had_ingress={2}) == []
 
 
 def test_an_undo_leaves_what_others_have_added_meanwhile():
@@ -539,3 +539,19 @@ def test_an_undo_leaves_a_clsact_dead_redirects_other_devices_and_blocks():
     ]
     assert undone(place(redirect(0))) == []
     assert undone(on_net1(redirect(4, ifindex=3)), in_block(block_redirect(4))) == []
+
+
+def test_an_undo_of_several_taps_takes_what_it_added_on_each_uplink():
+    on_net1 = AttachmentPoint(
+        "net1", NET1_QDISC, INGRESS, filters(redirect(5, "u32", ifindex=3)), is_uplink=True
+    )
+    found = snapshot(place(redirect(4, "u32")), on_net1, taps=[TAP, OTHER_TAP])
+    assert steps(plan_undo(found, [TAP, OTHER_TAP], {3})) == [
+        "delete u32 filters of priority 49152 eth0",
+        "delete ingress qdisc eth0",
+        "delete u32 filters of priority 49152 net1",
+    ]
+    assert steps(plan_undo(found, [OTHER_TAP], {2})) == [
+        "delete u32 filters of priority 49152 net1",
+        "delete ingress qdisc net1",
+    ]

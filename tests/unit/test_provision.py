@@ -9,37 +9,17 @@ import pytest
 from lib import build
 from lib.build import a_filter, a_link, a_qdisc
 from lib.random_pods import CLSACT_IN, CLSACT_OUT, INGRESS
-from nlraw import provision, tc, uapi
+from nlraw import provision, uapi
 from nlraw.errors import Error, Invalid, Refused, TapInUse
 from nlraw.provision import Wanted, provide
 from nlraw.verdict import Target
 
 
-@pytest.mark.parametrize(
-    "arguments, words",
-    [
-        ({"uplink": "none"}, "check uplink none: a setup needs an uplink"),
-        ({"tap": "tap%d"}, "check name tap%d: this cannot be the name of a new interface"),
-        ({"owner": -1}, "check ID -1: this cannot be a user or group"),
-        ({"group": 0xFFFFFFFF}, "check ID 4294967295: this cannot be a user or group"),
-        (
-            {"address": "10.9.8.1"},
-            "check address 10.9.8.1: this is not an address with a prefix length, such as "
-            "10.9.8.1/24",
-        ),
-        (
-            {"address": "10.9.8.1/33"},
-            "check address 10.9.8.1/33: this is not an address with a prefix length, such as "
-            "10.9.8.1/24",
-        ),
-        ({"address": "0.0.0.0/0"}, "check address 0.0.0.0/0: no device can have this address"),
-    ],
-)
-def test_an_argument_that_cannot_be_meant_is_refused_before_anything_is_looked_at(arguments, words):
+def test_an_argument_that_cannot_be_meant_is_refused_before_anything_is_looked_at():
     with pytest.raises(Invalid) as caught:
-        provision.setup("/nonexistent/netns", **arguments)
-    assert str(caught.value) == words
-    assert caught.value.report is None
+        provision.setup("/nonexistent/netns", uplink=["eth0", "net1"], tap=["tap0_urunc", "vm1"])
+    assert (caught.value.step, caught.value.object) == ("check TAP", "vm1")
+    assert "--match" in caught.value.message and caught.value.report is None
 
 
 # ---------------------------------------------------------------- a setup, in a made-up namespace
@@ -58,6 +38,9 @@ def descriptor(monkeypatch):
     return done
 
 
+TAP_FACTS = {"mtu": 1500, "max_mtu": 65521}
+
+
 def pod(kind=None, incoming=(), outgoing=()):
     """A pod whose uplink has a qdisc of that kind, and foreign filters of those priorities."""
     made = build.Namespace([a_link(2, "eth0", kind="veth"), a_link(9, "vm0", carrier=1)])
@@ -73,62 +56,19 @@ def pod(kind=None, incoming=(), outgoing=()):
     return made
 
 
-def provided(made, wanted=None, create=None, target=None):
-    """Set up; the TAP of the namespace goes with its descriptor unless it was made persistent."""
+def provided(made, create=None, uplink="eth0", **options):
+    """Set up; a TAP of the namespace goes with its descriptor unless it was made persistent.
 
-    def make(namespace, name):
-        made.links.append(a_link(30, name, carrier=1))
-        return os.open(os.devnull, os.O_RDONLY)
+    The TAPs have the indices from 30 on.
+    """
 
-    wanted = wanted or Wanted("tap0_urunc", 0)
-    return provide(None, made, target or Target(), wanted, create or make)
+    def make(namespace, names, multi_queue):
+        for number, name in enumerate(names):
+            made.links.append(a_link(30 + number, name, carrier=1, **TAP_FACTS))
+        return [os.open(os.devnull, os.O_RDONLY) for _ in names]
 
-
-def priority_beside(incoming, outgoing=()):
-    """The priority that is asked for on a clsact whose two sides use those priorities."""
-    return priority_asked_for(pod("clsact", incoming, outgoing))
-
-
-def priority_asked_for(made):
-    asked = []
-    made.before = asked.extend
-    assert provided(made).outcome == "created"
-    redirect = [each for each in asked if each.type == uapi.RTM_NEWTFILTER][-1]
-    return tc.Filter(build.received(uapi.RTM_NEWTFILTER, redirect.payload)).priority
-
-
-@pytest.mark.parametrize(
-    "incoming, outgoing, priority",
-    [
-        ([], [], 0),  # the kernel picks one
-        ([0xC000], [], 0xBFFF),
-        ([1, 7], [], 0xC000),
-        ([0xC000], [0xBFFF], 0xBFFE),
-        ([0x8000], [0x7FFF], 0x7FFE),
-        ([0x8000, 2, 3], [0x7FFF, 0x7FFE], 0x7FFD),
-    ],
-)
-def test_the_redirect_goes_ahead_of_others_where_neither_side_uses_the_priority(
-    incoming, outgoing, priority
-):
-    assert priority_beside(incoming, outgoing) == priority
-
-
-class Full(build.Namespace):
-    """A pod whose clsact has a filter of every priority up to that which the kernel picks last."""
-
-    def listed(self, message):
-        if message.type == uapi.RTM_GETTFILTER and not self.changes:
-            return [
-                build.filter_payload(2, "bpf", handle=0, priority=number, parent=CLSACT_OUT)
-                for number in range(1, 0x8001)
-            ]
-        return super().listed(message)
-
-
-def test_where_every_priority_is_used_the_kernel_is_asked_for_one():
-    made = pod("clsact")
-    assert priority_asked_for(Full(made.links, made.qdiscs)) == 0
+    wanted = Wanted(Target(uplink=uplink), **dict({"owner": 0}, **options))
+    return provide(None, made, wanted, create or make)
 
 
 @pytest.mark.parametrize("kind", [None, "ingress", "clsact"])
@@ -142,7 +82,7 @@ def test_a_setup_connects_a_tap_both_ways_and_makes_it_persistent_last(descripto
         joined.append(made.is_joined)
 
     made.before = before
-    result = provided(made, Wanted("tap0_urunc", 7, 8, "10.9.8.1/24"))
+    result = provided(made, owner=7, group=8, address="10.9.8.1/24")
     assert joined[0] is True and joined[-1] is False  # own changes are not worth an event
     assert (result.outcome, result.error, result.cleanup.outcome) == ("created", None, "clean")
     assert (result.tap.ifname, result.tap.ifindex) == ("tap0_urunc", 30)
@@ -213,7 +153,7 @@ def test_a_torn_list_is_read_again_before_anything_is_undone():
             made.torn_looks = 3
 
     made.before = before
-    result = provided(made, Wanted("tap0_urunc", 0, address="10.9.8.1/24"))
+    result = provided(made, address="10.9.8.1/24")
     assert result.error.errno == errno.EPERM and "undo" not in str(result.error)
     assert [each.priority for each in made.filters if each.ifindex == 2] == [7]
     assert made.torn_looks == 0
@@ -227,7 +167,7 @@ def test_what_a_failed_setup_made_on_the_uplink_goes_again(descriptor, kind, typ
     made = pod(kind, [7] if kind else [])
     before = repr(made.filters), repr(made.qdiscs)
     made.refuse = {type: errno.EPERM}
-    result = provided(made, Wanted("tap0_urunc", 0, address="fd00::1/64"))
+    result = provided(made, address="fd00::1/64")
     assert (result.outcome, result.error.errno, result.tap) == ("failed", errno.EPERM, None)
     assert descriptor[-1] == ("persist", False)
     made.delete_link(made.links[-1])  # as its descriptor is closed
@@ -239,16 +179,16 @@ def test_what_a_failed_setup_made_on_the_uplink_goes_again(descriptor, kind, typ
 def test_an_undo_that_fails_is_added_to_the_error():
     made = pod()
     made.refuse = {uapi.RTM_NEWADDR: errno.EPERM, uapi.RTM_DELTFILTER: errno.EBUSY}
-    result = provided(made, Wanted("tap0_urunc", 0, address="10.9.8.1/24"))
+    result = provided(made, address="10.9.8.1/24")
     assert result.error.errno == errno.EPERM
     assert "; then the undo failed: delete u32 filters of priority 49152 eth0" in str(result.error)
 
 
-@pytest.mark.parametrize("target", [Target(), Target(uplink="auto")])
-def test_without_an_uplink_nothing_is_made(target):
+@pytest.mark.parametrize("uplink", ["eth0", "auto"])
+def test_without_an_uplink_nothing_is_made(uplink):
     made = pod()
     made.links[0].name = "net0"
-    result = provided(made, target=target)
+    result = provided(made, uplink=uplink)
     assert (result.outcome, result.error.errno) == ("failed", errno.ENODEV)
     assert "this is no pod's namespace, or it is not ready" in str(result.error)
     assert made.changes == []
@@ -258,7 +198,7 @@ def test_a_default_route_that_only_a_tap_has_is_no_uplink_and_that_is_said():
     made = pod()
     made.links.append(a_link(4, "tap5_urunc"))
     made.routes = [(2, 4)]
-    result = provided(made, target=Target(uplink="auto"))
+    result = provided(made, uplink="auto")
     assert result.error.message == (
         "the default route is on tap5_urunc, which the pattern of TAPs matches"
     )
@@ -274,9 +214,9 @@ def test_a_tap_in_use_ends_a_setup_before_anything_is_changed():
 def taken(made, **facts):
     """A creation of a TAP whose name somebody has taken since the cleanup."""
 
-    def create(namespace, name):
-        made.links.append(a_link(40, name, **facts))
-        raise Refused(errno.EBUSY, "busy", "create TAP", name)
+    def create(namespace, names, multi_queue):
+        made.links.append(a_link(40, names[-1], **facts))
+        raise Refused(errno.EBUSY, "busy", "create TAP", names[-1])
 
     return create
 
@@ -329,10 +269,3 @@ def test_a_feature_that_the_kernel_lacks_is_named(type, words):
     made = pod()
     made.refuse = {type: errno.ENOENT}
     assert words in str(provided(made).error)
-
-
-def test_a_tap_that_no_cleanup_would_find_is_refused():
-    with pytest.raises(Invalid) as caught:
-        provision.setup("/nonexistent/netns", tap="vm0")
-    assert (caught.value.step, caught.value.object) == ("check TAP", "vm0")
-    assert "--match" in caught.value.message and caught.value.report is None

@@ -15,6 +15,7 @@ import nlraw
 from lib import command, pods
 from nlraw import provision
 from nlraw.transport import WRITER_PORT, Patience
+from nlraw.verdict import Target
 
 TAP = pods.TAP
 ROUNDS = 50
@@ -145,6 +146,6 @@ def test_a_stranger_on_the_port_that_setups_take_turns_by_does_not_stop_them(pod
         return stranger
 
     with pod.run(sit):
-        made = provision.set_up(pod.path, patience=Patience(0.05))
+        made = provision.set_up(pod.path, provision.Wanted(Target()), Patience(0.05))
     assert made.outcome == "created"
     pod.check_pair()
