@@ -11,7 +11,7 @@ from .report import Record, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, Optional, Tuple
+    from typing import Dict, List, Optional, Tuple
 
     from .report import Report, TcObject
 
@@ -25,6 +25,16 @@ class GuestAddress(Record):
     """
 
     __slots__ = ("family", "local", "prefixlen", "address", "broadcast", "scope")
+
+    def words(self) -> str:
+        """The words that `ip address add` takes, without the device."""
+        words = [self.local, "peer", self.address] if self.address else [self.local]
+        words[-1] += "/%d" % self.prefixlen
+        if self.broadcast:
+            words += ["broadcast", self.broadcast]
+        if self.scope != "global":
+            words += ["scope", self.scope]
+        return " ".join(words)
 
     if TYPE_CHECKING:
         family: str
@@ -43,11 +53,26 @@ class NextHop(Record):
 
     __slots__ = ("gateway", "dev", "weight", "onlink")
 
+    def words(self, family: str) -> str:
+        """The words that `ip route add` takes, for a route of a family."""
+        words = ["nexthop"] + _via(family, self.gateway)
+        words += ["dev", self.dev] if self.dev else []
+        words += ["weight", str(self.weight)]
+        return " ".join(words + ["onlink"] * self.onlink)
+
     if TYPE_CHECKING:
         gateway: Optional[str]
         dev: Optional[str]
         weight: int
         onlink: bool
+
+
+def _via(family: str, gateway: "Optional[str]") -> "List[str]":
+    """The words for a gateway, which may be of the other family; none if there is none."""
+    if gateway is None:
+        return []
+    own = "inet6" if ":" in gateway else "inet"
+    return ["via", gateway] if own == family else ["via", own, gateway]
 
 
 class GuestRoute(Record):
@@ -80,6 +105,22 @@ class GuestRoute(Record):
     )
     _defaults = (("tos", None), ("from", None), ("nexthops", ()))
 
+    def words(self) -> str:
+        """The words that `ip route add` takes, without the device, and without the protocol."""
+        words = [self.dst] if self.type == "unicast" else [self.type, self.dst]
+        for name in ("from", "tos"):
+            value: Optional[str] = getattr(self, name)
+            words += [name, value] if value else []
+        words += _via(self.family, self.gateway)
+        is_on_link = self.gateway is None and not self.nexthops
+        if self.family == "inet" and self.scope != ("link" if is_on_link else "global"):
+            words += ["scope", self.scope]
+        for name in ("src", "metric", "mtu"):
+            value = getattr(self, name)
+            words += [] if value is None else [name, str(value)]
+        words += ["onlink"] * self.onlink
+        return " ".join(words + [hop.words(self.family) for hop in self.nexthops])
+
     if TYPE_CHECKING:
         family: str
         type: str
@@ -99,6 +140,10 @@ class GuestNeighbour(Record):
     """One permanent neighbour of an uplink: address, and MAC as colon-separated hex."""
 
     __slots__ = ("dst", "lladdr")
+
+    def words(self) -> str:
+        """The words that `ip neighbour add` takes, without the device and the state."""
+        return self.dst if self.lladdr is None else "%s lladdr %s" % (self.dst, self.lladdr)
 
     if TYPE_CHECKING:
         dst: str

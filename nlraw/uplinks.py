@@ -49,6 +49,8 @@ def observe_uplinks(
 
     Raises an `Error` if there is no reading that is whole.
     """
+    if not uplinks:
+        return []
     reading = _Reading(connection, names)
     found = reading.read(uplinks)
     if found is not None and reading.is_whole:
