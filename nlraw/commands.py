@@ -96,7 +96,7 @@ def setup(given: "Options") -> int:
     from .wanted import Wanted
 
     output.need_stdout()  # the caller cannot configure a VMM without the result
-    form = _form(given)
+    forms = _forms(given)
     wanted = Wanted(
         _target(given),
         tap=options.texts(given, "tap", [verdict.TAP]),
@@ -107,33 +107,36 @@ def setup(given: "Options") -> int:
     )
     made = set_up(_namespaces(given)[0], wanted, wait=options.wait(given), who="who" in given)
     output.complain_about_setup(made)
-    if form is not None:
-        _print_for_vmm(form, made)
-    else:
-        say(output.in_json(made) if "json" in given else output.setup_in_text(made))
+    lines = [output.in_json(made)] if "json" in given else []
+    if forms:
+        lines += _describe(forms, made)
+    elif not lines:
+        lines = [output.setup_in_text(made)]
+    if lines:
+        say("\n".join(lines))
     return _status([made])
 
 
-def _form(given: "Options") -> "Optional[str]":
-    """The form of what --print prints, None if it is not given. Raises `Invalid`."""
-    form = options.optional_text(given, "print")
-    if form is not None:
+def _forms(given: "Options") -> "Sequence[str]":
+    """The forms of what --print prints. Raises `Invalid`."""
+    forms = options.texts(given, "print")
+    if forms:
         from . import vmm
 
-        vmm.check(form, "multi-queue" in given)
-        if "json" in given:
-            raise Invalid("--print and --json cannot be combined", "setup")
-    return form
+        for form in forms:
+            vmm.check(form, "multi-queue" in given)
+    return forms
 
 
-def _print_for_vmm(form: str, made: "Setup") -> None:
-    """Print a setup for a VMM; nothing if it failed, because a script passes it on."""
+def _describe(forms: "Sequence[str]", made: "Setup") -> "List[str]":
+    """A line of each form; none for a setup that failed, because a script passes it on."""
     from . import vmm
 
-    if made.error is None:
-        for words in vmm.unsaid(form, made):
-            complain("%s: %s" % (made.netns, words))
-        say(vmm.describe(form, made))
+    if made.error is not None:
+        return []
+    for words in dict.fromkeys([words for form in forms for words in vmm.unsaid(form, made)]):
+        complain("%s: %s" % (made.netns, words))
+    return [vmm.describe(form, made) for form in forms]
 
 
 def sweep(given: "Options") -> int:

@@ -145,7 +145,9 @@ PRINT = Option(
     "print",
     "FORM",
     "print what attaches a VMM instead: qemu, firecracker or cloud-hypervisor;\n"
-    "or cmdline, which configures the guest's kernel (ip=)",
+    "or cmdline, which configures the guest's kernel (ip=); may be repeated:\n"
+    "a line each, after that of --json if it is given too",
+    many=True,
 )
 DIR = Option("", "dir", "DIR", "search this directory instead; may be repeated", many=True)
 PROC = Option("", "proc", "", "visit the namespaces of all processes instead")

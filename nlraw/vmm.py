@@ -41,32 +41,30 @@ def check(form: str, multi_queue: bool = False) -> None:
         raise Invalid(words, "check --print", form)
 
 
-def describe(form: str, made: "Setup", multi_queue: bool = False) -> str:
+def describe(form: str, made: "Setup") -> str:
     """Return a setup in one of `FORMS`: one line, ASCII. Raises `Invalid` as `check` does.
 
-    ``multi_queue``: the TAPs were made so. Arguments for `cmdline` are empty if the kernel's ip=
-    cannot express any address; see `unsaid`.
+    The `cmdline` is empty if the kernel's ip= cannot express any address; see `unsaid`.
     """
-    check(form, multi_queue)
+    check(form, any(pair.tap.multi_queue for pair in made.pairs))
     if form == CMDLINE:
         return ip_argument(made) or ""
     if form == FIRECRACKER:
         return in_json(_firecracker(made))
-    queues = QUEUES if multi_queue else 1
     words: List[str] = []
     for number, pair in enumerate(made.pairs):
         if form == QEMU:
-            words += _qemu(number, pair, queues)
+            words += _qemu(number, pair)
         else:
             words += ["--net"] if not words else []
-            words.append(_cloud_hypervisor(pair, queues))
+            words.append(_cloud_hypervisor(pair))
     return " ".join(map(_for_shell, words))
 
 
 # ---------------------------------------------------------------- each VMM
 
 
-def _qemu(number: int, pair: "Pair", queues: int) -> "List[str]":
+def _qemu(number: int, pair: "Pair") -> "List[str]":
     """The host's side and the guest's side of one card (qemu(1), -netdev tap)."""
     name = pair.tap.ifname.replace(",", ",,")
     netdev = "tap,id=net%d,ifname=%s,script=no,downscript=no" % (number, name)
@@ -75,20 +73,21 @@ def _qemu(number: int, pair: "Pair", queues: int) -> "List[str]":
     if mac is not None:
         device += ",mac=" + mac
     device += ",host_mtu=%d" % pair.tap.mtu
-    if queues > 1:
-        netdev += ",queues=%d" % queues
-        device += ",mq=on,vectors=%d" % (2 * queues + 2)  # each queue, configuration, control
+    if pair.tap.multi_queue:
+        netdev += ",queues=%d" % QUEUES
+        device += ",mq=on,vectors=%d" % (2 * QUEUES + 2)  # each queue, configuration, control
     return ["-netdev", netdev, "-device", device + ",romfile="]  # no network boot
 
 
-def _cloud_hypervisor(pair: "Pair", queues: int) -> str:
+def _cloud_hypervisor(pair: "Pair") -> str:
     """One value of --net (NetConfig::parse(), vmm/src/config.rs)."""
     name = pair.tap.ifname
     if not set(name).isdisjoint(',"[]'):
         name = '"%s"' % name.replace('"', '""')
     mac = _mac(pair)
-    macs = "" if mac is None else ",mac=" + mac
-    return "tap=%s%s,mtu=%d,num_queues=%d" % (name, macs, pair.tap.mtu, 2 * queues)
+    queues = 2 * (QUEUES if pair.tap.multi_queue else 1)  # receive and transmit
+    facts = (name, "" if mac is None else ",mac=" + mac, pair.tap.mtu, queues)
+    return "tap=%s%s,mtu=%d,num_queues=%d" % facts
 
 
 def _firecracker(made: "Setup") -> "Dict[str, object]":
@@ -182,11 +181,16 @@ def _left_out(uplink: "Uplink", is_configured: bool) -> "List[str]":
 
 
 def _is_gateway_near(uplink: "Uplink") -> bool:
-    """True if the gateway is in the address' network: the kernel refuses ip= with any other."""
+    """True if the gateway is in the address' network: the kernel refuses ip= with any other.
+
+    It also refuses the last address, which it takes for the broadcast address even in a network of
+    two addresses (ic_setup_if() and ic_setup_routes(), net/ipv4/ipconfig.c).
+    """
     if uplink.gateway is None or uplink.local is None:
         return False
-    differing = _number(uplink.gateway) ^ _number(uplink.local)
-    return differing & _netmask(uplink) == 0  # ic_setup_routes(), net/ipv4/ipconfig.c
+    gateway, netmask = _number(uplink.gateway), _netmask(uplink)
+    is_last = gateway | netmask == 0xFFFFFFFF
+    return (gateway ^ _number(uplink.local)) & netmask == 0 and not is_last
 
 
 def _netmask(uplink: "Optional[Uplink]") -> int:

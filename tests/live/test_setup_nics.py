@@ -5,6 +5,7 @@ What is common to every setup is in live/test_setup.py, what fails in live/test_
 """
 
 import fcntl
+import json
 import os
 import struct
 
@@ -172,9 +173,20 @@ def test_what_attaches_a_vmm_can_be_printed_instead(pod):
     told = command.nlraw(*argv, "--print", "qemu")
     assert (told.status, told.err, told.out.count("\n")) == (0, "", 1)
     assert [name in told.out for name in NAMES] == [True, True]
+    arguments = told.out.rstrip("\n")
+    told = command.nlraw(*argv, "--print", "cmdline", "--print", "qemu", "-j")
+    document, cmdline, again = told.out.splitlines()
+    assert [pair["tap"]["ifname"] for pair in json.loads(document)["pairs"]] == list(NAMES)
+    assert (cmdline[:12], again) == ("ip=10.9.8.2:", arguments)
+    assert told.err == "nlraw: %s: net1: ip= cannot express 1 IPv4 address: %s\n" % (
+        pod.path,
+        "configure the guest from the JSON",
+    )
     pod.hold("tap1_urunc")
     told = command.nlraw(*argv, "--print", "qemu")
     assert (told.status, told.out) == (3, "")
+    told = command.nlraw(*argv, "--print", "qemu", "-j")
+    assert (told.status, told.document["outcome"]) == (3, "in-use")
 
 
 # ---------------------------------------------------------------- no uplink

@@ -129,10 +129,9 @@ def test_version(run, asked):
         ("scan --uplink", "scan --uplink: this option needs a value, NAME"),
         ("setup -n 1 --owner 0 --owner=1", "setup --owner=1: this option can be given only once"),
         (
-            "setup -n 1 --print xen",
+            "setup -n 1 --print qemu --print xen",
             "check --print xen: one of qemu, firecracker, cloud-hypervisor, cmdline is needed",
         ),
-        ("setup -n 1 --print qemu -j", "setup: --print and --json cannot be combined"),
         (
             "setup -n 1 --print firecracker --multi-queue",
             "check --print firecracker: it opens a TAP with one queue, which a multi-queue TAP"

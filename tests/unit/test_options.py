@@ -18,7 +18,7 @@ CONTRACT = {
     "sweep": TAPS + " dir proc include-node include-fresh keep-in-use jobs dry-run metrics json",
     "selftest": "json",
 }
-REPEATABLE = {"netns", "match", "exclude", "uplink", "tap", "dir"}
+REPEATABLE = {"print", "netns", "match", "exclude", "uplink", "tap", "dir"}
 
 
 @pytest.mark.parametrize("command", sorted(CONTRACT))

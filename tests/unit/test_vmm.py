@@ -65,8 +65,9 @@ def an_uplink(local="10.9.8.2", prefixlen=24, gateway="10.9.8.1", mtu=1500, **fi
     return Uplink(**dict(facts, **fields))
 
 
-def a_pair(uplink, name="tap0_urunc", mtu=1500):
-    return Pair(tap=CreatedTap(ifname=name, ifindex=5, address=MAC, mtu=mtu), uplink=uplink)
+def a_pair(uplink, name="tap0_urunc", mtu=1500, multi_queue=False):
+    tap = CreatedTap(ifname=name, ifindex=5, address=MAC, mtu=mtu, multi_queue=multi_queue)
+    return Pair(tap=tap, uplink=uplink)
 
 
 def a_setup(*pairs):
@@ -83,6 +84,7 @@ def a_setup(*pairs):
 
 
 ONE = a_setup(a_pair(an_uplink()))
+QUEUES = a_setup(a_pair(an_uplink(), multi_queue=True))
 ALONE = a_setup(a_pair(None))  # -u none
 TWO = a_setup(
     a_pair(an_uplink(), mtu=1450),
@@ -114,7 +116,7 @@ def test_qemu_gets_two_cards_each_with_its_own_mac_and_mtu():
 
 
 def test_qemu_gets_queue_pairs_on_a_multi_queue_tap():
-    found = vmm.describe("qemu", ONE, multi_queue=True)
+    found = vmm.describe("qemu", QUEUES)
     assert ",downscript=no,queues=2 " in found
     assert ",mq=on,vectors=6," in found
 
@@ -125,7 +127,7 @@ def test_cloud_hypervisor_gets_one_option_for_all_cards():
         "tap=tap0_urunc,mac=52:54:00:12:34:56,mtu=1450,num_queues=2",
         "tap=tap1_x,mac=02:00:00:00:00:01,mtu=1500,num_queues=2",
     ]
-    assert vmm.describe("cloud-hypervisor", ONE, multi_queue=True).endswith(",num_queues=4")
+    assert vmm.describe("cloud-hypervisor", QUEUES).endswith(",num_queues=4")
 
 
 def test_firecracker_gets_a_configuration():
@@ -163,7 +165,7 @@ def test_an_impossible_form_is_refused():
     with pytest.raises(nlraw.Invalid, match="qemu, firecracker, cloud-hypervisor, cmdline"):
         vmm.describe("xen", ONE)
     with pytest.raises(nlraw.Invalid, match="one queue"):
-        vmm.check("firecracker", multi_queue=True)
+        vmm.describe("firecracker", QUEUES)
     for form in vmm.FORMS:
         vmm.check(form)
 
@@ -180,7 +182,9 @@ def test_an_impossible_form_is_refused():
             an_uplink("172.16.5.9", 20, "172.16.0.1"),
             "ip=172.16.5.9::172.16.0.1:255.255.240.0::eth0:off",
         ),
-        (an_uplink("10.0.0.0", 31, "10.0.0.1"), "ip=10.0.0.0::10.0.0.1:255.255.255.254::eth0:off"),
+        (an_uplink("10.0.0.1", 31, "10.0.0.0"), "ip=10.0.0.1::10.0.0.0:255.255.255.254::eth0:off"),
+        # the kernel takes this gateway for the broadcast address
+        (an_uplink("10.0.0.0", 31, "10.0.0.1"), "ip=10.0.0.0:::255.255.255.254::eth0:off"),
         (an_uplink("192.0.2.1", 1, None), "ip=192.0.2.1:::128.0.0.0::eth0:off"),
         # the kernel refuses a gateway outside the network
         (an_uplink(gateway="169.254.1.1"), "ip=10.9.8.2:::255.255.255.0::eth0:off"),
