@@ -54,7 +54,8 @@ MODULES = (
 
 # The kernel makes NAME=VALUE arguments that it does not know init's environment. If a step fails,
 # or when the sleep ends, so does init: panic=-1 and -no-reboot then end QEMU, and no guest is left
-# behind.
+# behind. arp_ignore: a card answers for its own addresses only, so that one on the TAP of another
+# uplink is not heard. ip: busybox's own, which it prefers, cannot add a neighbour.
 INIT = """\
 #!/bin/sh
 set -e
@@ -63,6 +64,8 @@ for module in /modules/*; do insmod "$module"; done
 echo "$guest_ttl" >/proc/sys/net/ipv4/ip_default_ttl
 for limit in /proc/sys/net/ipv6/conf/*/hop_limit; do echo "$guest_ttl" >"$limit"; done
 echo 1 >/proc/sys/net/ipv4/conf/all/arp_notify
+echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
+ip() { /bin/ip "$@"; }
 . /network
 echo "guest up: ttl $guest_ttl"
 exec sleep 3600
@@ -114,7 +117,7 @@ def build(directory, cache=None):
         shutil.copy(shutil.which("busybox"), os.path.join(root, "bin"))
         for applet in ("sh", "mount", "insmod", "sleep"):
             os.symlink("busybox", os.path.join(root, "bin", applet))
-        _install(shutil.which("ip"), root)  # busybox's cannot add a neighbour
+        _install(shutil.which("ip"), root)
         with open(os.path.join(root, "init"), "w") as init:
             init.write(INIT)
         os.chmod(init.name, 0o755)
@@ -309,6 +312,18 @@ class Guest(_Program):
         )
 
     console = _Program.output  # the guest's serial line, and QEMU's own complaints
+
+    def wait_until_up(self, seconds):
+        """Return the console of a guest that has run all of its commands.
+
+        Raise TimeoutError if that takes more than so many seconds.
+        """
+        deadline = time.monotonic() + seconds
+        while "guest up: " not in self.console():
+            if time.monotonic() > deadline:
+                raise TimeoutError("the guest is not up:\n" + self.console())
+            time.sleep(0.02)
+        return self.console()
 
 
 class Pinger(_Program):
