@@ -25,7 +25,7 @@ from . import uapi
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from struct import Struct
+    from _struct import Struct
     from typing import List, Sequence, Tuple
 
     Code = List[Tuple[int, int, int, int]]  # code, jt, jf, k

@@ -9,7 +9,7 @@ For a route that refers to an object the kernel lists the next hops too, unless 
 net.ipv4.nexthop_compat_mode is 0. Sources: linux/rtnetlink.h; linux/nexthop.h, since Linux 5.3.
 """
 
-from struct import Struct
+from _struct import Struct
 
 from . import inet, uapi, wire
 from .errors import Malformed

@@ -9,7 +9,7 @@ import os
 from . import netns, threads
 from .errors import Error
 from .listener import open_known
-from .removal import failure
+from .snapshot import failure
 from .transport import SYSTEM, Patience
 from .verdict import Target
 from .visit import Visit
