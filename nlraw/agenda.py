@@ -65,6 +65,7 @@ class Agenda:
         self._graces: Dict[int, float] = {}  # when to look whether an orphan is still one
         self._loud: Dict[int, None] = {}  # to be muted
         self._muted: Dict[int, float] = {}  # until when
+        self.resyncs = 0  # how many have begun
         self._resync_due = now + resync
         self._loss_due: Optional[float] = None
         self._last_loss = now - AFTER_LOSS
@@ -341,6 +342,7 @@ class Agenda:
         self._held[known.id] = due
 
     def _begin_resync(self, now: float) -> None:
+        self.resyncs += 1
         self._resync_due = now + self.interval
         for known in self.known.values():
             self._want_look(known, self._looks)

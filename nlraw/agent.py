@@ -73,6 +73,7 @@ class Agent:
         self._is_stopped = False
         self._wants_resync = False
         self._resync_begin: Optional[float] = None
+        self._resyncs = 0
         self._listener = Listener(target)
         self._workers = Workers(target)
         self._discovery = Discovery(dirs, include_node, now)
@@ -243,9 +244,11 @@ class Agent:
                     self.agenda.unseen(id)
             else:
                 self.agenda.looked(id, taps, now)
-        if self.agenda.is_resyncing:
-            self._resync_begin = self._resync_begin or now
-        elif self._resync_begin is not None:
+        # one that has begun may have ended here too
+        if self._resyncs != self.agenda.resyncs:
+            self._resyncs = self.agenda.resyncs
+            self._resync_begin = now if self._resync_begin is None else self._resync_begin
+        if self._resync_begin is not None and not self.agenda.is_resyncing:
             self.watched.resyncs += 1
             self.watched.resync_duration = time.monotonic() - self._resync_begin
             self.watched.resync_end = time.time()
