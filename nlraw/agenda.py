@@ -54,6 +54,7 @@ class Agenda:
         self.grace = grace
         self.known: Dict[int, Known] = {}
         self.busy = 0
+        self._room = jobs  # visits at a time that the system has resources for
         self._ids: Dict[Key, int] = {}
         self._next_id = 1
         # dicts as ordered sets
@@ -181,11 +182,13 @@ class Agenda:
         deleted: int = 0,
         seconds: float = 0.0,
         has_failed: bool = False,
+        is_crowded: bool = False,
     ) -> None:
         """A visit that `visits` began has ended; it took some ``seconds`` of processor time.
 
         ``left`` are the indexes of the matching TAPs that are there, ``deleted`` is the number of
-        those that were removed. A visit that failed is repeated later.
+        those that were removed. A visit that failed is repeated later; one that failed because
+        others hold what it needs, when one of them has ended.
         """
         self.busy -= 1
         known = self.known.get(id)
@@ -193,6 +196,11 @@ class Agenda:
             return
         known.is_busy = False
         known.visits.spend(VISITS_FOR_A_SECOND * seconds, now)
+        if is_crowded and self.busy:
+            self._room = self.busy
+            self._urgent[id] = None
+            return
+        self._room = min(self.jobs, self._room + 1)
         again, heard, later = known.again, known.heard, known.later
         known.again, known.heard, known.later = NOTHING, 0, None
         if has_failed:
@@ -227,8 +235,8 @@ class Agenda:
             del self._held[id]
             self._routine[id] = None
         tasks: List[Task] = []
-        self._take(self._urgent, self.jobs, now, tasks)
-        self._take(self._routine, self.jobs - self.jobs // 4, now, tasks)
+        self._take(self._urgent, self._room, now, tasks)
+        self._take(self._routine, self._most_routine, now, tasks)
         return tasks
 
     def _take(self, place: "Dict[int, None]", most: int, now: float, tasks: "List[Task]") -> None:
@@ -271,6 +279,10 @@ class Agenda:
         return found
 
     @property
+    def _most_routine(self) -> int:
+        return min(self._room, self.jobs - self.jobs // 4)
+
+    @property
     def muted(self) -> int:
         """How many namespaces are muted."""
         return len(self._muted)
@@ -305,10 +317,11 @@ class Agenda:
 
         It is ``now``, or earlier, if they have something at once.
         """
-        most_routine = self.jobs - self.jobs // 4
         if self._looks or self._first_looks or self._loud:
             return now
-        if (self._urgent and self.busy < self.jobs) or (self._routine and self.busy < most_routine):
+        if self._urgent and self.busy < self._room:
+            return now
+        if self._routine and self.busy < self._most_routine:
             return now
         due = self._resync_due
         if self._loss_due is not None:

@@ -327,7 +327,9 @@ class Agent:
         taps = () if report is None else report.taps
         left = [tap.ifindex for tap in taps if not tap.deleted]
         deleted = len(taps) - len(left)
-        self.agenda.finished(task.id, now, left, deleted, result.seconds, has_failed)
+        self.agenda.finished(
+            task.id, now, left, deleted, result.seconds, has_failed, result.is_crowded
+        )
         self.watched.failed += has_failed
         self.watched.deleted += deleted
         if report is None:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 VISITS, VISITS_PER_SECOND = 20.0, 30.0
 VISITS_FOR_A_SECOND = 100.0
 
-# Events that a namespace may cause at once, and per second in the long run. The death of a VMM
-# causes one, its TAP's removal another; a namespace may have 1,000 TAPs.
-EVENTS, EVENTS_PER_SECOND = 10000.0, 200.0
+# Events that a namespace may cause at once, and per second in the long run. An orphan causes three
+# until it is gone; a namespace may have 1,000.
+EVENTS, EVENTS_PER_SECOND = 4000.0, 200.0
 
 # Seconds for which a namespace is muted at first; twice as long each time.
 MUTE, LONGEST_MUTE = 60.0, 3600.0
