@@ -361,7 +361,7 @@ class Agenda:
             self._want_look(known, self._looks)
 
     def _is_old(self, since: float, now: float) -> bool:
-        return now - since >= self.grace
+        return now >= since + self.grace  # as `_graces` has it: differences are rounded
 
 
 def _first(place: "Dict[int, None]", most: int) -> "List[int]":

@@ -40,8 +40,13 @@ EVENTS_AT_A_TIME = 1000
 # Looks by ID before the sockets are read again. Each takes about 40 us.
 LOOKS_AT_A_TIME = 16
 
-# Failures in a row, for want of descriptors or memory, that are not worth a report.
-UNREPORTED = 3
+# Seconds for which a want of descriptors or memory is not worth a report.
+UNREPORTED = 0.5
+
+NO_NAMESPACE = (
+    "%s is no namespace: if a runtime made it, its mount does not arrive here; the directory has to"
+    " be mounted with propagation (HostToContainer)"
+)
 
 # Seconds for which the visits in progress are waited for at the end.
 LAST = 0.8
@@ -74,6 +79,7 @@ class Agent:
         self._wants_resync = False
         self._resync_begin: Optional[float] = None
         self._resyncs = 0
+        self._crowded = now  # since when no visit has had what it needs
         self._listener = Listener(target)
         self._workers = Workers(target)
         self._discovery = Discovery(dirs, include_node, now)
@@ -163,7 +169,7 @@ class Agent:
             else:
                 due = min(due, self._discovery.due)
         # rounded up: a wait that ends too early would be repeated
-        milliseconds = max(0, int((due - time.monotonic()) * 1000 + 0.999))
+        milliseconds = max(0, -int((time.monotonic() - due) * 1000 // 1))
         for fd, _ in poll.poll(milliseconds):
             if fd == mounts:
                 self._discovery.mounts_changed()
@@ -268,11 +274,7 @@ class Agent:
         self._take_in(found, now)
         other = self._discovery.lasting_other(now - self.agenda.interval)
         if other is not None:
-            words = (
-                "%s is no namespace: if a runtime made it, its mount does not arrive here;"
-                " the directory has to be mounted with propagation (HostToContainer)"
-            )
-            self._note_once(words % other)
+            self._note_once(NO_NAMESPACE % other)
 
     def _take_in(self, found: "Dict[Key, str]", now: float) -> None:
         """Begin to know what was found, and forget what has no path any more."""
@@ -309,20 +311,18 @@ class Agent:
 
     def _settle(self, now: float) -> "List[Outcome]":
         """Take the results of visits that have ended; return those that are news."""
-        outcomes = []
-        for result in self._workers.take():
-            outcome = self._settle_one(result, now)
-            if outcome is not None:
-                outcomes.append(outcome)
+        found = [self._settle_one(result, now) for result in self._workers.take()]
         for task in self._workers.give_up(now):
             self.agenda.finished(task.id, now, has_failed=True)
             self._note("%s: a visit has not ended after %g seconds" % (task.path, STUCK))
-        return outcomes
+        return [outcome for outcome in found if outcome is not None]
 
     def _settle_one(self, result: "Result", now: float) -> "Optional[Outcome]":
         task, report = result.task, result.report
         known = self.agenda.known.get(task.id)
-        is_quiet = result.is_crowded and known is not None and known.failures < UNREPORTED
+        if not result.is_crowded:
+            self._crowded = now
+        is_quiet = result.is_crowded and now - self._crowded < UNREPORTED
         has_failed = result.is_crowded or (report is not None and report.outcome == "failed")
         taps = () if report is None else report.taps
         left = [tap.ifindex for tap in taps if not tap.deleted]
@@ -342,9 +342,8 @@ class Agent:
         if did and seconds is not None:
             self.watched.removed(seconds)
         is_news = known is not None and self._news.is_new(task.id, report)
-        if not (did or (is_news and not is_quiet)):
-            return None
-        return Outcome(report, time.time(), seconds)
+        is_worth = did or (is_news and not is_quiet)
+        return Outcome(report, time.time(), seconds) if is_worth else None
 
 
 # ---------------------------------------------------------------- the function
