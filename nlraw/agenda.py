@@ -21,6 +21,7 @@ heard meanwhile has it looked at again. A namespace that has used up its quota o
 and comes after the others. One that has used up its quota of events is muted for a while.
 """
 
+from .errors import Invalid
 from .known import LONGEST_MUTE, LOOK, NOTHING, VISIT, VISITS_FOR_A_SECOND, Known, Task
 
 TYPE_CHECKING = False
@@ -367,3 +368,11 @@ class Agenda:
 def _first(place: "Dict[int, None]", most: int) -> "List[int]":
     """The first keys of a dict, at most so many."""
     return [id for id, _ in zip(place, range(most))]
+
+
+def check(jobs: "Optional[int]", resync: float, grace: float) -> None:
+    """Raise `Invalid` for numbers that make no sense."""
+    if jobs is not None and jobs < 1:
+        raise Invalid("at least one job is needed", "check jobs", str(jobs))
+    if not (resync > 0 and grace >= 0):
+        raise Invalid("an impossible number of seconds", "check resync and grace")

@@ -14,7 +14,7 @@ import errno
 import select
 import time
 
-from .agenda import JOBS, RESYNC, Agenda
+from .agenda import JOBS, RESYNC, Agenda, check
 from .discovery import RETRY, Discovery
 from .errors import GONE, BadNamespace, Error, Invalid, Refused
 from .listener import Listener
@@ -24,7 +24,7 @@ from .workers import STUCK, News, Outcome, Workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, Dict, Iterable, Iterator, List, Optional
+    from typing import Callable, Dict, Iterable, Iterator, List, Optional, Union
 
     from .known import Key
     from .report import Report
@@ -80,15 +80,19 @@ class Agent:
         self._resync_begin: Optional[float] = None
         self._resyncs = 0
         self._crowded = now  # since when no visit has had what it needs
-        self._listener = Listener(target)
-        self._workers = Workers(target)
-        self._discovery = Discovery(dirs, include_node, now)
-        if self._listener.deafness is not None:
-            resync = min(resync, DEAF_RESYNC)
-            words = "events cannot be heard (%s); looking every %g seconds instead"
-            self._note(words % (self._listener.deafness, resync))
-        self.agenda = Agenda(now, jobs, resync, grace)
+        self._parts: List[Union[Listener, Workers, Discovery]] = []
         try:
+            self._listener = Listener(target)
+            self._parts.append(self._listener)
+            self._workers = Workers(target)
+            self._parts.append(self._workers)
+            self._discovery = Discovery(dirs, include_node, now)
+            self._parts.append(self._discovery)
+            if self._listener.deafness is not None:
+                resync = min(resync, DEAF_RESYNC)
+                words = "events cannot be heard (%s); looking every %g seconds instead"
+                self._note(words % (self._listener.deafness, resync))
+            self.agenda = Agenda(now, jobs, resync, grace)
             self._take_in(self._discovery.find(now), now)
         except BaseException:
             self.close()
@@ -150,9 +154,8 @@ class Agent:
 
     def close(self) -> None:
         """Close all descriptors. Visits in progress end by themselves."""
-        self._listener.close()
-        self._workers.close()
-        self._discovery.close()
+        for part in self._parts:
+            part.close()
 
     def _wait(self, until: float) -> None:
         due = until
@@ -371,7 +374,9 @@ def watch(
     arguments are those of `sweep`. ``note`` is called with lines about the watch itself.
     """
     target = Target(match, uplink, exclude, not include_fresh, keep_in_use)
-    check(dirs, jobs, resync, grace)
+    check(jobs, resync, grace)
+    if isinstance(dirs, str):
+        raise Invalid("directories are a list of paths, not one", "check directories", dirs)
 
     def reports() -> "Iterator[Report]":
         agent = Agent(target, dirs, include_node, jobs or JOBS, resync, grace, note)
@@ -384,15 +389,3 @@ def watch(
             agent.close()
 
     return reports()
-
-
-def check(
-    dirs: "Optional[Iterable[str]]", jobs: "Optional[int]", resync: float, grace: float
-) -> None:
-    """Raise `Invalid` for an impossible argument."""
-    if isinstance(dirs, str):
-        raise Invalid("directories are a list of paths, not one", "check directories", dirs)
-    if jobs is not None and jobs < 1:
-        raise Invalid("at least one job is needed", "check jobs", str(jobs))
-    if not resync > 0 or not grace >= 0:
-        raise Invalid("an impossible number of seconds", "check arguments")

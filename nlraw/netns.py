@@ -165,10 +165,10 @@ class Namespace:
 
 
 def identity_of(path: str) -> "Optional[Tuple[int, int]]":
-    """Device and inode of the namespace at a path; None if it cannot be seen."""
+    """Device and inode of what is at a path; None if it cannot be seen."""
     try:
         found = posix.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # a NUL in it
         return None
     return found.st_dev, found.st_ino
 

@@ -11,8 +11,8 @@ import sys
 import time
 
 from . import metrics, options, output
-from .agenda import JOBS, RESYNC
-from .agent import Agent, check
+from .agenda import JOBS, RESYNC, check
+from .agent import Agent
 from .errors import Error
 from .notify import Manager
 
@@ -41,7 +41,7 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> int
     resync = options.seconds(given, "resync", RESYNC)
     grace = options.seconds(given, "grace", 0.0)
     target = target_of(given, "include-fresh" not in given)
-    check(None, jobs, resync, grace)
+    check(jobs, resync, grace)
     gc.enable()  # `cli.program` disables it, for commands that end soon
     sys.setswitchinterval(SWITCH)
     agent = Agent(
