@@ -275,7 +275,7 @@ class Agenda:
                 known = self.known[id]
                 if known.is_busy:
                     known.again = max(known.again, LOOK)
-                elif self.grace or not (id in self._urgent or id in self._routine):
+                elif self.grace or not self._is_due(id):
                     found.append(id)  # else the visit sees all that a look does
         return found
 
@@ -332,6 +332,9 @@ class Agenda:
         return due
 
     # ------------------------------------------------------------ places
+
+    def _is_due(self, id: int) -> bool:
+        return id in self._urgent or id in self._routine or id in self._held
 
     def _want_visit(self, known: Known, place: "Dict[int, None]") -> None:
         id = known.id
