@@ -13,10 +13,10 @@ from lib import pods
 # Runs inside a pod. Everything it needs is loaded before it becomes nobody: the files of Python may
 # be root's alone.
 NOBODY = """
-import _ctypes, json, os, select, sys
+import _ctypes, fcntl, json, os, select, sys
 sys.path.insert(0, sys.argv[1])
 import nlraw
-nlraw.scan
+from nlraw import libc, pod, removal, threads
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 netns = sys.argv[2] or None
 told = {}
