@@ -47,6 +47,7 @@ STEPS = "|".join(
         "create qdisc ",
         "create redirect ",
         "persist TAP ",
+        "put address on ",
         oci.READ_STATE,
         oci.READ_CONFIG,
         "look at ",
@@ -306,35 +307,51 @@ class Hook(CleanupOfOne):
 class Setup(Play):
     """`setup` from nothing."""
 
+    modules = Play.modules + ("uplinks", "wanted")
     filter = False
-    old = None
+    pairs = ((TAP, "eth0"),)
+    options = ()
+    old = ()
 
     def furnish(self, make_pod, directory):
         pod = furnished(make_pod, self.filter)
-        self.pods, self.arguments = [pod], ("setup", "-n", pod.path)
+        self.pods, self.arguments = [pod], ("setup", "-n", pod.path) + self.options
 
     def prepare(self):
         assert self.states() == self.clean
 
     def is_finished(self, after):
+        return all(self.is_whole(*pair) for pair in self.pairs)
+
+    def is_new(self, tap):
+        found = self.pods[0].links().get(tap)
+        return found is not None and found["ifindex"] not in self.old
+
+    def is_whole(self, tap, uplink):
         pod = self.pods[0]
-        links = pod.links()
-        whole = (
-            TAP in links
-            and "UP" in links[TAP]["flags"]
-            and links[TAP]["linkinfo"]["info_data"]["persist"]
+        if not self.is_new(tap):
+            return False
+        found = pod.links()[tap]
+        return (
+            "UP" in found["flags"]
+            and found["linkinfo"]["info_data"]["persist"]
+            and (uplink is None or pod.redirects(uplink, tap) == pod.redirects(tap, uplink) == 1)
         )
-        return whole and pod.redirects("eth0", TAP) == pod.redirects(TAP, "eth0") == 1
 
     def check_left(self, killed, after):
         if not self.is_finished(after):
-            # the kernel takes away what is not persistent yet, and that comes last; with time to
-            # undo all else goes too
-            assert self.pods[0].links().get(TAP, {}).get("ifindex") in (None, self.old)
+            # the kernel takes away what is not persistent yet, and that comes last: of several
+            # TAPs the first ones may be left whole; with time to undo all goes
+            new = [self.is_new(tap) for tap, _ in self.pairs]
+            assert new == [self.is_whole(*pair) for pair in self.pairs]
+            assert new == sorted(new, reverse=True)
             assert killed or after == self.clean
 
     def reset(self):
-        nlraw.cleanup(netns=self.pods[0].path)
+        nlraw.cleanup(
+            netns=self.pods[0].path,
+            uplink=[uplink for _, uplink in self.pairs if uplink] or "none",
+        )
         assert self.states() == self.clean
 
 
@@ -344,11 +361,36 @@ class SetupOverOrphan(Setup):
     filter = True
 
     def prepare(self):
-        add_orphans(self.pods[0], TAP)
-        self.old = self.pods[0].links()[TAP]["ifindex"]
+        names = [tap for tap, _ in self.pairs]
+        add_orphans(self.pods[0], *names)
+        links = self.pods[0].links()
+        self.old = [links[name]["ifindex"] for name in names]
 
-    def is_finished(self, after):
-        return Setup.is_finished(self, after) and self.pods[0].links()[TAP]["ifindex"] != self.old
+
+class SetupOfNics(Setup):
+    """`setup` of two NICs from nothing."""
+
+    pairs = ((TAP, "eth0"), ("tap1_urunc", "net1"))
+    options = ("-u", "eth0", "-u", "net1")
+
+    def furnish(self, make_pod, directory):
+        Setup.furnish(self, make_pod, directory)
+        pod = self.pods[0]
+        pod.ip(*"link add net1 type veth peer name peer1".split())
+        tc_batch(pod, "qdisc add dev net1 clsact", "filter add dev net1 ingress " + SSH)
+
+
+class SetupOfNicsOverOrphans(SetupOfNics):
+    """`setup` of two NICs where a dead VM left its TAPs."""
+
+    prepare = SetupOverOrphan.prepare
+
+
+class SetupAlone(Setup):
+    """`setup` of a TAP with several queues and without an uplink."""
+
+    pairs = ((TAP, None),)
+    options = ("-u", "none", "--multi-queue", "--address", "172.16.1.1/30")
 
 
 class Sweep(Play):
@@ -384,6 +426,9 @@ PLAYS = [
     Hook,
     Setup,
     SetupOverOrphan,
+    SetupOfNics,
+    SetupOfNicsOverOrphans,
+    SetupAlone,
     Sweep,
 ]
 

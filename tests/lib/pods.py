@@ -277,14 +277,21 @@ class Pod:
 
         Return its ifindex.
         """
+        return self.check_pairs([(tap, self.uplink)])[0]
+
+    def check_pairs(self, pairs):
+        """The same of several TAPs, each with its uplink. Return their ifindexes."""
         links = self.links()
-        assert [name for name, link in links.items() if is_tun(link)] == [tap]
-        assert "UP" in links[tap]["flags"] and links[tap]["linkinfo"]["info_data"]["persist"]
-        for dev, target in ((self.uplink, tap), (tap, self.uplink)):
-            assert self.redirects(dev, target) == 1
-            assert [qdisc["kind"] for qdisc in self.qdiscs(dev)] == ["ingress"]
-            assert len(self.filters(dev)) == 1
-        return links[tap]["ifindex"]
+        assert sorted(name for name, link in links.items() if is_tun(link)) == sorted(
+            tap for tap, _ in pairs
+        )
+        for tap, uplink in pairs:
+            assert "UP" in links[tap]["flags"] and links[tap]["linkinfo"]["info_data"]["persist"]
+            for dev, target in ((uplink, tap), (tap, uplink)):
+                assert self.redirects(dev, target) == 1
+                assert [qdisc["kind"] for qdisc in self.qdiscs(dev)] == ["ingress"]
+                assert len(self.filters(dev)) == 1
+        return [links[tap]["ifindex"] for tap, _ in pairs]
 
     # -------------------------------------------------------- the end
 

@@ -87,12 +87,12 @@ def test_the_loopback_device_has_no_kind(pod):
     )
 
 
-def provide(pod, connect=Connection, create=tap.create_all, **options):
-    """Set up with a connection, or a way to make a TAP, of the test's own.
+def provide(pod, connect=Connection, create=tap.create_all, uplink="eth0", **options):
+    """Set up with a connection, or a way to make TAPs, of the test's own.
 
     Return the result, error and all.
     """
-    wanted = provision.Wanted(Target(), TAP, **options)
+    wanted = provision.Wanted(Target(uplink=uplink), TAP, **options)
     groups = observe.groups_of(wanted.target)
     with Namespace(pod.path) as namespace, connect(namespace, True, groups) as connection:
         return provision.provide(namespace, connection, wanted, create)
@@ -491,21 +491,23 @@ def test_a_namespace_that_is_not_there():
 
 
 class fail_ioctl:
-    """One ioctl raises an error, once or ``always``.
+    """One ioctl raises an error, once or ``always``, after so many that go well.
 
     ``done``: after the kernel has carried it out.
     """
 
-    def __init__(self, patch, number, error, done=False, always=False):
+    def __init__(self, patch, number, error, done=False, always=False, after=0):
         self.real = fcntl.ioctl
         self.number = number
         self.error = error
         self.done = done
         self.always = always
+        self.left = after
         patch.setattr(fcntl, "ioctl", self.ioctl)
 
     def ioctl(self, fd, number, *rest):
-        if self.number != number:
+        if self.number != number or self.left:
+            self.left -= self.number == number
             return self.real(fd, number, *rest)
         if not self.always:
             self.number = None
@@ -550,6 +552,77 @@ def test_an_interruption_around_an_ioctl_is_undone(pod, monkeypatch, number, ste
     with pytest.raises(KeyboardInterrupt):
         nlraw.setup(netns=pod.path, owner=5, group=6)
     assert pod.state() == before
+
+
+def nics(make_pod):
+    """A pod with two NICs; the second one has a clsact with a foreign filter."""
+    pod = make_pod()
+    pod.batch("link add net1 type veth peer name far1", "link set net1 up")
+    pod.tc("qdisc", "add", "dev", "net1", "clsact")
+    pod.tc(*("filter add dev net1 ingress pref 7 protocol ip " + SSH).split())
+    return pod
+
+
+NICS = ("eth0", "net1")
+
+
+@IOCTLS
+@pytest.mark.parametrize("fault", ["refused", "interrupted before", "interrupted after"])
+def test_an_ioctl_on_the_second_of_two_taps_undoes_the_first(
+    make_pod, monkeypatch, number, step, fault
+):
+    pod = nics(make_pod)
+    before = pod.state()
+    error = (
+        KeyboardInterrupt() if fault != "refused" else OSError(errno.EIO, os.strerror(errno.EIO))
+    )
+    fail_ioctl(monkeypatch, number, error, fault == "interrupted after", after=1)
+    with pytest.raises((nlraw.Refused, KeyboardInterrupt)) as caught:
+        nlraw.setup(netns=pod.path, uplink=NICS, owner=5, group=6)
+    if fault == "refused":
+        words = step.replace("tap0", "tap1") + ": Input/output error"
+        assert str(caught.value) == words
+        assert caught.value.report.pairs == ()
+    assert pod.state() == before
+
+
+def test_where_no_tap_may_cease_to_persist_the_undo_says_so_of_each(make_pod, monkeypatch):
+    pod = nics(make_pod)
+    error = OSError(errno.EPERM, os.strerror(errno.EPERM))
+    fail_ioctl(monkeypatch, uapi.TUNSETPERSIST, error, always=True, after=1)
+    with pytest.raises(nlraw.Refused) as caught:
+        nlraw.setup(netns=pod.path, uplink=NICS)
+    words = "persist TAP %s: Operation not permitted"
+    undo = "; then the undo failed: " + words
+    assert str(caught.value) == words % "tap1_urunc" + undo % "tap1_urunc" + undo % TAP
+    monkeypatch.undo()
+    assert [found.ifname for found in nlraw.scan(netns=pod.path)] == [TAP]
+    nlraw.setup(netns=pod.path, uplink=NICS)
+
+
+# ---------------------------------------------------------------- one of the two names is taken
+
+
+def test_if_the_second_name_is_in_use_since_the_cleanup_the_first_tap_goes_again(make_pod):
+    pod = nics(make_pod)
+    made = provide(pod, create=after(lambda: pod.hold("tap1_urunc")), uplink=NICS)
+    words = "create TAP tap1_urunc: in use (carrier on), another start may be in progress"
+    assert (str(made.error), made.outcome, made.pairs) == (words, "in-use", ())
+    assert TAP not in pod.links() and pod.filters("eth0") == [] == pod.qdiscs("eth0")
+
+
+def test_if_the_second_name_is_a_foreign_device_s_nothing_is_changed(make_pod):
+    pod = nics(make_pod)
+    pod.ip("link", "add", "tap1_urunc", "type", "bridge")
+    words = "create TAP tap1_urunc: the name is taken by a bridge, ifindex %d"
+    refused(pod, words % pod.links()["tap1_urunc"]["ifindex"], errno.EBUSY, uplink=NICS)
+
+
+def test_if_the_second_uplink_goes_before_the_redirects_are_made_the_first_pair_goes_too(make_pod):
+    pod = nics(make_pod)
+    made = provide(pod, create=after(lambda: pod.ip("link", "del", "net1")), uplink=NICS)
+    assert str(made.error) == "create redirect (u32, mirred) tap1_urunc: No such device"
+    assert set(pod.links()) == {"lo", "eth0", "peer0"} and pod.qdiscs() == []
 
 
 # ---------------------------------------------------------------- every request in turn
@@ -673,6 +746,27 @@ def test_whichever_request_fails_the_namespace_is_as_before(pod, start, kind, do
         if fault.struck is None:
             break
     assert number >= 12, "that many requests are in a setup"
+
+
+@KINDS
+@DONE
+def test_whichever_request_fails_neither_of_two_nics_has_anything(make_pod, kind, done):
+    pod = nics(make_pod)
+    before = pod.state()
+    for number in range(100):
+        fault = Fault(number, kind, done)
+        error = attempt(pod, fault, uplink=NICS)
+        if error is None:  # a query whose answer is lost is asked again
+            assert fault.struck is None or (
+                kind == "lost" and fault.struck.step.split()[0] in ("look", "list")
+            )
+            nlraw.cleanup(netns=pod.path, uplink=NICS)
+        else:
+            check_first_error(error, fault)
+        assert pod.state() == before, fault.struck
+        if fault.struck is None:
+            break
+    assert number >= 18, "that many requests are in a setup of two NICs"
 
 
 @KINDS

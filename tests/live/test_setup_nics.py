@@ -12,7 +12,7 @@ import struct
 import pytest
 
 import nlraw
-from lib import command, pods, taps
+from lib import command, taps
 from nlraw import uapi
 
 NICS = ("eth0", "net1")
@@ -44,14 +44,7 @@ def create(pod, **options):
 
 def check_pairs(pod, names=NAMES, nics=NICS):
     """Check that each TAP is up, persistent, and the one partner of its uplink."""
-    links = pod.links()
-    for name, nic in zip(names, nics):
-        assert "UP" in links[name]["flags"] and links[name]["linkinfo"]["info_data"]["persist"]
-        for dev, target in ((nic, name), (name, nic)):
-            assert pod.redirects(dev, target) == len(pod.filters(dev)) == 1
-            assert [qdisc["kind"] for qdisc in pod.qdiscs(dev)] == ["ingress"]
-    tuns = [name for name, link in links.items() if pods.is_tun(link)]
-    assert sorted(tuns) == sorted(names)
+    pod.check_pairs(list(zip(names, nics)))
 
 
 # ---------------------------------------------------------------- several NICs
