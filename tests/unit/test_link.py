@@ -218,6 +218,7 @@ def test_a_captured_kind(name, kind):
 def test_what_else_a_captured_link_has():
     found = captured("tap-fresh")
     assert (found.mtu, found.group, len(found.address.split(":"))) == (1500, 0, 6)
+    assert found.max_mtu == 0xFFFF - 14  # tun_net_init(), drivers/net/tun.c
     assert found.ifindex > 1
     assert repr(found) == "Link(%d: 'tap0_urunc', kind='tun', flags=%#x)" % (
         found.ifindex,
@@ -278,6 +279,7 @@ def test_what_is_absent_is_none():
     found = build.as_link(uapi.ifinfomsg.pack(0, 0, 3, 1, 0))
     assert (found.ifindex, found.flags, found.ifname) == (3, 1, "")
     assert (found.address, found.mtu, found.group, found.operstate) == (None, None, None, None)
+    assert found.max_mtu is None
     assert (found.carrier, found.carrier_up_count, found.kind, found.tun()) == (
         None,
         None,
@@ -431,6 +433,7 @@ def test_a_link_shorter_than_its_fixed_part_is_malformed(size):
     "type, value, read",
     [
         (uapi.IFLA_MTU, b"\0\0\0", "mtu"),
+        (uapi.IFLA_MAX_MTU, b"\0\0\0", "max_mtu"),
         (uapi.IFLA_GROUP, b"", "group"),
         (uapi.IFLA_OPERSTATE, b"", "operstate"),
         (uapi.IFLA_CARRIER, b"", "carrier"),
@@ -451,6 +454,7 @@ def read_all(found):
         "ifname",
         "address",
         "mtu",
+        "max_mtu",
         "group",
         "operstate",
         "carrier",

@@ -269,3 +269,128 @@ def test_a_feature_that_the_kernel_lacks_is_named(type, words):
     made = pod()
     made.refuse = {type: errno.ENOENT}
     assert words in str(provided(made).error)
+
+
+# ---------------------------------------------------------------- two NICs, and none
+
+NICS = ("eth0", "net1")
+
+
+def two_nics():
+    """A pod with a second uplink, whose `clsact` has a foreign filter."""
+    made = pod()
+    made.links.append(a_link(3, "net1", kind="veth", mtu=65535))
+    made.qdiscs.append(a_qdisc(3, "clsact"))
+    made.filters.append(a_filter(3, "matchall", 9, parent=CLSACT_IN, priority=7, handle=1))
+    return made
+
+
+def test_two_nics_are_connected_by_one_datagram_and_made_persistent_last(descriptor):
+    made = two_nics()
+    datagrams = []
+    made.before = lambda requests: datagrams.append([each.step for each in requests])
+    result = provided(made, uplink=NICS, owner=7)
+    assert [(each.tap.ifname, each.tap.ifindex, each.tap.mtu) for each in result.pairs] == [
+        ("tap0_urunc", 30, 0),
+        ("tap1_urunc", 31, 65521),
+    ]
+    assert [each.uplink.ifname for each in result.pairs] == ["eth0", "net1"]
+    assert (result.tap, result.uplink) == (result.pairs[0].tap, result.pairs[0].uplink)
+    assert [(each.dev, each.kind) for each in result.ahead] == [("net1", "matchall")]
+    assert [(each.ifindex, each.targets) for each in made.filters[1:]] == [
+        (30, [2]),
+        (31, [3]),
+        (2, [30]),
+        (3, [31]),
+    ]
+    assert [steps for steps in datagrams if "set up link" in steps] == datagrams[-1:]
+    assert datagrams[-2] == ["look up link"] * 2
+    assert descriptor == [("owner", 7, None)] * 2 + [("persist", True)] * 2
+
+
+@pytest.mark.parametrize("type", [uapi.RTM_SETLINK, uapi.RTM_NEWQDISC, uapi.RTM_NEWTFILTER])
+def test_what_a_failed_setup_made_on_two_uplinks_goes_again(descriptor, type):
+    made = two_nics()
+    before = repr(made.filters), repr(made.qdiscs)
+    made.refuse = {type: errno.EPERM}
+    result = provided(made, uplink=NICS)
+    assert (result.outcome, result.error.errno, result.pairs) == ("failed", errno.EPERM, ())
+    assert descriptor[-2:] == [("persist", False)] * 2
+    for _ in NICS:
+        made.delete_link(made.links[-1])  # as its descriptor is closed
+    assert (repr(made.filters), repr(made.qdiscs)) == before
+
+
+def test_a_qdisc_that_an_uplink_got_meanwhile_is_not_undone():
+    made = two_nics()
+
+    def before(requests):
+        if requests[0].step == "set up link":
+            made.qdiscs.append(a_qdisc(2, "ingress"))
+
+    made.before = before
+    result = provided(made, uplink=NICS)
+    assert (result.outcome, result.error.errno) == ("failed", errno.EEXIST)
+    assert [(each.ifindex, each.kind) for each in made.qdiscs if each.ifindex < 30] == [
+        (3, "clsact"),
+        (2, "ingress"),
+    ]
+
+
+@pytest.mark.parametrize("has_orphan", [False, True])
+def test_if_one_uplink_is_missing_nothing_is_changed(has_orphan):
+    made = pod("ingress")
+    made.links += [a_link(4, "tap0_urunc")] if has_orphan else []
+    result = provided(made, uplink=("net9", "eth0"))
+    assert str(result.error) == (
+        "look up link net9: there is no such uplink: this is no pod's namespace, or it is not ready"
+    )
+    assert (result.outcome, result.cleanup.outcome, result.cleanup.uplink) == (
+        "failed",
+        "skipped",
+        "net9",
+    )
+    assert made.changes == []
+
+
+def test_an_uplink_that_goes_with_the_cleanup_is_missing():
+    made = two_nics()
+    made.links.append(a_link(4, "tap0_urunc"))
+
+    def before(requests):
+        if requests[-1].step == "delete link":
+            made.delete_link(made.links[2])
+
+    made.before = before
+    result = provided(made, uplink=NICS)
+    assert (result.outcome, result.cleanup.outcome) == ("failed", "cleaned")
+    assert result.error.object == "net1"
+    assert uapi.RTM_NEWQDISC not in made.changes
+
+
+def test_a_tap_in_use_is_what_is_reported_where_an_uplink_is_missing_too():
+    made = pod()
+    made.links.append(a_link(4, "tap0_urunc", carrier=1))
+    result = provided(made, uplink=NICS)
+    assert (result.outcome, type(result.error), made.changes) == ("in-use", TapInUse, [])
+
+
+def test_a_tap_alone_has_no_uplink_and_no_qdisc(descriptor):
+    made = pod("ingress")
+    made.links.append(a_link(4, "tap9_urunc"))
+    made.filters.append(a_filter(2, "u32", 0))
+    result = provided(made, uplink="none", address="10.9.8.1/24", multi_queue=True)
+    assert (result.uplink, [each.uplink for each in result.pairs]) == (None, [None])
+    assert (result.tap.mtu, result.tap.multi_queue) == (1500, True)
+    assert result.cleanup.outcome == "cleaned"
+    assert [each.ifindex for each in made.qdiscs] == [2] and len(made.filters) == 1
+    assert uapi.RTM_NEWADDR in made.changes and descriptor[-1] == ("persist", True)
+
+
+def test_what_fails_of_a_tap_alone_leaves_everything_else(descriptor):
+    made = pod("ingress", [7])
+    made.refuse = {uapi.RTM_NEWADDR: errno.EACCES}
+    result = provided(made, uplink="none", address="fd00::1/64")
+    assert (result.outcome, result.error.errno) == ("failed", errno.EACCES)
+    assert made.changes == [uapi.RTM_SETLINK, uapi.RTM_NEWADDR]
+    assert descriptor[-1] == ("persist", False)
