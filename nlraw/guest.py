@@ -106,12 +106,14 @@ class GuestRoute(Record):
     _defaults = (("tos", None), ("from", None), ("nexthops", ()))
 
     def words(self) -> str:
-        """The words that `ip route add` takes, without the device, and without the protocol."""
+        """The words that `ip route add` takes, without the device."""
         words = [self.dst] if self.type == "unicast" else [self.type, self.dst]
         for name in ("from", "tos"):
             value: Optional[str] = getattr(self, name)
             words += [name, value] if value else []
         words += _via(self.family, self.gateway)
+        if self.protocol != "boot":  # which `ip` takes if none is given
+            words += ["proto", self.protocol]
         is_on_link = self.gateway is None and not self.nexthops
         if self.family == "inet" and self.scope != ("link" if is_on_link else "global"):
             words += ["scope", self.scope]

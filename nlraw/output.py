@@ -149,7 +149,8 @@ def sweep_in_text(swept: "Sweep") -> str:
 def setup_in_text(made: "Setup") -> str:
     """Return a setup as text: a line on the namespace, then what to configure a VMM with.
 
-    That is a line on each TAP, and one on its uplink.
+    That is a line on each TAP, one on its uplink, and one on each address, route and neighbour of
+    the uplink, in the words that `ip` takes.
     """
     lines = ["%s: %s" % (escape(made.netns), made.outcome)]
     if made.outcome == "failed" and made.error is not None:
@@ -158,6 +159,8 @@ def setup_in_text(made: "Setup") -> str:
     for pair in made.pairs:
         lines.append("  TAP     " + _facts(pair.tap))
         lines.append("  uplink  " + ("none" if pair.uplink is None else _facts(pair.uplink)))
+        if pair.uplink is not None:
+            lines += _guest_lines(pair.uplink)
     return "\n".join(lines)
 
 
@@ -166,9 +169,17 @@ def _facts(device: "Union[CreatedTap, Uplink]") -> str:
     facts = [
         name if value is True else "%s %s" % (name, escape(str(value)))
         for name, value in device.fields().items()
-        if value not in (None, False) and not isinstance(value, tuple)
+        if value is not None and value is not False and not isinstance(value, tuple)
     ]
     return ", ".join(facts)
+
+
+def _guest_lines(uplink: "Uplink") -> "List[str]":
+    """The lines on what a guest is configured with."""
+    lines = [("address", each.words()) for each in uplink.addresses]
+    lines += [("route", each.words()) for each in uplink.routes]
+    lines += [("neighbour", each.words()) for each in uplink.neighbours]
+    return ["    %-9s  %s" % (what, escape(words)) for what, words in lines]
 
 
 def _cleanup_in_text(made: "Setup") -> "List[str]":
@@ -312,6 +323,9 @@ def complain_about_setup(made: "Setup") -> None:
         if uplink is not None and tap.mtu < uplink.mtu:
             words = "%s: %s cannot have the MTU of %s, %d: it has %d"
             complain(words % (made.netns, tap.ifname, uplink.ifname, uplink.mtu, tap.mtu))
+        if uplink is not None and uplink.local is None:
+            words = "%s: %s has no IPv4 address" if uplink.addresses else "%s: %s has no address"
+            complain(words % (made.netns, uplink.ifname))
 
 
 def _warn_of_orphans(report: "Report", prefix: str, uplinks: "Sequence[str]") -> None:

@@ -57,7 +57,7 @@ def test_captured_lists_become_the_facts_of_an_uplink():
     assert [route.words() for route in uplink.routes if route.protocol != "kernel"] == [
         "default via 169.254.1.1 src 10.9.8.2 metric 5 mtu 1450",
         "10.5.0.0/16 via inet6 fe80::1",
-        "10.6.0.0/16 tos 0x10 via 172.16.0.1 onlink",
+        "10.6.0.0/16 tos 0x10 via 172.16.0.1 proto 77 onlink",
         "10.7.0.0/16 nexthop via 169.254.1.1 dev eth0 weight 3 nexthop via 10.9.7.1 dev peer0 "
         "weight 1 nexthop via inet6 fe80::5 dev eth0 weight 1 onlink",
         "169.254.1.1",
@@ -66,7 +66,7 @@ def test_captured_lists_become_the_facts_of_an_uplink():
         "nexthop via fd00::9 dev eth0 weight 1",
     ]
     assert [route.words() for route in uplink.routes if route.protocol == "kernel"] == [
-        "fd00::/64 metric 256"
+        "fd00::/64 proto kernel metric 256"
     ]
     assert [each.words() for each in uplink.neighbours] == [
         "169.254.1.1 lladdr 02:00:00:00:00:01",

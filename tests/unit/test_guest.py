@@ -63,6 +63,7 @@ def test_the_words_of_an_address(fields, words):
         ({"gateway": "10.9.8.1", "family": "inet6"}, "default via inet 10.9.8.1"),
         ({"scope": "link", "dst": "10.9.8.0/24"}, "10.9.8.0/24"),
         ({"dst": "10.9.8.0/24"}, "10.9.8.0/24 scope global"),
+        ({"gateway": "10.9.8.1", "protocol": "77"}, "default via 10.9.8.1 proto 77"),
         ({"dst": "10.9.8.0/24", "scope": "host"}, "10.9.8.0/24 scope host"),
         ({"dst": "fd00::/64", "family": "inet6"}, "fd00::/64"),
         ({"gateway": "10.9.8.1", "scope": "link"}, "default via 10.9.8.1 scope link"),

@@ -228,11 +228,61 @@ def test_a_setup_in_text_has_a_line_for_each_tap_and_for_its_uplink():
     ]
 
 
+def test_a_setup_in_text_has_what_a_guest_needs_in_the_words_of_ip():
+    address = nlraw.GuestAddress(
+        family="inet",
+        local="10.9.8.2",
+        prefixlen=0,
+        address=None,
+        broadcast=None,
+        scope="global",
+    )
+    hop = nlraw.NextHop(gateway="10.9.8.1", dev="eth\x1b0", weight=1, onlink=False)
+    route = nlraw.GuestRoute(
+        family="inet",
+        type="unicast",
+        dst="default",
+        gateway=None,
+        protocol="kernel",
+        scope="global",
+        src=None,
+        metric=None,
+        mtu=1450,
+        onlink=False,
+        nexthops=(hop,),
+    )
+    near = nlraw.GuestNeighbour(dst="10.9.8.1", lladdr="02:00:00:00:00:01")
+    nic = NIC.replace(
+        local="10.9.8.2", prefixlen=0, addresses=(address,), routes=(route,), neighbours=(near,)
+    )
+    lines = output.setup_in_text(a_setup(Pair(tap=NEW_TAP, uplink=nic))).splitlines()
+    assert lines[2].endswith(", mtu 65535, local 10.9.8.2, prefixlen 0")
+    assert lines[3:] == [
+        "    address    10.9.8.2/0",
+        "    route      default proto kernel mtu 1450 nexthop via 10.9.8.1 dev eth\\x1b0 weight 1",
+        "    neighbour  10.9.8.1 lladdr 02:00:00:00:00:01",
+    ]
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        ({"local": "10.9.8.2"}, ""),
+        ({"addresses": ("an IPv6 one",)}, "nlraw: pod1: eth0 has no IPv4 address\n"),
+        ({}, "nlraw: pod1: eth0 has no address\n"),
+    ],
+)
+def test_an_uplink_without_an_ipv4_address_is_said_on_stderr(capsys, facts, words):
+    nic = NIC.replace(ifname="eth0", mtu=1500, **facts)
+    output.complain_about_setup(a_setup(Pair(tap=NEW_TAP, uplink=nic)))
+    assert capsys.readouterr() == ("", words)
+
+
 def test_what_the_caller_of_a_setup_has_to_know_is_said_on_stderr(capsys):
     foreign = TcObject(dev="eth0", object="filter", kind="bpf")
     made = a_setup(
-        Pair(tap=NEW_TAP, uplink=NIC),
-        Pair(tap=NEW_TAP, uplink=NIC.replace(mtu=65521)),
+        Pair(tap=NEW_TAP, uplink=NIC.replace(local="10.9.8.2")),
+        Pair(tap=NEW_TAP, uplink=NIC.replace(local="10.9.8.3", mtu=65521)),
         Pair(tap=NEW_TAP, uplink=None),
         ahead=(foreign, foreign),
     )
