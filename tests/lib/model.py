@@ -924,9 +924,9 @@ def window_of(count):
     return mock.patch.object(nlraw.connection, "WINDOW", count)
 
 
-def no_tap(namespace, name):
+def no_tap(namespace, names, multi_queue):
     """Here a setup ends: the model has no /dev/net/tun."""
-    raise Refused(errno.EPERM, "the model makes no TAP", "create TAP", name)
+    raise Refused(errno.EPERM, "the model makes no TAP", "create TAP", names[0])
 
 
 # ---------------------------------------------------------------- runs

@@ -18,11 +18,12 @@ from nlraw.errors import DumpInterrupted, Error, Lost, Malformed, Refused, TapIn
 from nlraw.marks import MARK
 from nlraw.observe import groups_of
 from nlraw.pod import list_taps, preview, remove
-from nlraw.provision import Wanted, provide
+from nlraw.provision import provide
 from nlraw.removal import GROUP_FROM, ROUNDS
 from nlraw.transport import PATIENCE, Allowance, Patience
-from nlraw.verdict import TAP, Target
+from nlraw.verdict import Target
 from nlraw.visit import Visit
+from nlraw.wanted import Wanted
 
 Way = collections.namedtuple("Way", "run target changes")
 
@@ -56,7 +57,7 @@ def set_up(kernel, target, allowance):
     """The cleanup of a setup: then it fails, because the model makes no TAP."""
     place, options = model.Place(kernel), {"groups": groups_of(target), "allowance": allowance}
     with model.connect(place, True, **options) as connection:
-        made = provide(place, connection, target, Wanted(TAP), create=model.no_tap)
+        made = provide(place, connection, Wanted(target), create=model.no_tap)
     return made if made.cleanup.error is not None else made.cleanup
 
 

@@ -17,9 +17,10 @@ from nlraw.connection import Connection
 from nlraw.netns import Namespace
 from nlraw.observe import groups_of
 from nlraw.pod import preview, remove
-from nlraw.provision import Wanted, provide
+from nlraw.provision import provide
 from nlraw.transport import System
 from nlraw.verdict import TAP, Target
+from nlraw.wanted import Wanted
 
 
 class Watch:
@@ -72,7 +73,7 @@ class Watch:
         with Namespace(pod.path) as namespace:
             groups = groups_of(target)
             with self.connect(namespace, exclusive=True, groups=groups) as connection:
-                return provide(namespace, connection, target, Wanted(tap)).checked()
+                return provide(namespace, connection, Wanted(target, tap)).checked()
 
     def marks(self):
         """How many datagrams marked links with a group."""

@@ -22,6 +22,7 @@ from nlraw.connection import Connection
 from nlraw.exchange import Reply
 from nlraw.netns import Namespace
 from nlraw.verdict import Target
+from nlraw.wanted import Wanted
 
 TAP = pods.TAP
 SSH = "u32 match ip dport 22 0xffff flowid 1:7"
@@ -92,7 +93,7 @@ def provide(pod, connect=Connection, create=tap.create_all, uplink="eth0", **opt
 
     Return the result, error and all.
     """
-    wanted = provision.Wanted(Target(uplink=uplink), TAP, **options)
+    wanted = Wanted(Target(uplink=uplink), TAP, **options)
     groups = observe.groups_of(wanted.target)
     with Namespace(pod.path) as namespace, connect(namespace, True, groups) as connection:
         return provision.provide(namespace, connection, wanted, create)

@@ -29,6 +29,7 @@ from nlraw.connection import Connection
 from nlraw.transport import Patience
 from nlraw.verdict import Target
 from nlraw.visit import Visit
+from nlraw.wanted import Wanted
 
 
 def sweep(node, **options):
@@ -283,7 +284,7 @@ def test_a_start_after_the_look_keeps_its_redirect(node, pod, sweep_while, by_us
 
     def start():
         if by_us:  # it waits for the sweep, but not for ever
-            provision.set_up(pod.path, patience=Patience(0.1)).checked()
+            provision.set_up(pod.path, Wanted(Target()), Patience(0.1)).checked()
         else:
             pod.tc("qdisc", "del", "dev", "eth0", "ingress")
             pod.add_tap()

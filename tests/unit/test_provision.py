@@ -11,8 +11,9 @@ from lib.build import a_filter, a_link, a_qdisc
 from lib.random_pods import CLSACT_IN, CLSACT_OUT, INGRESS
 from nlraw import provision, uapi
 from nlraw.errors import Error, Invalid, Refused, TapInUse
-from nlraw.provision import Wanted, provide
+from nlraw.provision import provide
 from nlraw.verdict import Target
+from nlraw.wanted import Wanted
 
 
 def test_an_argument_that_cannot_be_meant_is_refused_before_anything_is_looked_at():

@@ -17,6 +17,7 @@ from lib import command, pods
 from nlraw import provision
 from nlraw.transport import WRITER_PORT, Patience
 from nlraw.verdict import Target
+from nlraw.wanted import Wanted
 
 TAP = pods.TAP
 ROUNDS = 50
@@ -234,6 +235,6 @@ def test_a_stranger_on_the_port_that_setups_take_turns_by_does_not_stop_them(pod
         return stranger
 
     with pod.run(sit):
-        made = provision.set_up(pod.path, provision.Wanted(Target()), Patience(0.05))
+        made = provision.set_up(pod.path, Wanted(Target()), Patience(0.05))
     assert made.outcome == "created"
     pod.check_pair()
