@@ -14,6 +14,8 @@ AF_UNSPEC = 0  # in a request for a list: of every family
 AF_INET = 2
 AF_INET6 = 10
 
+_RTM_TABLE = 4  # where it is in rtmsg
+
 _ipv4 = Struct("=4B")
 _ipv6 = Struct(">8H")
 
@@ -36,14 +38,13 @@ def read_address(attributes: wire.Attributes, type: int, family: int) -> "Option
 
 def _ipv6_text(words: "Sequence[int]") -> str:
     """As inet_ntop(3) of glibc writes it: the first longest run of zeros is "::" (RFC 5952)."""
-    best, length, at = 0, 1, 0
-    while at < 8:
-        end = at
-        while end < 8 and not words[end]:
-            end += 1
-        if end - at > length:
-            best, length = at, end - at
-        at = end + 1
+    zeros = "".join(["1" if word else "0" for word in words])
+    best, length = 0, 8
+    while length > 1:
+        best = zeros.find("0" * length)
+        if best >= 0:
+            break
+        length -= 1
     texts = ["%x" % word for word in words]
     if not best and (length == 6 or (length == 5 and words[5] == 0xFFFF)):  # holds an IPv4 address
         texts[6:] = ["%d.%d.%d.%d" % (words[6] >> 8, words[6] & 255, words[7] >> 8, words[7] & 255)]
@@ -145,6 +146,13 @@ class Address(wire.Decoded):
         self._local: Optional[str] = None
 
     @property
+    def is_known(self) -> bool:
+        """True if it has an address, of IPv4 or IPv6."""
+        if self.family not in (AF_INET, AF_INET6):
+            return False
+        return uapi.IFA_ADDRESS in self.attributes or uapi.IFA_LOCAL in self.attributes
+
+    @property
     def local(self) -> "Optional[str]":
         """The address of the device; None for a family that is neither IPv4 nor IPv6."""
         if self._local is None:
@@ -155,8 +163,8 @@ class Address(wire.Decoded):
     @property
     def far_end(self) -> "Optional[str]":
         """The address at the far end of a point-to-point link; None if it is no such address."""
-        far_end = self._read(uapi.IFA_ADDRESS)
-        return None if far_end == self.local else far_end
+        far_end, local = self.attributes.raw(uapi.IFA_ADDRESS), self.attributes.raw(uapi.IFA_LOCAL)
+        return self._read(uapi.IFA_ADDRESS) if local and far_end != local else None
 
     @property
     def broadcast(self) -> "Optional[str]":
@@ -180,6 +188,18 @@ def routes(messages: "Iterable[wire.Message]") -> "List[Route]":
     return [Route(message) for message in messages if message[0] == uapi.RTM_NEWROUTE]
 
 
+def routes_but_local(messages: "Iterable[wire.Message]") -> "List[Route]":
+    """Decode the routes of all tables but the kernel's local one, which has most of them."""
+    found = []
+    for message in messages:
+        type, _, _, _, data, start, end = message
+        if type == uapi.RTM_NEWROUTE:
+            is_whole = end - start >= uapi.rtmsg.size
+            if not (is_whole and data[start + _RTM_TABLE] == uapi.RT_TABLE_LOCAL):
+                found.append(Route(message))
+    return found
+
+
 def default_routes(messages: "Iterable[wire.Message]") -> "List[Route]":
     """Decode the default routes of the main table that have a device, lowest metric first."""
     found = [route for route in routes(messages) if route.is_default and route.ifindex]
@@ -189,13 +209,14 @@ def default_routes(messages: "Iterable[wire.Message]") -> "List[Route]":
 def all_addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
     """Decode the IPv4 and IPv6 addresses of a reply, in the kernel's order."""
     found = [Address(message) for message in messages if message[0] == uapi.RTM_NEWADDR]
-    return [each for each in found if each.local is not None]
+    return [each for each in found if each.is_known]
 
 
 def addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
     """Decode the primary IPv4 addresses of a reply, in the kernel's order."""
     found = all_addresses(messages)
-    return [each for each in found if each.family == AF_INET and not each.is_secondary]
+    own = [each for each in found if each.family == AF_INET and not each.is_secondary]
+    return [each for each in own if each.local is not None]
 
 
 # ---------------------------------------------------------------- requests

@@ -86,6 +86,7 @@ RTNLGRP_NEXTHOP = 32  # a number: the bit 31 of the groups in bind(2)
 
 RTN_UNICAST = 1
 RT_TABLE_MAIN = 254
+RT_TABLE_LOCAL = 255
 RTM_F_CLONED = 0x200
 RTNH_F_ONLINK = 4
 RTA_DST = 1

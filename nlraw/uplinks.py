@@ -56,8 +56,7 @@ def observe_uplinks(
     if found is not None and reading.is_whole:
         return found
     groups = connection.groups
-    connection.leave_groups()
-    connection.groups = groups | GROUPS
+    connection.set_groups(groups | GROUPS)
     try:
         last: Optional[List[Uplink]] = None
         for _ in range(ROUNDS):
@@ -67,8 +66,7 @@ def observe_uplinks(
                 return found
             last = None if connection.is_torn else found
     finally:
-        connection.leave_groups()
-        connection.groups = groups
+        connection.set_groups(groups)
     words = "its addresses, routes or neighbours changed each time they were listed"
     raise Error(words, "read uplink", ", ".join([uplink.ifname for uplink in uplinks]))
 
@@ -84,7 +82,7 @@ class _Reading:
     def read(self, uplinks: "Sequence[Link]") -> "Optional[List[Uplink]]":
         """The records; None if a route refers to a next hop that has gone or come meanwhile."""
         addresses = inet.all_addresses(self._list(_LIST_ADDRESSES))
-        routes = inet.routes(self._list(_LIST_ROUTES))
+        routes = inet.routes_but_local(self._list(_LIST_ROUTES))
         known = {}
         if needs_objects(routes):
             known = {each.id: each for each in nexthop.objects(self._list(_LIST_OBJECTS))}

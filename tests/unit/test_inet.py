@@ -199,6 +199,15 @@ def test_what_is_no_default_route_of_the_main_table_is_left_out(other):
     assert found(other) == []
 
 
+def test_routes_of_the_local_table_can_be_left_out():
+    main, local, big = route(OIF), route(OIF, table=255), route(OIF, table=252)
+    other = build.received(uapi.RTM_NEWLINK, build.link_payload())
+    found = inet.routes_but_local([other, local, main, big])
+    assert [each.table for each in found] == [254, 252]
+    with pytest.raises(Malformed):
+        inet.routes_but_local([build.received(uapi.RTM_NEWROUTE, bytes(4))])
+
+
 def test_the_table_attribute_counts_more_than_the_byte_in_the_header():
     assert found(route(OIF, wire.attribute_u32(uapi.RTA_TABLE, 254), table=252)) == [(3, 0, None)]
 
