@@ -299,6 +299,12 @@ class Connection:
             self._bind(0)
             self._is_joined = False
 
+    def set_groups(self, groups: int) -> None:
+        """Set the multicast groups (RTMGRP_*) that the next look joins; leave the others now."""
+        self.leave_groups()
+        self.groups = groups
+        self._is_joined = False
+
     def _bind(self, groups: int) -> None:
         if self._socket is not None:
             try:

@@ -10,6 +10,7 @@ import json
 import time
 
 from nlraw.connection import Connection
+from nlraw.errors import Error
 from nlraw.netns import Namespace
 from nlraw.observe import list_links
 from nlraw.uplinks import observe_uplinks
@@ -301,3 +302,71 @@ def replay(uplinks, pod):
     for line in lines:
         pod.ip(*_usable_at_once(line).split())
     _settle(pod, lines)
+
+
+# ---------------------------------------------------------------- long lists
+
+
+def add_many(pod, count):
+    """Give eth0 so many addresses, routes of each family, and permanent neighbours."""
+    numbers = [(number >> 8, number & 255) for number in range(count)]
+    pod.batch(
+        "address add 10.9.8.2/16 dev eth0",
+        "address add fd00::2/64 dev eth0 nodad",
+        *["address add 10.20.%d.%d/32 dev eth0" % each for each in numbers],
+        *["route add 10.30.%d.%d via 10.9.8.1" % each for each in numbers],
+        *["route add fd03::%x via fd00::1 dev eth0" % (number + 1) for number in range(count)],
+        *[
+            "neighbour add 10.40.%d.%d lladdr 02:00:00:00:%02x:%02x dev eth0 nud permanent"
+            % (each + each)
+            for each in numbers
+        ],
+    )
+
+
+# The first 39 of each go and come again, three times a second.
+CHURN = """
+import subprocess, time
+batch = subprocess.Popen(["ip", "-force", "-batch", "-"], stdin=subprocess.PIPE,
+                         stderr=subprocess.DEVNULL)
+lines = b"".join([line % number + b"\\n" for number in range(1, 40) for line in (
+    b"route del 10.30.0.%d", b"route add 10.30.0.%d via 10.9.8.1",
+    b"route del fd03::%x", b"route add fd03::%x via fd00::1 dev eth0",
+    b"neighbour del 10.40.0.%d dev eth0",
+    b"neighbour add 10.40.0.%d lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
+    b"address del 10.20.0.%d/32 dev eth0", b"address add 10.20.0.%d/32 dev eth0")])
+print("ready", flush=True)
+while True:
+    batch.stdin.write(lines)
+    batch.stdin.flush()
+    time.sleep(0.3)
+"""
+
+
+def read_while_it_changes(pod, count, readings):
+    """Read long lists of a pod some times while it changes; return how many readings there were.
+
+    A reading is an error, or it lacks nothing of what stays.
+    """
+    add_many(pod, count)
+    pod.child(CHURN)
+    numbers = [(number >> 8, number & 255) for number in range(40, count)]
+    near = {"10.40.%d.%d" % each for each in numbers}
+    own = {"10.20.%d.%d" % each for each in numbers}
+    leading = {"10.30.%d.%d" % each for each in numbers}
+    leading |= {"fd03::%x" % number for number in range(41, count)}
+    read = 0
+    for _ in range(readings):
+        try:
+            (uplink,) = observed(pod, "eth0")
+        except Error as error:
+            assert "changed each time" in str(error)
+        else:
+            read += 1
+            missing = [
+                leading - {route.dst for route in uplink.routes},
+                near - {each.dst for each in uplink.neighbours},
+                own - {each.local for each in uplink.addresses},
+            ]
+            assert missing == [set(), set(), set()]
+    return read

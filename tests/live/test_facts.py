@@ -9,10 +9,12 @@ import pytest
 import nlraw
 from lib import command, shapes
 from lib.shapes import SHAPES, check, expected, observed, plain
+from lib.watch import Watch
 from nlraw import uplinks
 from nlraw.connection import Connection
 from nlraw.errors import Error
 from nlraw.netns import Namespace
+from nlraw.observe import list_links
 
 NICS = ("eth0", "net1")
 
@@ -77,95 +79,90 @@ def test_the_library_has_them_as_records(shaped):
 
 # ---------------------------------------------------------------- long lists
 
-MANY = 1200
-
-
-def many(pod):
-    """Give eth0 more of each than one datagram holds."""
-    numbers = [(number >> 8, number & 255) for number in range(MANY)]
-    pod.batch(
-        "address add 10.9.8.2/16 dev eth0",
-        "address add fd00::2/64 dev eth0",
-        *["address add 10.20.%d.%d/32 dev eth0" % each for each in numbers[:400]],
-        *["route add 10.30.%d.%d via 10.9.8.1" % each for each in numbers],
-        *["route add fd03::%x via fd00::1 dev eth0" % (number + 1) for number in range(MANY)],
-        *[
-            "neighbour add 10.40.%d.%d lladdr 02:00:00:00:%02x:%02x dev eth0 nud permanent"
-            % (each + each)
-            for each in numbers
-        ],
-    )
+MANY = 650  # of each; a datagram holds some hundreds
 
 
 def test_lists_of_several_datagrams_are_whole(shaped):
     pod = shaped("")
-    many(pod)
+    shapes.add_many(pod, MANY)
     (uplink,) = observed(pod, "eth0")
     listed = expected(pod, "eth0")
-    assert [len(listed[key]) for key in ("addresses", "routes", "neighbours")] == [
-        402,
-        2 * MANY + 2,
-        MANY,
-    ]
+    counts = [len(listed[key]) for key in ("addresses", "routes", "neighbours")]
+    assert counts == [MANY + 2, 2 * MANY + 2, MANY]
     check(uplink, listed)
 
 
-# Some of each go and come again, with a pause now and then.
-CHURN = """
-import subprocess, time
-batch = subprocess.Popen(["ip", "-force", "-batch", "-"], stdin=subprocess.PIPE,
-                         stderr=subprocess.DEVNULL)
-lines = b"".join([line % number + b"\\n" for number in range(1, 40) for line in (
-    b"route del 10.30.0.%d", b"route add 10.30.0.%d via 10.9.8.1",
-    b"route del fd03::%x", b"route add fd03::%x via fd00::1 dev eth0",
-    b"neighbour del 10.40.0.%d dev eth0",
-    b"neighbour add 10.40.0.%d lladdr 02:00:00:00:00:01 dev eth0 nud permanent",
-    b"address del 10.20.0.%d/32 dev eth0", b"address add 10.20.0.%d/32 dev eth0")])
-print("ready", flush=True)
-pause = 0.0
-while True:
-    batch.stdin.write(lines)
-    batch.stdin.flush()
-    pause = (pause + 0.07) % 0.3
-    time.sleep(pause)
-"""
-
-READINGS = 20
-
-
 def test_while_a_pod_changes_what_stays_is_never_missing(shaped):
-    """A list is whole, or the reading is an error."""
+    assert shapes.read_while_it_changes(shaped(""), MANY, 3)
+
+
+# Routes that the kernel lists by their position, among others or under one prefix.
+BY_POSITION = {
+    "inet6": ["route %%s fd03::%x dev eth0" % (number + 1) for number in range(MANY)],
+    "inet": ["route %%s 10.9.0.0/16 dev eth0 metric %d" % (number + 1) for number in range(MANY)],
+}
+
+
+def routes_read(watch, pod):
+    """The routes of eth0 that nobody's address brought, read on a connection that is watched."""
+    with Namespace(pod.path) as namespace, watch.connect(namespace) as connection:
+        links = {link.ifname: link for link in list_links(connection)}
+        (found,) = uplinks.observe_uplinks(connection, [links["eth0"]], {})
+        return {(route.dst, route.metric) for route in found.routes if route.protocol == "boot"}
+
+
+@pytest.mark.parametrize("family", sorted(BY_POSITION))
+def test_a_route_that_goes_between_two_datagrams_takes_no_other_with_it(shaped, family):
     pod = shaped("")
-    many(pod)
-    pod.child(CHURN)
-    numbers = [(number >> 8, number & 255) for number in range(40, MANY)]
-    staying = {"10.30.%d.%d" % each for each in numbers}
-    staying |= {"fd03::%x" % number for number in range(41, MANY)}
-    near = {"10.40.%d.%d" % each for each in numbers}
-    own = {"10.20.%d.%d" % each for each in numbers if each < (1, 144)}
-    seen = 0
-    for _ in range(READINGS):
-        try:
-            (uplink,) = observed(pod, "eth0")
-        except Error as error:
-            assert "changed each time" in str(error)
-        else:
-            seen += 1
-            missing = [
-                staying - {route.dst for route in uplink.routes},
-                near - {each.dst for each in uplink.neighbours},
-                own - {each.local for each in uplink.addresses},
-            ]
-            assert missing == [set(), set(), set()]
-    assert seen
+    lines = BY_POSITION[family]
+    pod.batch(*[line % "add" for line in lines])
+    watch = Watch()
+    before = routes_read(watch, pod)
+    assert len(before) == MANY
+    pod.ip(*(lines[0] % "del").split())
+    gone = before - routes_read(watch, pod)
+    pod.ip(*(lines[0] % "add").split())
+    events = ["del", "add", "del", "add", "del"]
+
+    def meanwhile(requests, datagrams):
+        if events and requests[0].step == "list routes" and len(datagrams) == 1:
+            pod.ip(*(lines[0] % events.pop()).split())
+
+    watch.meanwhile = meanwhile
+    after = routes_read(watch, pod)
+    assert (len(gone), before - gone - after) == (1, set())
+    assert not events and after == before - gone
+
+
+@pytest.mark.parametrize("is_back", [False, True], ids=["others each time", "the same one"])
+def test_routes_that_change_in_each_reading_are_an_error(shaped, is_back):
+    """Also if each reading lacks the same one, so that all readings are alike."""
+    pod = shaped("")
+    lines = BY_POSITION["inet6"]
+    pod.batch(*[line % "add" for line in lines])
+    watch, gone = Watch(), []
+
+    def meanwhile(requests, datagrams):
+        if requests[0].step == "list routes" and len(datagrams) == 1:
+            gone.append(lines[0 if is_back else len(gone)])
+            pod.ip(*(gone[-1] % "del").split())
+        elif is_back and gone and requests[0].step == "list addresses" and len(datagrams) == 1:
+            pod.ip(*(gone[-1] % "add").split())
+
+    watch.meanwhile = meanwhile
+    with pytest.raises(Error) as caught:
+        routes_read(watch, pod)
+    assert caught.value.step == "read uplink" and len(gone) == 1 + uplinks.ROUNDS
 
 
 def test_the_socket_is_in_no_group_afterwards(shaped):
     pod = shaped("")
-    many(pod)
+    shapes.add_many(pod, MANY)
     with Namespace(pod.path) as namespace, Connection(namespace, groups=1) as connection:
-        links = {link.ifname: link for link in shapes.list_links(connection)}
+        links = {link.ifname: link for link in list_links(connection)}
         uplinks.observe_uplinks(connection, [links["eth0"]], {})
+        while connection.receive_events(0.2):  # of the time before it left them
+            pass
         pod.ip("link", "set", "net1", "mtu", "1400")
         assert not connection.receive_events(0.2)
         assert connection.groups == 1

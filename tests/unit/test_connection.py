@@ -250,6 +250,22 @@ def test_a_socket_that_is_opened_while_groups_are_left_joins_none():
     assert system.sockets[0].joined == [GROUPS]
 
 
+@pytest.mark.parametrize("before", [0, GROUPS])
+def test_other_groups_are_joined_by_the_next_look(before):
+    one, system = connected(groups=before)
+    one.ask(QDISCS)
+    (socket,) = system.sockets
+    first = [before] * bool(before)
+    one.set_groups(GROUPS | 4)
+    assert socket.joined == first + [0] * bool(before)
+    one.begin_look()
+    assert one.groups == GROUPS | 4 and socket.joined[-1] == GROUPS | 4
+    one.set_groups(before)
+    assert one.groups == before and socket.joined[-1] == 0
+    one.begin_look()
+    assert socket.joined[-1] == before
+
+
 def test_groups_that_cannot_be_joined_again_cost_the_socket():
     one, system = connected(groups=GROUPS)
     one.ask(QDISCS)

@@ -60,7 +60,8 @@ class Kernel:
         self.is_torn = False
         self.joined = self.groups
 
-    def leave_groups(self):
+    def set_groups(self, groups):
+        self.groups = groups
         self.joined = 0
 
 
