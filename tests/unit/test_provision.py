@@ -10,7 +10,7 @@ from lib import build
 from lib.build import a_filter, a_link, a_qdisc
 from lib.random_pods import CLSACT_IN, CLSACT_OUT, INGRESS
 from nlraw import provision, uapi
-from nlraw.errors import Error, Invalid, Refused, TapInUse
+from nlraw.errors import Error, Invalid, Lost, Refused, TapInUse
 from nlraw.provision import provide
 from nlraw.verdict import Target
 from nlraw.wanted import Wanted
@@ -336,6 +336,22 @@ def test_a_qdisc_that_an_uplink_got_meanwhile_is_not_undone():
         (3, "clsact"),
         (2, "ingress"),
     ]
+
+
+def test_an_empty_qdisc_that_was_there_outlives_an_undo_after_a_lost_answer():
+    made = pod("ingress")
+
+    def before(requests):
+        if requests[0].step == "set up link":
+            raise Lost(errno.ENOBUFS, "lost on purpose", "set up link", "tap0_urunc")
+
+    made.before = before
+    result = provided(made, uplink="eth0")
+    assert (result.outcome, str(result.error)) == (
+        "failed",
+        "set up link tap0_urunc: lost on purpose",
+    )
+    assert [(each.ifindex, each.kind) for each in made.qdiscs] == [(2, "ingress")]
 
 
 @pytest.mark.parametrize("has_orphan", [False, True])
