@@ -9,7 +9,18 @@ import time
 
 from . import budgets, lab, machine, report
 
-BENCHES = "codec dump cleanup orphans namespaces watch coldstart memory counts".split()
+BENCHES = (
+    "codec",
+    "dump",
+    "cleanup",
+    "setup",
+    "orphans",
+    "namespaces",
+    "watch",
+    "coldstart",
+    "memory",
+    "counts",
+)
 
 
 def main():

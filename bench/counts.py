@@ -44,8 +44,9 @@ def _system_calls(laboratory):
         directory = laboratory.directory_of([pod])
         worker = laboratory.peers[lab.NLRAW]
 
-        def each(task):
-            few, many = (_traced(pod, worker, [task + " 1"] * times) for times in (FEW, MANY))
+        def each(*tasks):
+            lines = [task + " 1" for task in tasks]
+            few, many = (_traced(pod, worker, lines * times) for times in (FEW, MANY))
             return (many - few) // (MANY - FEW)
 
         def row(what, who, count):
@@ -65,12 +66,10 @@ def _system_calls(laboratory):
         )
         nothing = _traced(pod, worker, ["cleanup 1"])
         pod.orphan()
-        row(
-            "cleanup, one orphan",
-            lab.NLRAW,
-            clean + _traced(pod, worker, ["cleanup 1"]) - nothing,
-        )
+        cleaned = clean + _traced(pod, worker, ["cleanup 1"]) - nothing
+        row("cleanup, one orphan", lab.NLRAW, cleaned)
         pod.check_clean(lab.NLRAW)
+        row("setup", lab.NLRAW, each("setup", "cleanup") - cleaned)
         row("process", BARE, _traced(pod, lab.ISOLATED + ["-c", "pass"]))
         for who, argv in laboratory.cleanups().items():
             pod.orphan()

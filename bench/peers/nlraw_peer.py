@@ -247,6 +247,17 @@ def cleanup(count):
     }
 
 
+def setup(where=None):
+    begun = time.perf_counter_ns()
+    uplink = nlraw.setup(where).uplink
+    return {
+        "ns": time.perf_counter_ns() - begun,
+        "addresses": len(uplink.addresses),
+        "gateways": sum(route.gateway is not None for route in uplink.routes),
+        "neighbours": len(uplink.neighbours),
+    }
+
+
 def sweep(directory, dry_run=False):
     totals = nlraw.sweep(dirs=[directory], include_fresh=True, dry_run=dry_run).totals
     return {"removed": totals.deleted, "namespaces": totals.namespaces}
@@ -316,7 +327,8 @@ if __name__ == "__main__":
             "scan-other": lambda count: scan(count, netns=OWN),
             "cleanup": cleanup,
             "cleanup-split": cleanup_split,
-            "setup": setup,
+            "setup": lambda count: setup(),
+            "setup-other": lambda count: setup(OWN),
             "sweep": sweep,
             "sweep-dry": lambda directory: sweep(directory, dry_run=True),
             "sweep-floor": sweep_floor,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// The Go peer, on vishvananda/netlink: links into its objects, and the cleanup of one namespace.
+// The Go peer, on vishvananda/netlink: links into its objects, the cleanup of one namespace, and its
+// setup for a VM.
 //
 //	peer            reads "TASK ARGUMENT" from stdin a line and answers each with one JSON
 //	                object; the argument is how often
@@ -90,6 +91,24 @@ func cleanup() (removed int, deleting time.Duration) {
 	return removed, deleting
 }
 
+// A process enters its own namespace as it would any other.
+const own = "/proc/thread-self/ns/net"
+
+// Do something in another namespace.
+func within(name string, do func()) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := netns.Get()
+	must(err)
+	defer home.Close()
+	defer func() { must(netns.Set(home)) }()
+	other, err := netns.GetFromPath(name)
+	must(err)
+	must(netns.Set(other))
+	other.Close()
+	do()
+}
+
 // Clean up each namespace of a directory, one after the other; call a function for each that had
 // something to remove.
 func sweep(directory string, cleaned func(path string)) (removed, namespaces int) {
@@ -126,6 +145,91 @@ func poll(directory string) {
 	}
 }
 
+func create(handle *netlink.Handle, mtu int) netlink.Link {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "tap0_urunc"
+	tap := &netlink.Tuntap{
+		LinkAttrs: attrs,
+		Mode:      netlink.TUNTAP_MODE_TAP,
+		Queues:    1,
+		Flags: netlink.TUNTAP_ONE_QUEUE | netlink.TUNTAP_VNET_HDR | netlink.TUNTAP_NO_PI |
+			netlink.TUNTAP_TUN_EXCL,
+	}
+	must(handle.LinkAdd(tap))
+	for _, file := range tap.Fds {
+		must(unix.IoctlSetInt(int(file.Fd()), unix.TUNSETOWNER, os.Getuid()))
+		must(unix.IoctlSetInt(int(file.Fd()), unix.TUNSETGROUP, os.Getgid()))
+	}
+	must(handle.LinkSetMTU(tap, mtu))
+	return tap
+}
+
+func addIngress(handle *netlink.Handle, link netlink.Link) {
+	must(handle.QdiscAdd(&netlink.Ingress{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: link.Attrs().Index,
+		Parent:    netlink.HANDLE_INGRESS,
+	}}))
+}
+
+func redirect(handle *netlink.Handle, source, target netlink.Link) {
+	must(handle.FilterAdd(&netlink.U32{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: source.Attrs().Index,
+			Parent:    netlink.MakeHandle(0xffff, 0),
+			Protocol:  unix.ETH_P_ALL,
+		},
+		Actions: []netlink.Action{netlink.NewMirredAction(target.Attrs().Index)},
+	}))
+}
+
+// As nlraw's, without the search for leftovers, and without an undo. What the guest needs is text.
+func setup() (addresses, gateways, neighbours []string) {
+	handle := open()
+	defer handle.Delete()
+	uplink, err := handle.LinkByName("eth0")
+	must(err)
+	tap := create(handle, uplink.Attrs().MTU)
+	addIngress(handle, tap)
+	addIngress(handle, uplink)
+	redirect(handle, tap, uplink)
+	redirect(handle, uplink, tap)
+	must(handle.LinkSetUp(tap))
+	found, err := handle.AddrList(uplink, netlink.FAMILY_ALL)
+	must(err)
+	for _, address := range found {
+		if !address.IP.IsLinkLocalUnicast() {
+			addresses = append(addresses, address.IPNet.String())
+		}
+	}
+	routes, err := handle.RouteList(uplink, netlink.FAMILY_ALL)
+	must(err)
+	for _, route := range routes {
+		if route.Gw != nil {
+			gateways = append(gateways, route.Gw.String())
+		}
+	}
+	known, err := handle.NeighList(uplink.Attrs().Index, netlink.FAMILY_ALL)
+	must(err)
+	for _, neighbour := range known {
+		if neighbour.State&netlink.NUD_PERMANENT != 0 {
+			words := neighbour.IP.String() + " " + neighbour.HardwareAddr.String()
+			neighbours = append(neighbours, words)
+		}
+	}
+	for _, file := range tap.(*netlink.Tuntap).Fds {
+		must(file.Close())
+	}
+	return addresses, gateways, neighbours
+}
+
+// What to do with the results of a setup.
+func count(told map[string]int) func(addresses, gateways, neighbours []string) {
+	return func(addresses, gateways, neighbours []string) {
+		told["addresses"], told["gateways"] = len(addresses), len(gateways)
+		told["neighbours"] = len(neighbours)
+	}
+}
+
 func run(task, argument string) map[string]int {
 	told := map[string]int{}
 	begun := time.Now()
@@ -133,6 +237,16 @@ func run(task, argument string) map[string]int {
 	case "cleanup":
 		removed, deleting := cleanup()
 		told["removed"], told["deleting"] = removed, int(deleting)
+	case "setup":
+		told["removed"], _ = cleanup()
+		count(told)(setup())
+	case "setup-alone":
+		count(told)(setup())
+	case "setup-other":
+		within(own, func() {
+			told["removed"], _ = cleanup()
+			count(told)(setup())
+		})
 	case "sweep":
 		told["removed"], told["namespaces"] = sweep(argument, func(string) {})
 	case "delete":
