@@ -8,7 +8,7 @@ from .exchange import Request
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional, Sequence, Tuple
+    from typing import Iterable, List, Optional, Sequence
 
 AF_UNSPEC = 0  # in a request for a list: of every family
 AF_INET = 2
@@ -74,7 +74,6 @@ class Route(wire.Decoded):
         "type",
         "flags",
         "_table",
-        "_hop",
     )
 
     _layout = uapi.rtmsg
@@ -83,7 +82,6 @@ class Route(wire.Decoded):
         fields = self._decode(message)
         self.family, self.prefixlen, self.src_prefixlen, self.tos, self._table = fields[:5]
         self.protocol, self.scope, self.type, self.flags = fields[5:]
-        self._hop: Optional[Tuple[int, wire.Attributes]] = None
 
     @property
     def table(self) -> int:
@@ -104,29 +102,11 @@ class Route(wire.Decoded):
 
     @property
     def ifindex(self) -> int:
-        """The device of the first next hop; 0 if it has none."""
-        return self._next_hop()[0]
-
-    @property
-    def gateway(self) -> "Optional[str]":
-        """The IPv4 gateway of the first next hop, as dotted decimal; None for other families."""
-        if self.family != AF_INET:
-            return None
-        return read_address(self._next_hop()[1], uapi.RTA_GATEWAY, AF_INET)
-
-    def _next_hop(self) -> "Tuple[int, wire.Attributes]":
-        """The ifindex and the attributes of the only next hop, or of the first."""
-        if self._hop is None:
-            attributes = self.attributes
-            ifindex = attributes.s32(uapi.RTA_OIF) or 0  # signed, as it is in ifinfomsg
-            hops = attributes.span(uapi.RTA_MULTIPATH)
-            if hops is not None:
-                data, (start, end) = attributes.data, hops
-                size, _, _, ifindex = wire.fixed(uapi.rtnexthop, data, hops)
-                first = start + uapi.rtnexthop.size
-                attributes = wire.Attributes(data, first, min(start + size, end))
-            self._hop = ifindex, attributes
-        return self._hop
+        """The device of the only next hop, or of the first; 0 if it has none."""
+        hops = self.attributes.span(uapi.RTA_MULTIPATH)
+        if hops is not None:
+            return wire.fixed(uapi.rtnexthop, self.attributes.data, hops)[3]
+        return self.attributes.s32(uapi.RTA_OIF) or 0  # signed, as it is in ifinfomsg
 
     def __repr__(self) -> str:
         facts = (self.family, self.prefixlen, self.table, self.ifindex, self.metric)
@@ -206,17 +186,10 @@ def default_routes(messages: "Iterable[wire.Message]") -> "List[Route]":
     return sorted(found, key=lambda route: route.metric)
 
 
-def all_addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
+def addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
     """Decode the IPv4 and IPv6 addresses of a reply, in the kernel's order."""
     found = [Address(message) for message in messages if message[0] == uapi.RTM_NEWADDR]
     return [each for each in found if each.is_known]
-
-
-def addresses(messages: "Iterable[wire.Message]") -> "List[Address]":
-    """Decode the primary IPv4 addresses of a reply, in the kernel's order."""
-    found = all_addresses(messages)
-    own = [each for each in found if each.family == AF_INET and not each.is_secondary]
-    return [each for each in own if each.local is not None]
 
 
 # ---------------------------------------------------------------- requests
@@ -235,9 +208,9 @@ def dump_routes(family: int) -> Request:
     return _request(uapi.RTM_GETROUTE, uapi.NLM_F_DUMP, "list routes", "", fixed=fixed)
 
 
-def dump_addresses(family: int = AF_INET) -> Request:
-    """List the addresses of all devices, of one family or of every family."""
-    fixed = uapi.ifaddrmsg.pack(family, 0, 0, 0, 0)
+def dump_addresses() -> Request:
+    """List the addresses of all devices, of every family."""
+    fixed = uapi.ifaddrmsg.pack(AF_UNSPEC, 0, 0, 0, 0)
     return _request(uapi.RTM_GETADDR, uapi.NLM_F_DUMP, "list addresses", "", fixed=fixed)
 
 

@@ -37,7 +37,7 @@ GROUPS = (
     | 1 << uapi.RTNLGRP_NEXTHOP - 1
 )
 
-_LIST_ADDRESSES = inet.dump_addresses(inet.AF_UNSPEC)
+_LIST_ADDRESSES = inet.dump_addresses()
 _LIST_ROUTES = inet.dump_routes(inet.AF_UNSPEC)
 _LIST_OBJECTS = nexthop.dump()
 
@@ -81,7 +81,7 @@ class _Reading:
 
     def read(self, uplinks: "Sequence[Link]") -> "Optional[List[Uplink]]":
         """The records; None if a route refers to a next hop that has gone or come meanwhile."""
-        addresses = inet.all_addresses(self._list(_LIST_ADDRESSES))
+        addresses = inet.addresses(self._list(_LIST_ADDRESSES))
         routes = inet.routes_but_local(self._list(_LIST_ROUTES))
         known = {}
         if needs_objects(routes):

@@ -11,7 +11,7 @@ import struct
 import sys
 
 from lib import build, golden
-from nlraw import exchange, inet, link, tc, uapi, verdict, wire
+from nlraw import exchange, facts, inet, link, neighbour, nexthop, tc, uapi, verdict, wire
 from nlraw.errors import Lost, Malformed
 from nlraw.observe import snapshot_of
 from nlraw.plan import is_dead, plan, plan_undo
@@ -93,8 +93,8 @@ def feed(data):
         for size in (0, uapi.ifaddrmsg.size, uapi.rtmsg.size, uapi.ifinfomsg.size, uapi.tcmsg.size):
             attempt("attributes", wire.Attributes, data, message.start + size, message.end)
         attempt("path", paths, data, message.start + uapi.ifinfomsg.size)
-        attempt("addresses", inet.addresses, [message])
         attempt("routes", routes, [message])
+        attempt("guest", guest, [message])
     for name, read in ROWS.items():
         attempt(name, read, found)
     attempt("chains", tc.chains, found)
@@ -176,6 +176,28 @@ def routes(messages):
     return [link.get(found.ifindex, "").payload for found in inet.default_routes(messages)]
 
 
+def guest(messages):
+    """What a guest would be configured with, if these were the addresses, routes and so on."""
+    objects = nexthop.objects(messages)
+    repr(objects)
+    lists = (
+        inet.addresses(messages),
+        inet.routes_but_local(messages),
+        neighbour.neighbours(messages),
+    )
+    facts.needs_objects(lists[1])
+    for ifindex in (2, 3):
+        (uplink,) = link.links([build.received(uapi.RTM_NEWLINK, build.link_payload(ifindex))])
+        try:
+            found = facts.describe_uplink(
+                uplink, *lists, {2: "peer0", 3: "eth0"}, {each.id: each for each in objects}
+            )
+        except KeyError:  # an object that a route refers to is not among them
+            continue
+        for each in found.addresses + found.routes + found.neighbours:
+            repr(each), each.words()
+
+
 ANY = verdict.Target("*", "eth0", keep_in_use=True)
 
 
@@ -200,8 +222,8 @@ def planned(links, qdiscs, filters):
         if made.is_whole and doomed:
             check_sent(made.by_group(7), doomed, 7)
     if links:
-        for had_ingress in (False, True):
-            check_sent(plan_undo(seen, links[-1], had_ingress), [], 0)
+        for had_ingress in ((), {found.ifindex for found in links}):
+            check_sent(plan_undo(seen, links[-1:], had_ingress), [], 0)
     return points
 
 
@@ -224,8 +246,8 @@ ROWS = {
     "links": link.links,
     "qdiscs": tc.qdiscs,
     "filters": tc.filters,
-    "all addresses": inet.addresses,
     "all routes": routes,
+    "all of a guest": guest,
 }
 
 

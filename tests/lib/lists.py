@@ -36,7 +36,7 @@ def address_message(local, prefixlen, ifindex=2, scope=0, flags=0, far_end=None,
 
 
 def an_address(*arguments, **options):
-    (found,) = inet.all_addresses([address_message(*arguments, **options)])
+    (found,) = inet.addresses([address_message(*arguments, **options)])
     return found
 
 

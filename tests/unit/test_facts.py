@@ -38,7 +38,7 @@ def test_captured_lists_become_the_facts_of_an_uplink():
         return decode(reply.answer())
 
     addresses = listed(
-        "addresses-of-guest", inet.dump_addresses(inet.AF_UNSPEC), inet.all_addresses
+        "addresses-of-guest", inet.dump_addresses(), inet.addresses
     )
     routes = listed("routes-of-guest", inet.dump_routes(inet.AF_UNSPEC), inet.routes)
     near = listed("neighbours", neighbour.dump(3, "eth0"), neighbour.neighbours)
