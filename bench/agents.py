@@ -127,7 +127,7 @@ class Field:
 
     def start(self, path):
         """Start a VMM: a TAP with the redirects, and a process that holds it."""
-        self.starter.do("setup", path)
+        self.starter.do("set-up", path)
         self.node.do("hold", path)
 
     def start_some(self, count):

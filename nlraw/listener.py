@@ -10,8 +10,8 @@ All of it ends with the process. Source: netlink(7), net/core/net_namespace.c.
 
 import errno
 from _socket import MSG_DONTWAIT, SO_RCVBUF, SOL_SOCKET
-from array import array
 from _struct import Struct
+from array import array
 
 from . import bpf, link, netns, nsid, uapi, wire
 from .connection import Connection

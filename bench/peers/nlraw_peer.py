@@ -295,7 +295,7 @@ def in_sequence(directory):
     }
 
 
-def setup(path):
+def set_up(path):
     """What a VMM starts with: a TAP, and the redirects."""
     nlraw.setup(path)
     return {}
@@ -329,6 +329,7 @@ if __name__ == "__main__":
             "cleanup-split": cleanup_split,
             "setup": lambda count: setup(),
             "setup-other": lambda count: setup(OWN),
+            "set-up": set_up,
             "sweep": sweep,
             "sweep-dry": lambda directory: sweep(directory, dry_run=True),
             "sweep-floor": sweep_floor,

@@ -37,9 +37,7 @@ def test_captured_lists_become_the_facts_of_an_uplink():
         (reply,) = golden.play(name, request)
         return decode(reply.answer())
 
-    addresses = listed(
-        "addresses-of-guest", inet.dump_addresses(), inet.addresses
-    )
+    addresses = listed("addresses-of-guest", inet.dump_addresses(), inet.addresses)
     routes = listed("routes-of-guest", inet.dump_routes(inet.AF_UNSPEC), inet.routes)
     near = listed("neighbours", neighbour.dump(3, "eth0"), neighbour.neighbours)
     assert not facts.needs_objects(routes)
