@@ -25,6 +25,8 @@ HEADERS = (
     "linux/netlink.h",
     "linux/rtnetlink.h",
     "linux/if_addr.h",
+    "linux/neighbour.h",
+    "linux/nexthop.h",
     "linux/if.h",
     "linux/if_link.h",
     "linux/if_tun.h",
@@ -39,6 +41,13 @@ HEADERS = (
     "linux/sched.h",
     "linux/version.h",
 )
+
+# Names of members that older headers lack, for the same bytes.
+RENAMED = """
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+#define weight_high resvd1
+#endif
+"""
 
 # What the kernel's headers have under another name, or in another width.
 EXPRESSIONS = {
@@ -66,6 +75,9 @@ MEMBERS = {
     "tc_u32_key": "mask val off offmask",
     "tc_mirred": "index capab action refcnt bindcnt eaction ifindex",
     "sock_filter": "code jt jf k",
+    "ndmsg": "ndm_family ndm_ifindex ndm_state ndm_flags ndm_type",
+    "nhmsg": "nh_family nh_scope nh_protocol nh_flags",
+    "nexthop_grp": "id weight weight_high",
     "ifreq": "ifr_name ifr_flags",
 }
 
@@ -144,7 +156,7 @@ def compiled(path, wanted):
     source = (
         ["#include <stdio.h>"]
         + ["#include <%s>" % header for header in HEADERS]
-        + ["int main(void) {"]
+        + [RENAMED, "int main(void) {"]
     )
     source += ['    printf("%s: %%lld\\n", (long long)(%s));' % line for line in wanted] + [
         "    return 0;",
