@@ -41,10 +41,10 @@ if TYPE_CHECKING:
         Setup,
         Uplink,
     )
-    from .node import sweep
+    from .node import Sweep, Totals, sweep
     from .pod import cleanup, scan
     from .provision import setup
-    from .report import Report, Sweep, Tap, TcObject, Totals
+    from .report import Report, Tap, TcObject
 
 __version__ = "0.2.0"
 
@@ -78,22 +78,24 @@ __all__ = [
     "watch",
 ]
 
-# The module of each function, and the modules of all other names.
-_FUNCTIONS = {
+# The modules of functions, and of what they return; all other names are in one of `_OTHERS`.
+_MODULES = {
+    "Sweep": "node",
+    "Totals": "node",
     "cleanup": "pod",
     "scan": "pod",
     "setup": "provision",
     "sweep": "node",
     "watch": "agent",
 }
-_RECORDS = ("errors", "report", "guest")
+_OTHERS = ("errors", "report", "guest")
 
 
 def __getattr__(name: str) -> object:
     """Import a name when it is first used: most programs use few of them (PEP 562)."""
     if name not in __all__:
         raise AttributeError("module %r has no attribute %r" % (__name__, name))
-    for module in [_FUNCTIONS[name]] if name in _FUNCTIONS else _RECORDS:
+    for module in [_MODULES[name]] if name in _MODULES else _OTHERS:
         home = __import__("%s.%s" % (__name__, module), fromlist=[name])
         if hasattr(home, name):
             break

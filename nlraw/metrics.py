@@ -18,7 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import List
 
-    from .report import Totals
+    from .node import Totals
 
 # A field of `Totals`, the metric's name, and its help.
 TOTALS = (

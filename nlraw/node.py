@@ -15,7 +15,7 @@ import time
 from . import netns, threads
 from .connection import Connection
 from .errors import GONE, Invalid, Refused, refused
-from .report import Report, Sweep, Totals
+from .report import Record, Report
 from .transport import Patience
 from .verdict import IN_USE, MATCH, ORPHAN, UPLINK, Target
 from .visit import Visit
@@ -39,6 +39,34 @@ PLAN_AGE = 0.2
 # Seconds that a sweep waits, in all, for other writers. Such namespaces come last, and this is
 # short: whoever is root in a namespace may hold its writer port for ever.
 PATIENCE = 0.5
+
+
+class Totals(Record):
+    """Sums over all namespaces of a sweep.
+
+    ``namespaces``, ``skipped`` and ``failed`` count namespaces, the others TAPs.
+    """
+
+    __slots__ = ("namespaces", "orphans", "deleted", "spared", "in_use", "skipped", "failed")
+
+    if TYPE_CHECKING:
+        namespaces: int
+        orphans: int
+        deleted: int
+        spared: int
+        in_use: int
+        skipped: int
+        failed: int
+
+
+class Sweep(Record):
+    """What a sweep saw and did: a `Report` for each namespace, and the `Totals`."""
+
+    __slots__ = ("namespaces", "totals")
+
+    if TYPE_CHECKING:
+        namespaces: Tuple[Report, ...]
+        totals: Totals
 
 
 def sweep(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from typing import Callable, List, Optional, Sequence, Tuple, Union
 
     from .guest import CreatedTap, Setup, Uplink
-    from .report import DeadRedirect, Holder, Sweep, Tap, TcObject
+    from .node import Sweep
+    from .report import DeadRedirect, Holder, Tap, TcObject
     from .selftest import Check
 
     Row = Tuple[str, str, str]

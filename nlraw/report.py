@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The records that users see. Attribute names are the keys of the command line's JSON.
 
-Those of a setup are in `guest`.
+Those of a setup are in `guest`, those of a sweep in `node`.
 """
 
 TYPE_CHECKING = False
@@ -221,31 +221,3 @@ class Report(Result):
         tc_removed: Tuple[TcObject, ...]
         ignored: Tuple[Ignored, ...]
         dead_redirects: Tuple[DeadRedirect, ...]
-
-
-class Totals(Record):
-    """Sums over all namespaces of a sweep.
-
-    ``namespaces``, ``skipped`` and ``failed`` count namespaces, the others TAPs.
-    """
-
-    __slots__ = ("namespaces", "orphans", "deleted", "spared", "in_use", "skipped", "failed")
-
-    if TYPE_CHECKING:
-        namespaces: int
-        orphans: int
-        deleted: int
-        spared: int
-        in_use: int
-        skipped: int
-        failed: int
-
-
-class Sweep(Record):
-    """What a sweep saw and did: a `Report` for each namespace, and the `Totals`."""
-
-    __slots__ = ("namespaces", "totals")
-
-    if TYPE_CHECKING:
-        namespaces: Tuple[Report, ...]
-        totals: Totals
