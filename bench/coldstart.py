@@ -4,8 +4,7 @@
 All Pythons are the same interpreter, outside of any virtual environment, with bytecode caches:
 
     start                  python3 -I -S -c pass
-    cleanup                python3 -I -S -c "...; from nlraw.cli import program; program()" cleanup,
-                           started in the namespace
+    cleanup                python3 -I -S .../nlraw/__main__.py cleanup, started in the namespace
     cleanup, one file      the same, of what `nlraw.bundle` makes
     hook                   the same with hook, started outside, as a container runtime starts one
     ... with site          both without -S: Python loads the module `site` if started without flags

@@ -86,11 +86,8 @@ class Lab:
 
     def nlraw(self, *arguments):
         """The command line of an installed copy, bytecode cached, as bare as can be started."""
-        start = (
-            "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()"
-            % self.copy
-        )
-        return ISOLATED + ["-c", start] + list(arguments)
+        start = os.path.join(self.copy, "nlraw", "__main__.py")
+        return ISOLATED + [start] + list(arguments)
 
     def cleanups(self):
         """The command of each contender that cleans up its own namespace and exits, by name."""

@@ -23,6 +23,7 @@ PACKAGE = os.path.dirname(os.path.abspath(package.__file__))
 # repo/test_vendored.py).
 ROOT = os.path.abspath(os.path.join(PACKAGE, *[os.pardir] * len(package.__name__.split("."))))
 MODULE = (sys.executable, "-m", package.__name__)
+MAIN = os.path.join(PACKAGE, "__main__.py")  # as a runtime starts it: by its path
 BUNDLE = (sys.executable, "-m", package.__name__ + ".bundle")
 
 # What is waited for is over in less than a second; one that takes this many hangs.

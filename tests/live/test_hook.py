@@ -14,7 +14,7 @@ import time
 import pytest
 
 from lib import command, pods
-from lib.command import MODULE, ROOT
+from lib.command import MAIN, MODULE
 from lib.oci import Bundle
 
 # A process ID that is nobody's, and never was: above the highest (linux/threads.h).
@@ -364,9 +364,6 @@ def test_a_usage_error_is_2_and_nothing_is_read():
     assert command.nlraw("hook", "-u", "a" * 16, streams="</dev/zero").status == 2
 
 
-ISOLATED = "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()" % ROOT
-
-
 def test_neither_environment_nor_a_directory_is_needed(pod, bundle, tmp_path):
     for name in ("json.py", "nlraw.py", "select.py", "os.py", "_json.py"):
         (tmp_path / name).write_text("raise SystemExit(77)")
@@ -375,7 +372,7 @@ def test_neither_environment_nor_a_directory_is_needed(pod, bundle, tmp_path):
     for directory in (str(tmp_path), str(gone)):
         pod.add_orphan()
         shell = 'if [ -d gone ]; then :; else rmdir "$PWD"; fi; exec "$0" "$@"'
-        argv = ["/bin/sh", "-c", shell, sys.executable, "-I", "-S", "-c", ISOLATED, "hook"]
+        argv = ["/bin/sh", "-c", shell, sys.executable, "-I", "-S", MAIN, "hook"]
         state = bundle.state("creating", pid=pod.child().pid).decode("ascii")
         done = command.attempt(*argv, input=state, cwd=directory, env={})
         assert (done.status, done.err) == (0, "")

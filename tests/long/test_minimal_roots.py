@@ -57,11 +57,7 @@ for device in null net/tun; do : >"dev/$device"; mount --bind "/dev/$device" "de
 exec chroot . env -i PATH=/usr/bin "$@"
 """
 
-FOLDER = (
-    "-I",
-    "-c",
-    "import sys; sys.path.insert(0, '/opt/nlraw'); from nlraw.cli import program; program()",
-)
+FOLDER = ("-I", "/opt/nlraw/nlraw")
 ONE_FILE = ("-I", "/opt/nlraw.pyz")
 
 CURRENT = ("-n", "current")

@@ -180,22 +180,6 @@ def test_the_readmes_lines_make_it_and_run_it(tmp_path, pod):
     assert (done.status, done.err) == (0, "")
 
 
-def test_it_takes_the_folders_place_in_the_line_for_a_folder(bundle):
-    (line,) = [
-        line
-        for block in readme.blocks("Use", "sh")
-        for line in block.splitlines()
-        if "/opt/nlraw" in line
-    ]
-    options = shlex.split(line)[1:4]
-    assert options[:2] == ["-I", "-c"]
-    done = command.nlraw(
-        "--version",
-        argv=[sys.executable] + [part.replace("/opt/nlraw", bundle) for part in options],
-    )
-    assert done == run(bundle, "--version")
-
-
 @pytest.mark.parametrize("arguments", [(), ("one", "two"), ("--help",)])
 def test_its_maker_says_how_it_is_called(arguments, tmp_path):
     done = command.nlraw(*arguments, argv=command.BUNDLE)

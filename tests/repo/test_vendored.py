@@ -197,10 +197,44 @@ def readme_line(word, pod, python=sys.executable):
 
 def test_the_isolated_form_for_a_folder_imports_no_stray_file_at_all(more_strays, pod):
     argv = [
-        part.replace("/opt/nlraw", command.ROOT) for part in readme_line("sys.path.insert", pod)
+        part.replace("/opt/nlraw/nlraw", command.PACKAGE)
+        for part in readme_line("/opt/nlraw/nlraw", pod)
     ]
     done = command.nlraw(argv=in_directory(more_strays, *argv))
     assert (done.status, done.err) == (0, "")
+
+
+def run_by_path(options, path, *arguments, cwd="/"):
+    argv = in_directory(cwd, sys.executable, *options)
+    return command.nlraw(*arguments, argv=argv + (str(path),))
+
+
+@pytest.mark.parametrize("options", [[], ["-I"], ["-I", "-S"]], ids=" ".join)
+@pytest.mark.parametrize("file", ["", "__main__.py"])
+def test_nor_does_any_path_where_such_files_lie_beside_the_folder(more_strays, pod, options, file):
+    """As a copy in /tmp has them, where anybody may put a file."""
+    folder = more_strays / "nlraw"
+    shutil.copytree(command.PACKAGE, str(folder))
+    path = os.path.join(str(folder), file).rstrip("/")
+    for name, cwd in ((path, "/"), (os.path.relpath(path, str(more_strays)), more_strays)):
+        for arguments in (["scan", "--json", "-n", pod.path], ["cleanup", "-n", pod.path]):
+            done = run_by_path(options, name, *arguments, cwd=cwd)
+            assert (done.status, done.err) == (0, "")
+
+
+@pytest.mark.parametrize("file", ["", "__main__.py"])
+def test_a_folder_of_another_name_is_the_same_program(tmp_path, file):
+    shutil.copytree(command.PACKAGE, str(tmp_path / "nlraw-copy"))
+    path = os.path.join(str(tmp_path / "nlraw-copy"), file)
+    for arguments in (["--version"], ["selftest", "--help"], ["frobnicate"]):
+        assert run_by_path(["-I"], path, *arguments) == command.nlraw(*arguments)
+
+
+@pytest.mark.parametrize("file", ["nlraw", "nlraw/__main__.py"])
+def test_a_path_without_a_copy_is_one_line_and_no_traceback(tmp_path, file):
+    done = run_by_path(["-I", "-S"], tmp_path / file, "hook")
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert str(tmp_path / file) in done.err
 
 
 def test_nor_does_the_one_for_an_installed_copy(more_strays, pod, tmp_path):

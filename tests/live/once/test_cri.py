@@ -31,8 +31,7 @@ BUSY = "create %s: Device or resource busy" % TAP
 
 # ---------------------------------------------------------------- the hooks, by runtime handler
 
-PROGRAM = "import sys; sys.path.insert(0, %r); from nlraw.cli import program; program()"
-ARGV = ["python3", "-I", "-S", "-c", PROGRAM % cri.DIRECTORY, "hook"]
+ARGV = ["python3", "-I", "-S", cri.DIRECTORY + "/nlraw/__main__.py", "hook"]
 
 ANNOTATION = "io.kubernetes.cri."
 VM_ONLY = ("--annotation", ANNOTATION + "container-name=v?")
