@@ -47,12 +47,16 @@ UNCHECKED_HASH = 1
 def files() -> "Dict[str, bytes]":
     """Return the files of the zip: their contents by name."""
     folder = os.path.dirname(os.path.abspath(__file__))
-    sources = {}
-    for name in sorted(os.listdir(folder)):
-        if name.endswith(".py"):
-            with open(os.path.join(folder, name), "rb") as file:
-                sources["nlraw/" + name] = file.read()
-    packed = dict(sources, **{"__main__.py": MAIN})
+    sources, packed = {}, {"__main__.py": MAIN}
+    for parent, _, names in os.walk(folder):
+        below = parent[len(folder) :].replace(os.sep, "/")
+        for name in names:
+            with open(os.path.join(parent, name), "rb") as file:
+                if name.endswith(".py"):
+                    sources["nlraw%s/%s" % (below, name)] = file.read()
+                elif not name.endswith(".pyc"):
+                    packed["nlraw%s/%s" % (below, name)] = file.read()
+    packed.update(sources)
     # 3.6 compares the time of the source, which for a zip depends on the time zone of the reader.
     if sys.version_info >= (3, 7):
         packed.update(_bytecode(sources))

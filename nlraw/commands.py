@@ -191,6 +191,20 @@ def hook(given: "Options") -> int:
     return DONE if report is None else _status([report])
 
 
+def deploy(given: "Options") -> int:
+    """Run `nlraw deploy`: print a file, or list them."""
+    from . import deployment
+
+    if "NAME" not in given:
+        say(deployment.listing())
+        return DONE
+    name = options.decode(given["NAME"][0])
+    say(deployment.text(name), end="")
+    for path in deployment.hidden(name):
+        complain("the sandbox of %s hides %s: install nlraw elsewhere, as in /opt" % (name, path))
+    return DONE
+
+
 def selftest(given: "Options") -> int:
     """Run `nlraw selftest`, in a child if the caller needs a user namespace first."""
     from . import selftest as story
@@ -302,6 +316,14 @@ COMMANDS = {
         "input the exit status is 1. Start it with `python3 -I` and full paths: see the README.",
         options.HOOK,
         hook,
+    ),
+    "deploy": Command(
+        "print a file for systemd, Kubernetes or a container runtime",
+        "Prints the file of that name, with the path of this Python and of this copy of nlraw;\n"
+        "without a name, lists the files and where each belongs. Changes nothing.",
+        options.DEPLOY,
+        deploy,
+        "NAME",
     ),
     "selftest": Command(
         "make and remove an orphan in a temporary namespace; report what this host can do",

@@ -44,7 +44,7 @@ def _meant(argument: str, flags: "List[str]") -> "Optional[str]":
         return found and "--" + found
     if argument in names:
         return "--" + argument
-    if not _needs_no_quotes(argument):
+    if not needs_no_quotes(argument):
         return None
     if "-n" in flags:
         return "-n " + argument
@@ -53,7 +53,7 @@ def _meant(argument: str, flags: "List[str]") -> "Optional[str]":
     return "nlraw scan -n " + argument
 
 
-def _needs_no_quotes(argument: str) -> bool:
+def needs_no_quotes(argument: str) -> bool:
     """True for a word that a shell does not change, such as most PIDs, paths and names."""
     return bool(argument) and all(
         "a" <= char.lower() <= "z" or char in "0123456789-_./:@+," for char in argument

@@ -48,9 +48,13 @@ class Option:
 
 
 class Command:
-    """A command: its help in one line and in a paragraph, its options, and its function."""
+    """A command: its help in one line and in a paragraph, its options, and its function.
 
-    __slots__ = ("summary", "text", "options", "run")
+    ``operand`` is the word for an argument that is no option, "" if the command takes none. It may
+    be left out. Its value is among the `Options` under that word.
+    """
+
+    __slots__ = ("summary", "text", "options", "run", "operand")
 
     def __init__(
         self,
@@ -58,11 +62,13 @@ class Command:
         text: str,
         options: "Sequence[Option]",
         run: "Callable[[Options], int]",
+        operand: str = "",
     ) -> None:
         self.summary = summary
         self.text = text
         self.options = options
         self.run = run
+        self.operand = operand
 
 
 # ---------------------------------------------------------------- the table
@@ -190,6 +196,7 @@ SWEEP = _WHERE_AND_HOW + (MATCH, EXCLUDE, UPLINKS, DRY_RUN, METRICS, JSON, HELP)
 _HOW = (INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS, RESYNC, GRACE)
 WATCH = (DIR,) + _HOW + (MATCH, EXCLUDE, UPLINKS, METRICS, JSON, HELP)
 HOOK = (ANNOTATION, REFUSE, KEEP_IN_USE, WAIT, MATCH, EXCLUDE, UPLINKS, WHO, HELP)
+DEPLOY = (HELP,)
 SELFTEST = (JSON, HELP)
 
 
@@ -210,8 +217,9 @@ def help_on(name: str, command: Command) -> str:
         "  %-*s  %s" % (width, option, option.help.replace("\n", indent))
         for option in command.options
     ]
-    form = "usage: nlraw %s [OPTION...]\n\n%s\n\noptions:\n%s\n"
-    return form % (name, command.text, "\n".join(lines))
+    form = "usage: nlraw %s [OPTION...]%s\n\n%s\n\noptions:\n%s\n"
+    operand = " [%s]" % command.operand if command.operand else ""
+    return form % (name, operand, command.text, "\n".join(lines))
 
 
 # ---------------------------------------------------------------- the parser
@@ -228,6 +236,9 @@ def parse(name: str, command: Command, arguments: "Sequence[str]") -> "Options":
         flag, joined = _split(argument)
         option = known.get(flag)
         if option is None:
+            if _is_operand(argument, command, options):
+                options[command.operand] = [argument]
+                continue
             from .mistakes import unknown_argument
 
             raise unknown_argument(name, argument, known)
@@ -247,6 +258,12 @@ def parse(name: str, command: Command, arguments: "Sequence[str]") -> "Options":
                 raise Invalid("this option takes no value", name, argument)
             rest.insert(0, "-" + joined)  # switches in one word, as in -jN
     return options
+
+
+def _is_operand(argument: str, command: Command, options: "Options") -> bool:
+    """True for the first argument that is no option, of a command that takes one."""
+    is_first = bool(command.operand) and command.operand not in options
+    return is_first and bool(argument) and not argument.startswith("-")
 
 
 def _split(argument: str) -> "Tuple[str, Optional[str]]":
