@@ -6,10 +6,13 @@ bytecode, because Python cannot cache bytecode beside a module in a zip. The byt
 version of Python that made the file. Another version ignores it and compiles the sources at each
 start: the result is the same, but a start takes about four times as long.
 
-The same Python makes the same bytes from the same sources, on every machine at any time:
+The sources are compressed, so that the file fits into a Kubernetes ConfigMap (1 MiB). Nothing else
+is: a start by the Python that made the file reads no source, and needs no zlib.
+
+The same Python with the same zlib makes the same bytes from the same sources, on every machine at
+any time:
 
 - names are sorted, times are fixed;
-- nothing is compressed, because versions of zlib differ in their output;
 - a child process compiles, with a fixed hash seed: the order of a set depends on the seed, and the
   output of marshal on the number of references to an object.
 """
@@ -22,6 +25,8 @@ import sys
 import zipfile
 from importlib import util
 
+from .output import say
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Dict, Sequence
@@ -30,6 +35,13 @@ MAIN = b"""\
 from nlraw.cli import program
 
 program()
+"""
+
+HELP = """\
+usage: python3 -m nlraw.bundle FILE
+
+Packs nlraw into one file that Python runs: `python3 -I FILE scan`. Make it with the Python that
+will run it. Another version runs it too, but starts about four times as slowly.
 """
 
 # The child: reads a dict of sources by name, writes a dict of their code objects, marshalled.
@@ -45,10 +57,10 @@ UNCHECKED_HASH = 1
 
 
 def files() -> "Dict[str, bytes]":
-    """Return the files of the zip: their contents by name."""
+    """Return the files of the zip, by name: all of this folder, and what runs it."""
     folder = os.path.dirname(os.path.abspath(__file__))
     sources, packed = {}, {"__main__.py": MAIN}
-    for parent, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder, onerror=_raise):
         below = parent[len(folder) :].replace(os.sep, "/")
         for name in names:
             with open(os.path.join(parent, name), "rb") as file:
@@ -61,6 +73,10 @@ def files() -> "Dict[str, bytes]":
     if sys.version_info >= (3, 7):
         packed.update(_bytecode(sources))
     return packed
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _bytecode(sources: "Dict[str, bytes]") -> "Dict[str, bytes]":
@@ -80,14 +96,19 @@ def _zip(packed: "Dict[str, bytes]") -> bytes:
             entry = zipfile.ZipInfo(name)  # dated 1980, the first year that a zip can represent
             entry.create_system = 3  # Unix
             entry.external_attr = 0o644 << 16
+            is_source = name.startswith("nlraw/") and name.endswith(".py")
+            entry.compress_type = zipfile.ZIP_DEFLATED if is_source else zipfile.ZIP_STORED
             bundle.writestr(entry, packed[name])
     return made.getvalue()
 
 
 def main(arguments: "Sequence[str]") -> None:
     """Write the bundle to a path, the only argument. If that fails, exit with a message."""
+    if list(arguments) in (["-h"], ["--help"]):
+        say(HELP, end="")
+        return
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise SystemExit("usage: python3 -m nlraw.bundle FILE")
+        raise SystemExit(HELP.partition("\n")[0] + "; see --help")
     path, new = arguments[0], "%s.%d.tmp" % (arguments[0], os.getpid())
     try:
         content = _zip(files())

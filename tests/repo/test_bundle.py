@@ -70,7 +70,7 @@ def test_the_same_sources_make_the_same_bytes(bundle, tmp_path, env):
     assert content(make(tmp_path / "other.pyz", folder, env)) == content(bundle)
 
 
-def test_the_zip_holds_every_source_and_nothing_compressed(bundle):
+def test_the_zip_holds_every_file_and_compresses_the_sources_alone(bundle):
     with zipfile.ZipFile(bundle) as packed:
         entries = packed.infolist()
         for name in packed.namelist():
@@ -79,13 +79,32 @@ def test_the_zip_holds_every_source_and_nothing_compressed(bundle):
     names = [entry.filename for entry in entries]
     assert names == sorted(names)
     sources = {"nlraw/" + name for name in os.listdir(PACKAGE) if name.endswith(".py")}
+    others = {
+        os.path.relpath(os.path.join(parent, name), os.path.dirname(PACKAGE))
+        for parent, _, files in os.walk(PACKAGE)
+        for name in files
+        if not name.endswith((".py", ".pyc"))
+    }
+    assert "nlraw/deploy/nlraw-watch.service" in others
+    assert {name for name in names if not name.endswith((".py", ".pyc"))} == others
     assert {name for name in names if name.endswith(".py")} == sources | {"__main__.py"}
     assert {name[:-1] for name in names if name.endswith(".pyc")} == (
         sources if sys.version_info >= (3, 7) else set()
     )
-    assert {(entry.date_time, entry.compress_type) for entry in entries} == {
-        ((1980, 1, 1, 0, 0, 0), zipfile.ZIP_STORED)
+    assert {entry.date_time for entry in entries} == {(1980, 1, 1, 0, 0, 0)}
+    compressed = {
+        entry.filename for entry in entries if entry.compress_type == zipfile.ZIP_DEFLATED
     }
+    assert compressed == sources
+    assert {entry.compress_type for entry in entries} == {zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED}
+
+
+@CACHES_NONE
+def test_its_maker_needs_no_zlib_to_run_it(bundle):
+    code = "import runpy, sys; sys.modules['zlib'] = None; sys.argv[:] = sys.argv[1:]; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    argv = (sys.executable, "-I", "-c", code, bundle)
+    assert command.nlraw("--version", argv=argv) == run(bundle, "--version")
 
 
 def test_it_is_the_same_program(bundle):
@@ -180,10 +199,18 @@ def test_the_readmes_lines_make_it_and_run_it(tmp_path, pod):
     assert (done.status, done.err) == (0, "")
 
 
-@pytest.mark.parametrize("arguments", [(), ("one", "two"), ("--help",)])
+@pytest.mark.parametrize("arguments", [(), ("one", "two"), ("--halp",)])
 def test_its_maker_says_how_it_is_called(arguments, tmp_path):
     done = command.nlraw(*arguments, argv=command.BUNDLE)
-    assert (done.status, done.out, done.err) == (1, "", "usage: python3 -m nlraw.bundle FILE\n")
+    assert (done.status, done.out) == (1, "")
+    assert done.err == "usage: python3 -m nlraw.bundle FILE; see --help\n"
+
+
+@pytest.mark.parametrize("argument", ["-h", "--help"])
+def test_its_maker_has_a_help(argument):
+    done = command.nlraw(argument, argv=command.BUNDLE)
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("usage: python3 -m nlraw.bundle FILE\n\nPacks ")
 
 
 def test_a_file_that_cannot_be_written_is_named():

@@ -43,15 +43,17 @@ def test_wheel(tmp_path, monkeypatch):
     backend = pytest.importorskip("flit_core.buildapi", reason="flit_core is not installed")
     monkeypatch.chdir(ROOT)
     name = backend.build_wheel(str(tmp_path))
-    info = "nlraw-{}.dist-info/".format(nlraw.__version__)
+    info, data = ("nlraw-{}.{}/".format(nlraw.__version__, kind) for kind in ("dist-info", "data"))
     assert name == "nlraw-{}-py3-none-any.whl".format(nlraw.__version__)
 
     with zipfile.ZipFile(str(tmp_path / name)) as wheel:
         packed = set(wheel.namelist())
         metadata = wheel.read(info + "METADATA").decode("utf-8").split("\n\n")[0].splitlines()
         scripts = wheel.read(info + "entry_points.txt").decode("utf-8").split()
-    assert {path for path in packed if not path.startswith(info)} == {
-        "nlraw/" + path.name for path in SOURCES + [ROOT / "nlraw" / "py.typed"]
+    assert {path for path in packed if not path.startswith((info, data))} == {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "nlraw").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
     }
     assert info + "licenses/LICENSE" in packed
     assert {"License-Expression: Apache-2.0", "Requires-Python: >=3.6"} <= set(metadata)
