@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README's systemd unit and Kubernetes DaemonSet: validated, and run with their rights.
+"""The files that `nlraw deploy` prints: validated, and run with their rights.
 
-No systemd and no cluster are here. The unit's command line is run with the unit's capabilities, and
-its system calls are held against the unit's filters; the DaemonSet's container is run by runc. In
-mount namespaces of their own: the node's /run/netns is never the machine's.
+The sweep's command line is run with its unit's capabilities, and its system calls are held against
+the unit's filters; test_systemd.py has a systemd run the units. No cluster is here: the containers
+of the DaemonSets are run by runc. In mount namespaces of their own: the node's /run/netns is never
+the machine's.
 """
 
 import contextlib
@@ -19,10 +20,18 @@ import uuid
 
 import pytest
 
-from lib import command, pods, readme
+import nlraw.cli
+from lib import command, pods
 from lib.prometheus import counted, read
+from nlraw import deployment
 
-UNIT, TIMER, DAEMON_SET = "nlraw-sweep.service", "nlraw-sweep.timer", "nlraw-sweep.yaml"
+UNIT, TIMER, WATCH = "nlraw-sweep.service", "nlraw-sweep.timer", "nlraw-watch.service"
+DAEMON_SETS = ["nlraw-sweep.yaml", "nlraw-watch.yaml"]
+METRICS = "/var/lib/prometheus/node-exporter"
+
+needs_watch = pytest.mark.skipif(
+    "watch" not in nlraw.cli.COMMANDS, reason="this nlraw has no `watch`"
+)
 
 
 def needs(*programs):
@@ -50,26 +59,110 @@ def metrics(tmp_path):
     return tmp_path / "metrics"
 
 
+def printed(name, argv=command.MODULE):
+    """A file, as `nlraw deploy` prints it."""
+    done = command.nlraw("deploy", name, argv=argv)
+    assert done.status == 0, done.err
+    return done.out
+
+
+# ---------------------------------------------------------------- what is printed
+
+
+def test_without_a_name_they_are_listed():
+    done = command.nlraw("deploy")
+    assert (done.status, done.err) == (0, "")
+    assert [line.split()[0] for line in done.out.splitlines()] == NAMES
+    assert sorted(NAMES) == sorted(os.listdir(os.path.join(command.PACKAGE, "deploy")))
+
+
+NAMES = [name for name, _, _ in deployment.FILES]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_names_this_python_and_this_copy(name, bundle, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(command.PACKAGE, str(copy), ignore=shutil.ignore_patterns("__pycache__"))
+    for argv, program in (
+        (command.MODULE, os.path.join(command.PACKAGE, "__main__.py")),
+        ((sys.executable, "-I", bundle), bundle),
+        ((sys.executable, "-I", str(copy)), str(copy / "__main__.py")),
+    ):
+        text = printed(name, argv)
+        with open(os.path.join(command.PACKAGE, "deploy", name)) as file:
+            shipped = file.read()
+        if name.endswith(".yaml"):
+            shipped = shipped.replace("python:3.13-", "python:%d.%d-" % sys.version_info[:2])
+        else:
+            shipped = shipped.replace("/opt/nlraw/nlraw/__main__.py", program)
+            shipped = shipped.replace("/usr/bin/python3", sys.executable)
+        assert text == shipped
+        assert max(map(len, text.splitlines())) <= 140
+
+
+@pytest.mark.parametrize("name", ["hooks.d.json", "base-runtime-spec.json"])
+def test_the_hooks_are_json_that_starts_the_hook(name):
+    text = printed(name)
+    spec = json.loads(text)
+    hooks = [spec["hook"]] if "hook" in spec else [hook for (hook,) in spec["hooks"].values()]
+    for hook in hooks:
+        state = '{"id": "try", "status": "created", "pid": %d, "bundle": "/"}' % os.getpid()
+        argv = [hook["path"]] + hook["args"][1:]
+        done = command.attempt(*argv, input=state, env={}, cwd="/")
+        assert (done.status, done.err) == (0, "")
+        assert "host's network" in done.out
+
+
+def test_a_name_that_is_none_gets_a_suggestion():
+    done = command.nlraw("deploy", "nlraw-wach.service")
+    assert (done.status, done.out) == (2, "")
+    assert done.err == (
+        "nlraw: deploy nlraw-wach.service: there is no such file; "
+        "did you mean `nlraw-watch.service`?\n"
+    )
+    done = command.nlraw("deploy", "x")
+    assert done.err == "nlraw: deploy x: there is no such file; `nlraw deploy` lists them\n"
+    assert command.nlraw("deploy", UNIT, TIMER).status == 2
+
+
+def test_a_path_that_would_need_quotes_is_refused(tmp_path):
+    copy = tmp_path / "a b"
+    shutil.copytree(command.PACKAGE, str(copy), ignore=shutil.ignore_patterns("__pycache__"))
+    done = command.nlraw("deploy", UNIT, argv=(sys.executable, "-I", str(copy)))
+    assert (done.status, done.out) == (2, "")
+    assert str(copy) in done.err
+
+
+def test_a_copy_that_the_units_sandbox_hides_is_a_warning(tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(command.PACKAGE, str(copy), ignore=shutil.ignore_patterns("__pycache__"))
+    argv = (sys.executable, "-I", str(copy))
+    if not str(copy).startswith("/tmp/"):
+        pytest.skip("the directory for temporary files is not below /tmp")
+    assert str(copy) in command.nlraw("deploy", UNIT, argv=argv).err
+    assert command.nlraw("deploy", "hooks.d.json", argv=argv).err == ""
+
+
 # ---------------------------------------------------------------- systemd
 
 
-def unit():
-    """The settings of the service, by name."""
-    return dict(
-        line.split("=", 1) for line in readme.file(UNIT).splitlines() if re.match(r"\w+=", line)
-    )
+def unit(name=UNIT, argv=command.MODULE):
+    """The settings of a service, by name."""
+    text = printed(name, argv).replace("\\\n", "")
+    return dict(line.split("=", 1) for line in text.splitlines() if re.match(r"\w+=", line))
 
 
 @needs("systemd-analyze")
 @pytest.mark.parametrize(
     "change, expected", [(None, 0), (("ExecStart=", "ExecStrat="), 1)], ids=["as it is", "misspelt"]
 )
-def test_systemd_finds_the_units_right(tmp_path, change, expected):
-    for name in (UNIT, TIMER):
-        text = readme.file(name)
+@pytest.mark.parametrize("names", [(UNIT, TIMER), (WATCH,)], ids=" ".join)
+def test_systemd_finds_the_units_right(tmp_path, change, expected, names):
+    for name in names:
+        text = printed(name)
         (tmp_path / name).write_text(text.replace(*change) if change else text)
     argv = ["systemd-analyze", "verify", "--recursive-errors=yes", "--man=no"] + [
-        str(tmp_path / name) for name in (UNIT, TIMER)
+        str(tmp_path / name) for name in names
     ]
     status, told = output(*argv)
     assert (status != 0) == bool(expected), told
@@ -77,30 +170,41 @@ def test_systemd_finds_the_units_right(tmp_path, change, expected):
 
 
 @needs("systemd-analyze")
-def test_systemd_finds_the_service_well_locked_up(tmp_path):
-    (tmp_path / UNIT).write_text(readme.file(UNIT))
+@pytest.mark.parametrize("name", [UNIT, WATCH])
+def test_systemd_finds_the_service_well_locked_up(tmp_path, name):
+    (tmp_path / name).write_text(printed(name))
     status, told = output(
         "systemd-analyze",
         "security",
         "--offline=true",
         "--threshold=25",
         "--no-pager",
-        str(tmp_path / UNIT),
+        str(tmp_path / name),
     )
     assert status == 0, told
 
 
-# As a mount namespace of its own has it: a /run with pods of ours alone, the one file where the
-# unit looks for it, the collector's directory, and all else read-only.
+def test_the_units_share_all_of_the_sandbox_that_they_can():
+    sweep, watch = unit(UNIT), unit(WATCH)
+    of_their_own = {name for name in sweep.keys() & watch.keys() if sweep[name] != watch[name]}
+    assert of_their_own == {
+        "Description",
+        "Type",
+        "ExecStart",
+        "CapabilityBoundingSet",
+        "RestrictAddressFamilies",
+    }
+    assert watch["CapabilityBoundingSet"].split()[:2] == sweep["CapabilityBoundingSet"].split()
+
+
+# As a mount namespace of its own has it: a /run with pods of ours alone, the collector's directory,
+# and all else read-only.
 SERVICE = """
-pod=$1 bundle=$2 metrics=$3
-shift 3
+pod=$1 metrics=$2
+shift 2
 mount -t tmpfs tmpfs /mnt
 mkdir -p /mnt/lib/prometheus/node-exporter
-cp "$bundle" /mnt/nlraw.pyz
 mount --bind "$metrics" /mnt/lib/prometheus/node-exporter
-mount -t tmpfs tmpfs /usr/local/lib
-mv /mnt/nlraw.pyz /usr/local/lib
 mount --rbind /mnt/lib /var/lib
 mount -t tmpfs tmpfs /run
 mkdir /run/netns
@@ -112,7 +216,7 @@ exec "$@"
 """
 
 
-def service(pod, bundle, metrics, wrapper=(), less=()):
+def service(pod, metrics, wrapper=(), less=()):
     """Run the service's command line with its capabilities, less some.
 
     ``wrapper`` is the argv of what runs it.
@@ -126,15 +230,15 @@ def service(pod, bundle, metrics, wrapper=(), less=()):
     assert unit()["NoNewPrivileges"] == "yes"
     privileges.append("--no-new-privs")
     argv = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", SERVICE, "sh"]
-    argv += [str(pod.child().pid), bundle, str(metrics)] + privileges + list(wrapper)
+    argv += [str(pod.child().pid), str(metrics)] + privileges + list(wrapper)
     return command.nlraw(argv=argv + shlex.split(unit()["ExecStart"]))
 
 
 @needs("setpriv", "unshare")
-def test_the_services_command_line_sweeps_with_the_services_capabilities(pod, bundle, metrics):
+def test_the_services_command_line_sweeps_with_the_services_capabilities(pod, metrics):
     before = pod.state()
     pod.add_orphan()
-    done = service(pod, bundle, metrics)
+    done = service(pod, metrics)
     assert (done.status, done.err) == (0, "")
     assert pod.state() == before
     assert counted(read(metrics / "nlraw.prom")) == {
@@ -146,10 +250,10 @@ def test_the_services_command_line_sweeps_with_the_services_capabilities(pod, bu
 
 @needs("setpriv", "unshare")
 @pytest.mark.parametrize("capability", ["CAP_SYS_ADMIN", "CAP_NET_ADMIN"])
-def test_the_service_needs_each_of_its_capabilities(pod, bundle, metrics, capability):
+def test_the_service_needs_each_of_its_capabilities(pod, metrics, capability):
     assert capability in unit()["CapabilityBoundingSet"].split()
     pod.add_orphan()
-    done = service(pod, bundle, metrics, less=[capability])
+    done = service(pod, metrics, less=[capability])
     assert done.status == 1 and capability in done.err
     assert pods.TAP in pod.links()
     assert read(metrics / "nlraw.prom")["nlraw_sweep_namespaces_failed"] == 1
@@ -171,10 +275,10 @@ def allowed(name):
 
 
 @needs("setpriv", "unshare", "strace", "systemd-analyze")
-def test_the_service_makes_no_system_call_that_its_filters_forbid(pod, bundle, metrics):
+def test_the_service_makes_no_system_call_that_its_filters_forbid(pod, metrics):
     pod.add_orphan()
     trace = os.path.join(os.path.dirname(unit()["ExecStart"].split()[-1]), "trace")
-    done = service(pod, bundle, metrics, wrapper=["strace", "-f", "-q", "-o", trace])
+    done = service(pod, metrics, wrapper=["strace", "-f", "-q", "-o", trace])
     assert done.status == 0, done.err
     with open(str(metrics / "trace")) as file:
         calls = re.findall(r"^\d+ +(\w+)\((.*)", file.read(), re.MULTILINE)
@@ -202,24 +306,25 @@ def test_the_service_makes_no_system_call_that_its_filters_forbid(pod, bundle, m
 # ---------------------------------------------------------------- Kubernetes
 
 
-def daemon_set():
+def daemon_set(name):
     yaml = pytest.importorskip(
         "yaml", reason="PyYAML is not installed; kubernetes-validate brings it"
     )
-    return yaml.safe_load(readme.file(DAEMON_SET))["spec"]["template"]["spec"]
+    return yaml.safe_load(printed(name))["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize(
     "change, expected", [(None, 0), (("hostPath:", "hostPaht:"), 1)], ids=["as it is", "misspelt"]
 )
-def test_kubernetes_finds_the_daemon_set_right(tmp_path, change, expected):
+@pytest.mark.parametrize("name", DAEMON_SETS)
+def test_kubernetes_finds_the_daemon_set_right(tmp_path, name, change, expected):
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     validate = shutil.which("kubernetes-validate", path=path)
     if validate is None:
         pytest.skip("kubernetes-validate is not installed")
-    text = readme.file(DAEMON_SET)
-    (tmp_path / DAEMON_SET).write_text(text.replace(*change) if change else text)
-    status, told = output(validate, "--strict", str(tmp_path / DAEMON_SET))
+    text = printed(name)
+    (tmp_path / name).write_text(text.replace(*change) if change else text)
+    status, told = output(validate, "--strict", str(tmp_path / name))
     assert status == expected, told
 
 
@@ -228,12 +333,13 @@ def test_the_one_file_fits_into_a_config_map(bundle):
 
 
 class Host:
-    """The container of the DaemonSet, run by runc on a made-up host with a /run of its own."""
+    """The container of a DaemonSet, run by runc on a made-up host with a /run of its own."""
 
-    def __init__(self, directory, bundle, metrics):
+    def __init__(self, name, directory, bundle, metrics):
         self.name = "nlraw-test-" + uuid.uuid4().hex[:12]
         self.directory = str(directory)
-        spec = daemon_set()
+        spec = daemon_set(name)
+        assert "hostNetwork" not in spec
         (container,) = spec["containers"]
         sources = {"nlraw": os.path.dirname(bundle), "netns": "/run/netns", "metrics": str(metrics)}
         assert {
@@ -242,7 +348,7 @@ class Host:
             if "hostPath" in volume
         } == {
             "netns": sources["netns"],
-            "metrics": os.path.dirname(unit()["ExecStart"].split()[-1]),
+            "metrics": METRICS,
         }
         mounts = [
             {"destination": "/proc", "type": "proc", "source": "proc"},
@@ -267,10 +373,11 @@ class Host:
             "CAP_" + name for name in container["securityContext"]["capabilities"]["add"]
         ]
         assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
-        # each of which is needed, see above
-        assert sorted(capabilities) == sorted(unit()["CapabilityBoundingSet"].split())
-        (script,) = container["args"]
-        assert "sleep 60 " in script
+        # each of which is needed: see above, and test_systemd.py
+        service = name.replace(".yaml", ".service")
+        assert sorted(capabilities) == sorted(unit(service)["CapabilityBoundingSet"].split())
+        script = [each.replace("sleep 60 ", "sleep 1 ") for each in container.get("args", [])]
+        self.probe = container.get("livenessProbe", {}).get("exec", {}).get("command")
         config = {
             "ociVersion": "1.0.2",
             "root": {
@@ -282,7 +389,7 @@ class Host:
                 "user": {"uid": 0, "gid": 0},
                 "cwd": "/",
                 "env": ["PATH=/usr/bin:/bin"],
-                "args": container["command"] + [script.replace("sleep 60 ", "sleep 1 ")],
+                "args": container["command"] + script,
                 "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             },
             "linux": {
@@ -342,6 +449,10 @@ class Host:
             assert self.process.poll() is None and time.monotonic() < deadline, self.log()
             time.sleep(0.05)
 
+    def probe_status(self):
+        """The exit status of the liveness probe, run in the container."""
+        return self.inside(*(self.runc + ["exec", self.name] + self.probe))[0]
+
     def stop(self, signal):
         return self.inside(*(self.runc + ["kill", self.name, signal]))
 
@@ -364,7 +475,7 @@ def test_the_daemon_sets_container_sweeps_what_is_pinned_after_its_start_and_end
     (tmp_path / "host").mkdir()
     pod = make_pod()
     before = pod.state()
-    with Host(tmp_path / "host", bundle, metrics) as host:
+    with Host("nlraw-sweep.yaml", tmp_path / "host", bundle, metrics) as host:
         host.wait_for((metrics / "nlraw.prom").exists)
         assert counted(read(metrics / "nlraw.prom")) == {}, host.log()
         pod.add_orphan()
@@ -376,3 +487,29 @@ def test_the_daemon_sets_container_sweeps_what_is_pinned_after_its_start_and_end
         assert host.process.wait(command.PATIENCE) == 0, host.log()
         assert time.monotonic() - begin < 5
         assert "failed" not in host.log().replace("0 failed", "") and "Traceback" not in host.log()
+
+
+@needs_watch
+@needs("runc", "unshare", "nsenter")
+def test_the_watchs_container_removes_what_is_pinned_after_its_start_and_ends_when_told(
+    make_pod, bundle, metrics, tmp_path
+):
+    (tmp_path / "host").mkdir()
+    pod = make_pod()
+    before = pod.state()
+    with Host("nlraw-watch.yaml", tmp_path / "host", bundle, metrics) as host:
+        host.wait_for((metrics / "nlraw-watch.prom").exists)
+        assert host.probe_status() == 0
+        host.pin("pod", pod)
+        pod.add_tap()
+        pod.hold().kill()
+        host.wait_for(lambda: pods.TAP not in pod.links())
+        assert pod.state() == before
+        assert "CAP_NET_BROADCAST" not in host.log(), "it does not listen"
+        os.utime(str(metrics / "nlraw-watch.prom"), (time.time() - 200,) * 2)
+        assert host.probe_status() == 1
+        begin = time.monotonic()
+        host.stop("TERM")
+        assert host.process.wait(command.PATIENCE) == 0, host.log()
+        assert time.monotonic() - begin < 5
+        assert "Traceback" not in host.log()
