@@ -192,16 +192,10 @@ def hook(given: "Options") -> int:
 
 
 def deploy(given: "Options") -> int:
-    """Run `nlraw deploy`: print a file, or list them."""
+    """Run `nlraw deploy`."""
     from . import deployment
 
-    if "NAME" not in given:
-        say(deployment.listing())
-        return DONE
-    name = options.decode(given["NAME"][0])
-    say(deployment.text(name), end="")
-    for path in deployment.hidden(name):
-        complain("the sandbox of %s hides %s: install nlraw elsewhere, as in /opt" % (name, path))
+    deployment.run(options.optional_text(given, "NAME"))
     return DONE
 
 

@@ -10,10 +10,11 @@ import sys
 
 from .errors import Invalid
 from .mistakes import nearest, needs_no_quotes
+from .output import complain, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List
+    from typing import Any, List, Optional
 
 # The files: name, where each belongs, what it does.
 FILES = (
@@ -39,6 +40,16 @@ _PYTHON, _PROGRAM, _IMAGE = "/usr/bin/python3", "/opt/nlraw/nlraw/__main__.py", 
 
 # Directories that the units hide from a service (ProtectHome=, PrivateTmp=).
 _HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")
+
+
+def run(name: "Optional[str]") -> None:
+    """Run `nlraw deploy`: print a file, or list the files. Raises `Invalid`."""
+    if name is None:
+        say(listing())
+        return
+    say(text(name), end="")
+    for path in hidden(name):
+        complain("the sandbox of %s hides %s: install nlraw elsewhere, as in /opt" % (name, path))
 
 
 def listing() -> str:

@@ -22,6 +22,7 @@ OPTIONS = {
     "watch": COMMON
     + " --dir --include-fresh --include-node --keep-in-use --jobs --resync --grace --metrics",
     "hook": "--match --uplink --exclude -m -u --annotation --refuse --keep-in-use --wait --who",
+    "deploy": "",
     "selftest": "--json -j",
 }
 
@@ -74,7 +75,9 @@ def test_every_way_to_ask_for_help_on_a_command(run, command):
     shown = run(command, "--help")
     assert shown[1].startswith("usage: nlraw %s " % command)
     assert run(command, "-h") == shown
-    assert run(command, "-j" if "-j" in OPTIONS[command].split() else "-ux", "--help") == shown
+    first = next((each for each in ("-j", "-u") if each in OPTIONS[command].split()), None)
+    if first is not None:
+        assert run(command, "-ux" if first == "-u" else first, "--help") == shown
 
 
 @pytest.mark.parametrize(
