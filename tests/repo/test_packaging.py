@@ -29,6 +29,11 @@ def test_newest_change_is_this_version():
     assert headings[0] == nlraw.__version__
 
 
+def test_a_copy_of_the_folder_has_the_licence_and_the_version():
+    assert read("nlraw/LICENSE") == read("LICENSE")
+    assert read("nlraw/VERSION") == nlraw.__version__ + "\n"
+
+
 def test_nothing_is_required():
     try:
         import tomllib
@@ -55,8 +60,16 @@ def test_wheel(tmp_path, monkeypatch):
         for path in (ROOT / "nlraw").rglob("*")
         if path.is_file() and path.suffix != ".pyc"
     }
+    assert {path[len(data) :] for path in packed if path.startswith(data)} == {
+        "data/share/man/man1/nlraw.1",
+        "data/share/bash-completion/completions/nlraw",
+    }
     assert info + "licenses/LICENSE" in packed
-    assert {"License-Expression: Apache-2.0", "Requires-Python: >=3.6"} <= set(metadata)
+    assert {
+        "License-Expression: Apache-2.0",
+        "Requires-Python: >=3.6",
+        "Author: nlraw maintainers",
+    } <= set(metadata)
     assert [
         line for line in metadata if line.startswith("Requires-Dist:") and "extra ==" not in line
     ] == []
