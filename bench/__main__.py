@@ -40,9 +40,7 @@ def main():
     print(report.in_markdown(found))
     full = not (options.quick or options.only)
     if full or options.output:
-        readme = (
-            os.path.join(lab.HERE, os.pardir, "README.md") if full and not options.output else ""
-        )
+        readme = os.path.join(lab.HERE, "README.md") if full and not options.output else ""
         report.write(found, options.output or lab.HERE, readme)
     return verdict(judged) if options.check else 0
 

@@ -21,7 +21,7 @@ def document(machine, quick, skipped, rows, judged):
 
 
 def write(found, directory, readme):
-    """Write results.json, results.md and the pictures, and the tables of the README, if any."""
+    """Write results.json, results.md and the pictures, and the tables of the page, if any."""
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, "results.json"), "w") as file:
         json.dump(found, file, indent=1)

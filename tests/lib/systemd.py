@@ -2,8 +2,8 @@
 """A node with a real systemd as its process 1, in namespaces and in a cgroup of its own.
 
 It has the machine's programs, but /run, /dev, /opt, /var/lib, /var/log, /var/tmp and /tmp of its
-own. systemd reads units from /run/units alone: the journal and what a test puts there. Nothing of
-it outlives the test.
+own. /etc/systemd/system is empty, and besides that systemd reads units from /run/units alone, where
+the journal is. Nothing of it outlives the test.
 """
 
 import os
@@ -29,8 +29,13 @@ package=$1 systemd=$2
 mount -t tmpfs tmpfs /run
 mkdir -p /run/units /run/netns /run/lock /run/copy
 cp -r "$package" /run/copy/nlraw
-for directory in /tmp /var/tmp /var/log /var/lib /opt; do mount -t tmpfs tmpfs "$directory"; done
+for directory in /tmp /var/tmp /var/log /var/lib /opt /usr/local /etc/systemd/system; do
+    mount -t tmpfs tmpfs "$directory"
+done
 mv /run/copy /opt/nlraw
+mkdir /usr/local/bin
+printf '#!/bin/sh\nexec /usr/bin/python3 -I /opt/nlraw/nlraw "$@"\n' >/usr/local/bin/nlraw
+chmod +x /usr/local/bin/nlraw
 mount -t tmpfs -o mode=755 tmpfs /dev
 mkdir /dev/net /dev/shm /dev/pts /dev/mqueue /dev/hugepages
 mount -t devpts devpts /dev/pts
@@ -56,7 +61,8 @@ while read -r unit; do cp "%(units)s/$unit" .; done <<END
 END
 for name in sysinit basic shutdown; do printf %%s '%(target)s' >$name.target; done
 printf %%s '%(multi_user)s' >multi-user.target
-exec env -i container=nlraw-test SYSTEMD_UNIT_PATH=/run/units PATH=/usr/sbin:/usr/bin \\
+exec env -i container=nlraw-test PATH=/usr/sbin:/usr/bin \\
+    SYSTEMD_UNIT_PATH=/etc/systemd/system:/run/units \\
     "$systemd" --system --unit=multi-user.target --log-target=journal --show-status=no
 """ % {
     "units": UNITS,
@@ -134,7 +140,8 @@ class Node:
             "--ipc",
             "--net",
         ]
-        return command.attempt(*enter + list(argv), timeout=command.PATIENCE, **options)
+        env = {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+        return command.attempt(*enter + list(argv), timeout=command.PATIENCE, env=env, **options)
 
     def run(self, *argv, **options):
         """Run a program on the node that must succeed; return what it printed."""
@@ -144,11 +151,11 @@ class Node:
 
     def deploy(self, name, *changes):
         """Print a unit on the node, with changes (old text, new text), and load it."""
-        text = self.run("/usr/bin/python3", "-I", "/opt/nlraw/nlraw", "deploy", name)
+        text = self.run("nlraw", "deploy", name)
         for old, new in changes:
             assert old in text
             text = text.replace(old, new)
-        self.run("tee", "/run/units/" + name, input=text)
+        self.run("tee", "/etc/systemd/system/" + name, input=text)
         self.run("systemctl", "daemon-reload")
 
     def pin(self, name, pod):

@@ -2,14 +2,13 @@
 """One file of the whole package: the same bytes each time, and the same program."""
 
 import os
-import shlex
 import shutil
 import sys
 import zipfile
 
 import pytest
 
-from lib import command, pods, readme
+from lib import command, pods
 from lib.command import PACKAGE
 
 CACHES_NONE = pytest.mark.skipif(
@@ -186,17 +185,6 @@ def test_it_plays_the_story(bundle, make_pod):
 def test_it_plays_the_story_in_a_user_namespace_where_it_needs_one(bundle):
     done = run(bundle, "selftest", before=("setpriv", "--inh-caps=-all", "--bounding-set=-all"))
     assert "enter a user namespace" in done.out
-
-
-def test_the_readmes_lines_make_it_and_run_it(tmp_path, pod):
-    make_it, run_it = [
-        shlex.split(line) for line in "".join(readme.blocks("One file", "sh")).splitlines()
-    ]
-    assert (make_it[0], run_it[0], run_it[-1]) == ("python3", "python3", "pod1")
-    there = ("env", "-C", str(tmp_path), sys.executable)
-    assert command.nlraw(argv=there + tuple(make_it[1:])) == (0, "", "")
-    done = command.nlraw(argv=there + tuple(run_it[1:-1]) + (pod.name,))
-    assert (done.status, done.err) == (0, "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("one", "two"), ("--halp",)])

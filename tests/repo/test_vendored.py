@@ -3,7 +3,6 @@
 
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -97,16 +96,11 @@ def break_source(copy):
     sys.version_info < (3, 7), reason="3.6 knows bytecode by the time of its source alone"
 )
 def test_the_readmes_compileall_makes_bytecode_that_outlives_the_times_of_files(tmp_path):
-    (line,) = [
-        line
-        for block in readme.blocks("Vendoring", "sh")
-        for line in block.splitlines()
-        if "compileall" in line
-    ]
+    line = readme.block("You build an image", "sh", "compileall").splitlines()[-1]
     copy = vendor(tmp_path)
     program, folder = line.split()[0], line.split()[-1]
-    assert (program, folder) == ("python3", "runtime/_vendor/nlraw")
-    command.run(sys.executable, *line.split()[1:], cwd=str(tmp_path))
+    assert (program, folder) == ("python3", "image/opt/nlraw")
+    command.run(sys.executable, *line.split()[1:-1], "runtime/_vendor/nlraw", cwd=str(tmp_path))
     break_source(copy)
     assert command.nlraw("--version", argv=isolated(tmp_path)).status == 0
 
@@ -185,25 +179,6 @@ def more_strays(strays):
     return strays
 
 
-def readme_line(word, pod, python=sys.executable):
-    """The README's isolated form with a word in it, for this Python and a pod of ours."""
-    (line,) = [
-        line for block in readme.blocks("Use", "sh") for line in block.splitlines() if word in line
-    ]
-    argv = shlex.split(line)
-    assert argv[:2] == ["python3", "-I"] and argv[-1] == "pod1"
-    return [python] + argv[1:-1] + [pod.path]
-
-
-def test_the_isolated_form_for_a_folder_imports_no_stray_file_at_all(more_strays, pod):
-    argv = [
-        part.replace("/opt/nlraw/nlraw", command.PACKAGE)
-        for part in readme_line("/opt/nlraw/nlraw", pod)
-    ]
-    done = command.nlraw(argv=in_directory(more_strays, *argv))
-    assert (done.status, done.err) == (0, "")
-
-
 def run_by_path(options, path, *arguments, cwd="/"):
     argv = in_directory(cwd, sys.executable, *options)
     return command.nlraw(*arguments, argv=argv + (str(path),))
@@ -211,7 +186,7 @@ def run_by_path(options, path, *arguments, cwd="/"):
 
 @pytest.mark.parametrize("options", [[], ["-I"], ["-I", "-S"]], ids=" ".join)
 @pytest.mark.parametrize("file", ["", "__main__.py"])
-def test_nor_does_any_path_where_such_files_lie_beside_the_folder(more_strays, pod, options, file):
+def test_a_path_imports_no_stray_file_that_lies_beside_the_folder(more_strays, pod, options, file):
     """As a copy in /tmp has them, where anybody may put a file."""
     folder = more_strays / "nlraw"
     shutil.copytree(command.PACKAGE, str(folder))
@@ -237,12 +212,13 @@ def test_a_path_without_a_copy_is_one_line_and_no_traceback(tmp_path, file):
     assert str(tmp_path / file) in done.err
 
 
-def test_nor_does_the_one_for_an_installed_copy(more_strays, pod, tmp_path):
+def test_nor_does_an_installed_copy(more_strays, pod, tmp_path):
     home = str(tmp_path / "installed")
     command.run(sys.executable, "-m", "venv", "--without-pip", "--symlinks", home)
     python = os.path.join(home, "bin", "python3")
     where = "import sysconfig; print(sysconfig.get_path('purelib'))"
     found = command.run(python, "-I", "-c", where)
     shutil.copytree(command.PACKAGE, os.path.join(found.strip(), "nlraw"))
-    done = command.nlraw(argv=in_directory(more_strays, *readme_line("-I -m nlraw", pod, python)))
+    argv = in_directory(more_strays, python, "-I", "-m", "nlraw")
+    done = command.nlraw("cleanup", "-n", pod.path, argv=argv)
     assert (done.status, done.err) == (0, "")

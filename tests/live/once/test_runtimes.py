@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hook in use: real runc, crun and podman run containers by the README's files.
+"""The hook in use: real runc, crun and podman, with the files that `nlraw deploy` prints.
 
-Each test has a machine of its own: a mount namespace in which nlraw lies where the README puts it,
+Each test has a machine of its own: a mount namespace in which nlraw lies where they expect it,
 and a network namespace with an orphan, which is the node's and must never be touched.
 """
 
 import glob
 import json
 import os
-import re
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +22,7 @@ LIB = os.path.dirname(os.path.abspath(pods.__file__))
 PYTHON = "/usr/bin/python3"
 TAP = pods.TAP
 
-# What the README's hooks.d file asks for.
+# What the hooks.d file asks for.
 ANNOTATION = "com.urunc.unikernel.unikernelType=linux"
 
 # How each is started, and with which status it ends when a hook refuses the start.
@@ -44,10 +43,14 @@ exec sleep 1000
 """
 
 
-def shown(kind, word):
-    """The block of this kind in the README's section on the hook that has a word in it."""
-    (found,) = [block for block in readme.blocks("As an OCI hook", kind) if word in block]
-    return found
+def printed(name):
+    """A file, as `nlraw deploy` prints it for the copy that a machine below has."""
+    with open(os.path.join(PACKAGE, "deploy", name)) as file:
+        return file.read()
+
+
+# The command that the pages call `nlraw`, in a shell's words.
+NLRAW = 'nlraw() { %s -I /opt/nlraw/nlraw "$@"; }\n' % PYTHON
 
 
 def missing(*programs):
@@ -227,7 +230,7 @@ def runtime(request, machine):
     made.close()
 
 
-HOOKS = json.loads(shown("json", '"hooks"'))["hooks"]
+HOOKS = json.loads(printed("base-runtime-spec.json"))["hooks"]
 BEFORE = {"createRuntime": HOOKS["createRuntime"]}
 
 
@@ -341,9 +344,10 @@ def test_a_namespace_that_goes_while_the_container_runs_is_no_error(runtime, mak
     assert "nlraw" not in container.said
 
 
-def test_what_the_readme_says_to_try_does_nothing_on_the_node(machine):
+def test_what_the_page_says_to_try_does_nothing_on_the_node(machine):
     said = "container try: it has the host's network, which is left alone; nothing to do\n"
-    assert machine.run("sh", "-c", shown("sh", "echo")) == (0, said, "")
+    (text,) = readme.blocks("The hook", "sh", readme.DEPLOY)
+    assert machine.run("sh", "-c", NLRAW + text) == (0, said, "")
 
 
 # ---------------------------------------------------------------- podman
@@ -357,7 +361,7 @@ class Podman:
         self.hooks = os.path.join(machine.directory, "hooks.d")
         os.mkdir(self.hooks)
         with open(os.path.join(self.hooks, "nlraw.json"), "w") as file:
-            file.write(shown("json", '"when"'))
+            file.write(printed("hooks.d.json"))
         self._argv = [
             "podman",
             "--storage-driver=vfs",
@@ -440,12 +444,8 @@ def test_podman_finds_the_hook_where_the_readme_puts_it(podman, pod):
     if not os.path.isdir("/usr/share/containers"):
         pytest.skip("no /usr/share/containers, which a file system of our own would hide")
     pod.add_orphan()
-    (path,) = re.findall(r"`(/\S+/nlraw\.json)`", readme.sections()["As an OCI hook"])
-    place = 'mkdir -p "$(dirname "$1")" && cp "$0" "$1"'
-    assert (
-        podman.machine.run("sh", "-c", place, os.path.join(podman.hooks, "nlraw.json"), path)[0]
-        == 0
-    )
+    text = readme.block("You run Kubernetes", "sh", "hooks.d")
+    assert podman.machine.run("sh", "-c", NLRAW + text)[0] == 0
     podman.hooks = None
     assert podman.run(pod, "--annotation", ANNOTATION)[:2] == (0, ["eth0", "lo", "peer0"])
 

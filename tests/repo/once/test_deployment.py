@@ -21,7 +21,7 @@ import uuid
 import pytest
 
 import nlraw.cli
-from lib import command, pods
+from lib import command, pods, readme
 from lib.prometheus import counted, read
 from nlraw import deployment
 
@@ -73,7 +73,8 @@ def test_without_a_name_they_are_listed():
     done = command.nlraw("deploy")
     assert (done.status, done.err) == (0, "")
     assert [line.split()[0] for line in done.out.splitlines()] == NAMES
-    assert sorted(NAMES) == sorted(os.listdir(os.path.join(command.PACKAGE, "deploy")))
+    there = set(os.listdir(os.path.join(command.PACKAGE, "deploy")))
+    assert set(NAMES) == there - {"README.md"}
 
 
 NAMES = [name for name, _, _ in deployment.FILES]
@@ -141,6 +142,43 @@ def test_a_copy_that_the_units_sandbox_hides_is_a_warning(tmp_path):
         pytest.skip("the directory for temporary files is not below /tmp")
     assert str(copy) in command.nlraw("deploy", UNIT, argv=argv).err
     assert command.nlraw("deploy", "hooks.d.json", argv=argv).err == ""
+
+
+def shell(text, directory, path=""):
+    """Run a shell's text in a directory, with the command that the pages call `nlraw`."""
+    programs = directory / "programs"
+    if not programs.exists():
+        programs.mkdir()
+        os.symlink(sys.executable, str(programs / "python3"))
+    command_ = 'nlraw() { "%s" -m %s "$@"; }\n' % (sys.executable, command.package.__name__)
+    env = command.environment(PATH="%s:%s:%s" % (programs, path, os.environ["PATH"]))
+    done = command.attempt("sh", "-euc", command_ + text, cwd=str(directory), env=env)
+    assert done.status == 0, done.err
+    return done.out
+
+
+@needs("ctr")
+def test_the_readmes_lines_add_the_hooks_to_containerds_spec(tmp_path):
+    (tmp_path / "etc").mkdir()
+    text = readme.block("You run Kubernetes", "sh", "ctr oci spec")
+    (path,) = re.findall(r">(/etc/containerd/\S+)", text)
+    (toml,) = readme.blocks("You run Kubernetes", "toml")
+    assert 'base_runtime_spec = "%s"' % path in toml
+    shell(text.replace(path, "etc/nlraw.json"), tmp_path)
+    made = json.loads((tmp_path / "etc" / "nlraw.json").read_text())
+    plain = json.loads((tmp_path / "spec.json").read_text())
+    assert made.pop("hooks") == json.loads(printed("base-runtime-spec.json"))["hooks"]
+    assert made == plain and {"process", "linux"} <= set(plain)
+
+
+@needs("containerd")
+def test_containerd_reads_the_lines_of_its_configuration(tmp_path):
+    (toml,) = readme.blocks("You run Kubernetes", "toml")
+    (tmp_path / "config.toml").write_text("version = 2\n" + toml)
+    argv = ["containerd", "--config", str(tmp_path / "config.toml"), "config", "dump"]
+    dumped = command.run(*argv)
+    for line in toml.splitlines():
+        assert line.strip("[] ") in dumped
 
 
 # ---------------------------------------------------------------- systemd
@@ -326,6 +364,34 @@ def test_kubernetes_finds_the_daemon_set_right(tmp_path, name, change, expected)
     (tmp_path / name).write_text(text.replace(*change) if change else text)
     status, told = output(validate, "--strict", str(tmp_path / name))
     assert status == expected, told
+
+
+# Stands in for kubectl: keeps what it is given.
+KUBECTL = """#!/bin/sh
+echo "$*" >>calls
+if [ "$1" = apply ]; then cat >applied; fi
+"""
+
+
+def test_the_readmes_lines_make_the_config_map_that_the_daemon_sets_mount(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "kubectl").write_text(KUBECTL)
+    (tmp_path / "bin" / "kubectl").chmod(0o755)
+    text = readme.block("You run Kubernetes", "sh", "kubectl")
+    if command.package.__name__ == "nlraw":
+        shell(text, tmp_path, path=str(tmp_path / "bin"))
+        assert (tmp_path / "applied").read_text() == printed("nlraw-watch.yaml")
+    for name in DAEMON_SETS:
+        lines = re.findall(r"^#     (.+)$", printed(name), re.MULTILINE)
+        assert lines[:2] == text.splitlines()[:2]
+        assert lines[2:] == ["kubectl apply -f " + name]
+        spec = daemon_set(name)
+        (volume,) = [each for each in spec["volumes"] if each["name"] == "nlraw"]
+        assert "create configmap %s --from-file=nlraw.pyz" % volume["configMap"]["name"] in text
+        (container,) = spec["containers"]
+        (mount,) = [each for each in container["volumeMounts"] if each["name"] == "nlraw"]
+        words = " ".join(container["command"] + container.get("args", []))
+        assert "python3 -I -S %s/nlraw.pyz" % mount["mountPath"] in words
 
 
 def test_the_one_file_fits_into_a_config_map(bundle):

@@ -6,7 +6,7 @@ import re
 import pytest
 
 import nlraw.cli
-from lib import pods, systemd
+from lib import pods, readme, systemd
 from lib.prometheus import counted
 
 METRICS = "/var/lib/prometheus/node-exporter"
@@ -64,10 +64,12 @@ def parse(text):
 def test_the_timer_starts_the_sweep(node, pod):
     pod.add_orphan()
     node.pin("pod1", pod)
-    node.deploy("nlraw-sweep.service")
-    node.deploy("nlraw-sweep.timer", ("OnBootSec=1min", "OnBootSec=1s"))
-    node.run("systemctl", "start", "nlraw-sweep.timer")
+    (text,) = readme.blocks("A sweep once a minute", "sh", readme.DEPLOY)
+    soon = "sed -i s/OnBootSec=1min/OnBootSec=1s/ /etc/systemd/system/nlraw-sweep.timer\n"
+    *files, reload, enable = text.splitlines(True)
+    node.run("sh", "-euc", "".join(files) + soon + reload + enable)
     node.wait_for(lambda: pods.TAP not in pod.links())
+    assert node.run("systemctl", "is-enabled", "nlraw-sweep.timer") == "enabled\n"
 
 
 def test_a_directory_for_metrics_that_is_there_keeps_its_rights(node):
@@ -84,8 +86,8 @@ def test_a_directory_for_metrics_that_is_there_keeps_its_rights(node):
 @needs_watch
 def test_the_watch_removes_an_orphan_when_its_vmm_dies(node, pod):
     path = node.pin("pod1", pod)
-    node.deploy("nlraw-watch.service")
-    node.run("systemctl", "start", "nlraw-watch")
+    node.run("sh", "-euc", readme.block("You run Kubernetes", "sh", "nlraw-watch.service"))
+    assert node.run("systemctl", "is-enabled", "nlraw-watch") == "enabled\n"
     assert node.show("nlraw-watch", "ActiveState") == "active"
     assert node.show("nlraw-watch", "StatusText")
     before = pod.state()
