@@ -13,9 +13,11 @@ from marshal import loads
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
-    from typing import Any, NoReturn, Optional, Sequence
+    from typing import Any, Callable, NoReturn, Optional, Sequence
 
 ModuleSpec: "Any" = type(sys.__spec__)  # importlib.machinery.ModuleSpec; that import takes longer
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 # More bytes than the cache of any module has. It is less than what malloc() asks the kernel for.
 LARGEST = 64 << 10
@@ -27,18 +29,56 @@ def program() -> "NoReturn":
     All output is flushed by then. Collecting garbage and finalizing take a sixth of a cold start.
     """
     gc.disable()
-    use_caches("nlraw", __file__.rpartition("/")[0])
+    use_caches(__name__.rpartition(".")[0], __file__.rpartition("/")[0])
     posix._exit(main())
 
 
 def main(arguments: "Optional[Sequence[str]]" = None) -> int:
     """Run a command line, by default that of the process, and return the exit status."""
+
+    def run() -> int:
+        from . import commands
+
+        return commands.run(sys.argv[1:] if arguments is None else arguments)
+
+    return _ended(run)
+
+
+def selftest_in_user_namespace(arguments: "Sequence[str]") -> int:
+    """Run the self-test in the child that `selftest` starts; ``arguments`` may hold "--json"."""
+
+    def run() -> int:
+        from . import commands
+
+        return commands.selftest_in_user_namespace("--json" in arguments)
+
+    return _ended(run)
+
+
+def _ended(run: "Callable[[], int]") -> int:
+    """Run a function that returns an exit status; print an error, and return the status for it."""
     try:
-        from .commands import run
+        from .errors import Error, Invalid
+        from .output import Unwritten, complain
     except (OSError, ImportError, MemoryError) as error:  # Python itself lacks something
         posix.write(2, ("nlraw: start: %s\n" % error).encode("utf-8", "surrogateescape"))
-        return 1
-    return run(sys.argv[1:] if arguments is None else arguments)
+        return FAILED
+    try:
+        return run()
+    except Invalid as error:
+        complain(str(error))
+        return USAGE
+    except Error as error:
+        complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Unwritten as error:
+        complain("the result could not be written: %s" % error)
+        return FAILED
+    except (OSError, ImportError, MemoryError) as error:
+        complain("run the command: %s" % (str(error) or type(error).__name__))
+        return FAILED
 
 
 # ---------------------------------------------------------------- the import of modules

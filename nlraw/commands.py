@@ -10,7 +10,7 @@ from . import __version__, options, output, verdict
 from .errors import Error, Invalid
 from .netns import DIRECTORIES
 from .options import Command
-from .output import Unwritten, complain, say
+from .output import complain, say
 from .verdict import Target
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .report import Report
     from .selftest import Check
 
-DONE, FAILED, USAGE, IN_USE, INTERRUPTED = 0, 1, 2, 3, 130
+DONE, FAILED, IN_USE = 0, 1, 3
 
 
 # ---------------------------------------------------------------- the commands
@@ -208,12 +208,11 @@ def selftest(given: "Options") -> int:
     return _print_checks(story.play(), "json" in given)
 
 
-def selftest_in_user_namespace(arguments: "Sequence[str]") -> int:
-    """Run the self-test in the child that `selftest` starts; ``arguments`` may hold "--json"."""
+def selftest_in_user_namespace(as_json: bool) -> int:
+    """Run the self-test in the child that `selftest` starts."""
     from . import selftest as story
 
-    as_json = "--json" in arguments
-    return _ended(lambda: _print_checks(story.play(own_user_namespace=True), as_json))
+    return _print_checks(story.play(own_user_namespace=True), as_json)
 
 
 def _print_checks(story: "Iterable[Check]", as_json: bool) -> int:
@@ -365,31 +364,7 @@ def parse(name: str, arguments: "Sequence[str]") -> "Options":
 
 
 def run(arguments: "Sequence[str]") -> int:
-    """Run a command line, print an error, and return the exit status."""
-    return _ended(lambda: _run(arguments))
-
-
-def _ended(run: "Callable[[], int]") -> int:
-    """Run a function that returns an exit status; print an error, and return the status for it."""
-    try:
-        return run()
-    except Invalid as error:
-        complain(str(error))
-        return USAGE
-    except Error as error:
-        complain(str(error))
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Unwritten as error:
-        complain("the result could not be written: %s" % error)
-        return FAILED
-    except (OSError, ImportError, MemoryError) as error:  # Python itself lacks something
-        complain("run the command: %s" % (str(error) or type(error).__name__))
-        return FAILED
-
-
-def _run(arguments: "Sequence[str]") -> int:
+    """Run a command line and return the exit status; raises `Error`, and what Python raises."""
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help", "help"):
         say(overview(), end="")

@@ -43,7 +43,7 @@ _CHILD = """import sys
 from importlib import import_module
 root, package = sys.argv[1:3]
 sys.path.insert(0, root)
-sys.exit(import_module(package + ".commands").selftest_in_user_namespace(sys.argv[3:]))
+sys.exit(import_module(package + ".cli").selftest_in_user_namespace(sys.argv[3:]))
 """
 
 _USERNS = (

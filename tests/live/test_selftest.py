@@ -117,7 +117,7 @@ def test_no_process_is_left(inside, streams, status):
 
 
 IN_USER_NAMESPACE = (
-    "import sys; from nlraw.commands import selftest_in_user_namespace; "
+    "import sys; from nlraw.cli import selftest_in_user_namespace; "
     "sys.exit(selftest_in_user_namespace([]))"
 )
 

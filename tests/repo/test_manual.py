@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from lib import command
-from nlraw import cli
+from nlraw import commands
 from tools import manual
 
 DATA = os.path.join(command.PACKAGE, "data")
@@ -32,7 +32,7 @@ def test_the_page_names_every_command_and_option():
     argv = ["groff", "-man", "-Tascii", "-P-c", "-rLL=200n", os.path.join(DATA, manual.PAGE)]
     text = command.run(*argv)
     plain = re.sub(".\b", "", text)
-    for name, each in cli.COMMANDS.items():
+    for name, each in commands.COMMANDS.items():
         assert "nlraw %s [OPTION...]" % name in plain
         for option in each.options:
             assert "--" + option.name in plain
@@ -55,7 +55,7 @@ def completed(*words, cwd="/"):
 def test_bash_completes_commands_options_and_values(tmp_path):
     (tmp_path / "one.prom").write_text("")
     (tmp_path / "folder").mkdir()
-    assert completed("s") == [name for name in cli.COMMANDS if name.startswith("s")]
+    assert completed("s") == [name for name in commands.COMMANDS if name.startswith("s")]
     assert completed("cleanup", "--k") == ["--keep-in-use"]
     assert completed("deploy", "nlraw-w") == ["nlraw-watch.service", "nlraw-watch.yaml"]
     assert completed("sweep", "--metrics", "o", cwd=str(tmp_path)) == ["one.prom"]

@@ -14,7 +14,7 @@ if __name__ == "__main__":
     sys.path.insert(0, TREE)
 
 import nlraw
-from nlraw import cli, deployment
+from nlraw import commands, deployment
 
 PAGE = "share/man/man1/nlraw.1"
 COMPLETION = "share/bash-completion/completions/nlraw"
@@ -80,7 +80,7 @@ def roff(text):
 def page():
     """Return the manual page."""
     parts = [HEAD % nlraw.__version__]
-    for name, command in cli.COMMANDS.items():
+    for name, command in commands.COMMANDS.items():
         operand = " [\\fI%s\\fP]" % roff(command.operand) if command.operand else ""
         parts.append(".SS nlraw %s [\\fIOPTION\\fP...]%s\n" % (roff(name), operand))
         parts.append(roff(_sentence(command.summary)) + "\n.PP\n" + roff(command.text) + "\n")
@@ -141,12 +141,12 @@ complete -F _nlraw nlraw
 
 def completion():
     """Return the completion script."""
-    every = {each.name: each for command in cli.COMMANDS.values() for each in command.options}
+    every = {each.name: each for command in commands.COMMANDS.values() for each in command.options}
     values = {}
     for option in every.values():
         values.setdefault(option.value, []).extend(_flags(option))
     lines = []
-    for name, command in cli.COMMANDS.items():
+    for name, command in commands.COMMANDS.items():
         words = [flag for option in command.options for flag in _flags(option) if flag[1] == "-"]
         if command.operand:
             words = [each for each, _, _ in deployment.FILES] + words
@@ -158,7 +158,7 @@ def completion():
     patterns = {key: " | ".join(values[value]) for value, key in known.items()}
     return SCRIPT % dict(
         patterns,
-        commands=" ".join(cli.COMMANDS),
+        commands=" ".join(commands.COMMANDS),
         others=" | ".join(others),
         options="\n".join(lines),
     )
