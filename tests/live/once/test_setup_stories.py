@@ -9,10 +9,14 @@ after it, and lists the addresses, routes and neighbours that the pod's NICs hav
 
 import contextlib
 import json
+import os
+import shutil
+import subprocess
 import time
 
 import pytest
 
+import nlraw
 from lib import command, guest, pods
 
 BOOT = 60  # seconds
@@ -277,3 +281,30 @@ def test_a_pod_with_two_nics(make_pod, node, image, tmp_path):
     addresses = ["10.9.8.2", "10.7.6.2", "fd00:7::2"]
     uplinks = ["eth0", "net1"]
     Story(node, pod, uplinks, addresses, image, tmp_path, ["--multi-queue"]).play()
+
+
+# ---------------------------------------------------------------- any name
+
+
+@pytest.mark.parametrize(
+    "name", [b"tap0_urunc", b"tap,;'_urunc", b"tap$(id)_urunc", b"tap\xff_urunc"]
+)
+def test_a_shell_gives_qemu_the_tap_whatever_its_name(make_pod, name):
+    for program in ("bash", guest.QEMU):
+        if shutil.which(program) is None:
+            pytest.skip("needs %s" % program)
+    pod = make_pod()
+    tap = os.fsdecode(name)
+    done = command.nlraw("setup", "-n", pod.path, "--tap", tap, "--print", "qemu")
+    assert (done.status, done.err) == (0, "")
+    line = "exec %s -accel tcg -M none -nodefaults -display none -S -netdev %s"
+    netdev = done.out.split(" -device ")[0].partition("-netdev ")[2]  # no machine, no card
+    argv = enter(pod) + ["bash", "-c", 'eval "$1"', "bash", line % (guest.QEMU, netdev)]
+    with subprocess.Popen(argv) as qemu:
+        try:
+            deadline = time.monotonic() + 10
+            while [found.verdict for found in nlraw.scan(pod.path)] != ["in-use"]:
+                assert qemu.poll() is None and time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            qemu.kill()
