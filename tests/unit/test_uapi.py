@@ -30,6 +30,7 @@ HEADERS = (
     "linux/if.h",
     "linux/if_link.h",
     "linux/if_tun.h",
+    "linux/nexthop.h",
     "linux/veth.h",
     "linux/if_ether.h",
     "linux/pkt_sched.h",
@@ -71,6 +72,9 @@ MEMBERS = {
     "tcmsg": "tcm_family tcm_ifindex tcm_handle tcm_parent tcm_info",
     "ifinfomsg": "ifi_family ifi_type ifi_index ifi_flags ifi_change",
     "ifaddrmsg": "ifa_family ifa_prefixlen ifa_flags ifa_scope ifa_index",
+    "ndmsg": "ndm_family ndm_ifindex ndm_state ndm_flags ndm_type",
+    "nhmsg": "nh_family nh_scope nh_protocol nh_flags",
+    "nexthop_grp": "id weight weight_high",
     "tc_u32_sel": "flags offshift nkeys offmask off offoff hoff hmask",
     "tc_u32_key": "mask val off offmask",
     "tc_mirred": "index capab action refcnt bindcnt eaction ifindex",
@@ -80,6 +84,9 @@ MEMBERS = {
     "nexthop_grp": "id weight weight_high",
     "ifreq": "ifr_name ifr_flags",
 }
+
+# Members that older headers have under another name: since when under this one, and the older name.
+RENAMED = {"weight_high": ((6, 12), "resvd1")}
 
 # IFF_TUN_EXCL is the highest bit of a member that is signed; a name is no number.
 UNSIGNED_HERE = {("ifreq", "ifr_name"), ("ifreq", "ifr_flags")}
@@ -157,6 +164,12 @@ def compiled(path, wanted):
         ["#include <stdio.h>"]
         + ["#include <%s>" % header for header in HEADERS]
         + [RENAMED, "int main(void) {"]
+        + [
+            "#if LINUX_VERSION_CODE < KERNEL_VERSION(%d, %d, 0)\n#define %s %s\n#endif"
+            % (*version, name, older)
+            for name, (version, older) in RENAMED.items()
+        ]
+        + ["int main(void) {"]
     )
     source += ['    printf("%s: %%lld\\n", (long long)(%s));' % line for line in wanted] + [
         "    return 0;",
