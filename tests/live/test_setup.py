@@ -288,6 +288,9 @@ def test_text_tells_the_same(pod):
         % (links[TAP]["ifindex"], links[TAP]["address"]),
         "  uplink  ifname eth0, ifindex %d, address %s, mtu 1500, local 10.9.8.2, prefixlen 24, "
         "gateway 10.9.8.1" % (links["eth0"]["ifindex"], links["eth0"]["address"]),
+        "    address    10.9.8.2/24",
+        "    route      default via 10.9.8.1",
+        "    route      10.9.8.0/24 proto kernel src 10.9.8.2",
     ]
 
 
@@ -581,7 +584,11 @@ def test_an_uplink_of_a_default_route_of_ipv6_alone_is_found(make_pod):
 
 
 def add_nic(pod, name="net1"):
-    pod.batch("link add %s type veth peer name far-%s" % (name, name), "link set %s up" % name)
+    pod.batch(
+        "link add %s type veth peer name far-%s" % (name, name),
+        "link set %s up" % name,
+        "address add 10.1.1.2/24 dev %s" % name,
+    )
 
 
 def test_a_second_setup_with_another_uplink_repairs_what_the_first_one_made(pod):
