@@ -9,6 +9,7 @@ import ipaddress
 import json
 import time
 
+from lib import command
 from nlraw.connection import Connection
 from nlraw.errors import Error
 from nlraw.netns import Namespace
@@ -126,8 +127,11 @@ SHAPES["next hop objects, only their IDs"] = (
 )
 
 
-def furnish(pod, shape):
-    """Give a `pods.Pod` with neither uplink nor address a shape."""
+def furnish(pod, shape, force=False):
+    """Give a `pods.Pod` with neither uplink nor address a shape.
+
+    With ``force`` a line that the kernel refuses is skipped.
+    """
     pod.batch(
         "link set lo up",
         "link add eth0 type veth peer name peer0",
@@ -138,8 +142,22 @@ def furnish(pod, shape):
     for line in lines:
         if line.startswith("sysctl"):
             pod.sysctl(*line.split()[1:])
-    pod.batch(*[_usable_at_once(line) for line in lines if not line.startswith("sysctl")])
-    _settle(pod, lines)
+    done = [_usable_at_once(line) for line in lines if not line.startswith("sysctl")]
+    if force:
+        apply(pod, done)
+    else:
+        pod.batch(*done)
+        _settle(pod, lines)
+
+
+def apply(pod, lines):
+    """Give lines to `ip`; return those that it refused, with its reasons."""
+    refused = []
+    for line in lines:
+        done = command.attempt("ip", "-n", pod.name, *line.split())
+        if done.status:
+            refused.append("%s: %s" % (line, done.err.strip()))
+    return refused
 
 
 def _settle(pod, lines):
@@ -282,7 +300,10 @@ def _sorted(neighbours):
 
 
 def replay(uplinks, pod):
-    """Give a second pod's devices of the same names what the facts say, and nothing else."""
+    """Give a second pod's devices of the same names what the facts say, and nothing else.
+
+    Return the lines that `ip` refused, with its reasons.
+    """
     lines, routes = [], {}
     for uplink in uplinks:
         dev = "dev " + uplink.ifname
@@ -299,9 +320,9 @@ def replay(uplinks, pod):
         family = "-4" if route.family == "inet" else "-6"
         words = " ".join([family, "route append table main", routes[route], route.words()])
         lines.append(words)
-    for line in lines:
-        pod.ip(*_usable_at_once(line).split())
+    refused = apply(pod, map(_usable_at_once, lines))
     _settle(pod, lines)
+    return refused
 
 
 # ---------------------------------------------------------------- long lists
@@ -370,3 +391,150 @@ def read_while_it_changes(pod, count, readings):
             ]
             assert missing == [set(), set(), set()]
     return read
+
+
+# ---------------------------------------------------------------- random pods
+
+
+def random_shape(chance):
+    """Lines for `ip`, as in `SHAPES`; the kernel refuses some. ``chance`` is a random.Random."""
+    lines = []
+    if chance.randrange(3) == 0:
+        lines.append("sysctl net/ipv4/nexthop_compat_mode 0")
+    for dev, net in (("eth0", 8), ("net1", 7)):
+        if chance.randrange(4):
+            lines.append("address add 10.9.%d.1/24 dev %s" % (net, dev))
+            lines.append("address add fd0%d::1/64 dev %s" % (net, dev))
+        for _ in range(chance.randrange(5)):
+            lines.append("address add %s dev %s" % (_random_address(chance, net), dev))
+    if lines and chance.randrange(3) == 0:
+        dropped = chance.choice(lines).split()
+        if dropped[0] == "address":  # the kernel may make a secondary one primary then
+            lines.append("address del %s dev %s" % (dropped[2], dropped[-1]))
+    lines += _random_objects(chance)
+    for _ in range(chance.randrange(20)):
+        lines.append(_random_route(chance))
+    for _ in range(chance.randrange(6)):
+        gateway = _random_gateway(chance, chance.choice((4, 6)))
+        state = chance.choice(("permanent", "permanent", "reachable", "noarp", "stale"))
+        words = (gateway, chance.randrange(256), chance.choice(("eth0", "net1")), state)
+        lines.append("neighbour add %s lladdr 02:00:00:00:00:%02x dev %s nud %s" % words)
+    if chance.randrange(8) == 0:
+        lines.append("link set net1 down")
+    return "\n".join(lines)
+
+
+def _random_address(chance, net):
+    """An address in 10.9.NET/24 or fd00:NET::/64, mostly, and its options."""
+    host = chance.randrange(1, 9)
+    if chance.randrange(3) == 0:
+        length = chance.choice((64, 64, 128, 48))
+        far = chance.choice(("", "", "", " peer fd0%d:1::%x" % (net, host)))
+        return "fd0%d::%x%s/%d" % (net, host, far, 128 if far else length)
+    length = chance.choice((24, 24, 24, 25, 16, 32, 8, 0 if chance.randrange(9) == 0 else 31))
+    if chance.randrange(6) == 0:
+        return "10.9.%d.%d peer 10.8.%d.%d/32" % (net, host, net, host)
+    options = chance.choice(("", "", " broadcast +", " scope link", " scope host", " scope 77"))
+    return "10.9.%d.%d/%d%s" % (net, host, length, options if length else "")
+
+
+def _random_gateway(chance, version):
+    net, host = chance.choice((7, 8)), chance.randrange(9, 15)
+    if version == 4:
+        return chance.choice(("10.9.%d.%d" % (net, host), "10.9.%d.%d" % (net, host), "172.16.0.1"))
+    return chance.choice(("fd0%d::%x" % (net, host), "fe80::%x" % host))
+
+
+def _random_hop(chance, version):
+    """The words of a next hop: a gateway, of either family, or none; a device, or none."""
+    other = 6 if version == 4 and chance.randrange(4) == 0 else version
+    gateway = _random_gateway(chance, other)
+    words = ["via"] + ["inet6"] * (other != version) + [gateway]
+    if chance.randrange(4) == 0:
+        words = []
+    if not words or other == 6 or chance.randrange(2):
+        words += ["dev", chance.choice(("eth0", "eth0", "net1"))]
+        words += ["onlink"] * (len(words) > 2 and chance.randrange(3) == 0)
+    return words
+
+
+OBJECTS = range(1, 6)  # next hops of IPv4, but for the last two
+GROUPS = range(10, 12)
+
+
+def _random_objects(chance):
+    """Lines for next hop objects and groups, at times."""
+    if chance.randrange(3):
+        return []
+    lines = []
+    for number in OBJECTS:
+        version = 6 if number > 3 else 4
+        words = " ".join(_random_hop(chance, version))
+        if "inet6" in words:
+            words = words.replace("inet6 ", "")
+        lines.append("nexthop add id %d %s" % (number, words))
+    lines.append("nexthop add id 6 blackhole")
+    for number, members in zip(GROUPS, (OBJECTS[:3], OBJECTS[3:])):
+        rows = ["%d,%d" % (each, chance.randrange(1, 200)) for each in members]
+        lines.append("nexthop add id %d group %s" % (number, "/".join(rows)))
+    return lines
+
+
+def _random_route(chance):
+    version = chance.choice((4, 4, 6))
+    if version == 4:
+        prefixes = (
+            "default",
+            "10.%d.0.0/16",
+            "10.9.8.%d",
+            "0.0.0.0/1",
+            "169.254.1.%d",
+            "10.9.0.0/%d",
+        )
+    else:
+        prefixes = (
+            "default",
+            "fd1%d::/64",
+            "fd08::%x",
+            "::/1",
+            "fe80::%x",
+            "ff0%x::/16",
+            "fec0::/%d",
+        )
+    prefix = chance.choice(prefixes)
+    dst = prefix % chance.randrange(10, 16) if "%" in prefix else prefix
+    words = ["-4" if version == 4 else "-6", "route", chance.choice(("add", "add", "append"))]
+    kind = chance.choice([""] * 12 + ["blackhole", "unreachable", "prohibit", "throw", "local"])
+    if (kind, version) == ("local", 6):
+        kind = ""  # `ip` takes such a route for one of the table local, and leaves it out
+    words += [kind, dst]
+    if version == 6 and chance.randrange(12) == 0:
+        words += ["from", "fd08::/64"]
+    if version == 4 and chance.randrange(10) == 0:
+        words += ["tos", "0x10"]
+    if chance.randrange(3) == 0:
+        words += ["metric", str(chance.choice((0, 1, 50, 1024, 4294967295)))]
+    if chance.randrange(4) == 0:
+        words += ["mtu", str(chance.randrange(1280, 9000))]
+    if chance.randrange(6) == 0:
+        words += ["proto", chance.choice(("static", "ra", "dhcp", "bird", "77"))]
+    if chance.randrange(6) == 0:
+        words += ["src", "10.9.8.1" if version == 4 else "fd08::1"]
+    if version == 4 and chance.randrange(8) == 0:
+        words += ["scope", chance.choice(("link", "host", "global", "77"))]
+    if chance.randrange(8) == 0:
+        words += ["table", chance.choice(("main", "100", "1000"))]
+    if version == 6 and chance.randrange(8) == 0:
+        words += ["expires", "600"]
+    if kind in ("", "local"):
+        if chance.randrange(5) == 0:
+            words += ["nhid", str(chance.choice([*OBJECTS, 6, *GROUPS]))]
+        elif chance.randrange(4) == 0 and not kind:
+            for _ in range(chance.randrange(2, 4)):
+                hop = _random_hop(chance, version)
+                at = hop.index("onlink") if "onlink" in hop else len(hop)
+                hop[at:at] = ["weight", str(chance.randrange(1, 257))]
+                words += ["nexthop"] + hop
+        else:
+            words += _random_hop(chance, version)
+    return " ".join(word for word in words if word)
