@@ -26,7 +26,6 @@ HEADERS = (
     "linux/rtnetlink.h",
     "linux/if_addr.h",
     "linux/neighbour.h",
-    "linux/nexthop.h",
     "linux/if.h",
     "linux/if_link.h",
     "linux/if_tun.h",
@@ -42,13 +41,6 @@ HEADERS = (
     "linux/sched.h",
     "linux/version.h",
 )
-
-# Names of members that older headers lack, for the same bytes.
-RENAMED = """
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
-#define weight_high resvd1
-#endif
-"""
 
 # What the kernel's headers have under another name, or in another width.
 EXPRESSIONS = {
@@ -79,9 +71,6 @@ MEMBERS = {
     "tc_u32_key": "mask val off offmask",
     "tc_mirred": "index capab action refcnt bindcnt eaction ifindex",
     "sock_filter": "code jt jf k",
-    "ndmsg": "ndm_family ndm_ifindex ndm_state ndm_flags ndm_type",
-    "nhmsg": "nh_family nh_scope nh_protocol nh_flags",
-    "nexthop_grp": "id weight weight_high",
     "ifreq": "ifr_name ifr_flags",
 }
 
@@ -163,7 +152,6 @@ def compiled(path, wanted):
     source = (
         ["#include <stdio.h>"]
         + ["#include <%s>" % header for header in HEADERS]
-        + [RENAMED, "int main(void) {"]
         + [
             "#if LINUX_VERSION_CODE < KERNEL_VERSION(%d, %d, 0)\n#define %s %s\n#endif"
             % (*version, name, older)
