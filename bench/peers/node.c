@@ -32,7 +32,7 @@
 #include <unistd.h>
 
 #define NAME "tap0_urunc"
-#define PODS 256
+#define PODS 512
 #define LINKS 4096
 #define RATE 2500 // links that are set down or up in a second
 
