@@ -40,6 +40,9 @@ EVENTS_AT_A_TIME = 1000
 # Looks by ID before the sockets are read again. Each takes about 40 us.
 LOOKS_AT_A_TIME = 16
 
+# Namespaces that get an ID in a new room before the sockets are read again.
+MOVES_AT_A_TIME = 32
+
 # Seconds for which a want of descriptors or memory is not worth a report.
 UNREPORTED = 0.5
 
@@ -78,6 +81,7 @@ class Agent:
         self._is_stopped = False
         self._wants_resync = False
         self._resync_begin: Optional[float] = None
+        self._listen_due = float("inf")
         self._resyncs = 0
         self._crowded = now  # since when no visit has had what it needs
         self._parts: List[Union[Listener, Workers, Discovery]] = []
@@ -164,6 +168,7 @@ class Agent:
         mounts = self._discovery.fileno()
         if not self._is_stopped:
             due = min(due, self.agenda.deadline(time.monotonic()), self._workers.deadline())
+            due = 0.0 if self._listener.is_moving else min(due, self._listen_due)
             poll.register(self._listener.ends, select.POLLIN)
             if self._listener.events is not None:
                 poll.register(self._listener.events, select.POLLIN)
@@ -184,7 +189,8 @@ class Agent:
             counts, is_lossy = self._listener.read_events(EVENTS_AT_A_TIME)
         except Error as error:
             self._note_once("%s; listening again" % error)
-            self._listen(now)
+            if not self._listener.is_moving:
+                self._listen(now)
             return
         for id, count in counts.items():
             self.watched.events += count
@@ -210,13 +216,14 @@ class Agent:
         self._listener.forget(id)
 
     def _listen(self, now: float) -> None:
-        """Listen to the namespaces that are not muted, on a new socket, and look everywhere."""
+        """Begin to listen on a new socket, to the namespaces that are not muted."""
+        self._listen_due = float("inf")
         try:
             known = [each for each in self.agenda.known.values() if not each.is_muted]
-            self._listener.listen_to(known)
+            self._listener.begin_move(known)
         except Error as error:
-            self._note_once("listen: %s" % error)
-        self.agenda.lost(now)
+            self._note_once("%s; trying again" % error)
+            self._listen_due = now + RETRY
 
     def _mute(self, now: float) -> None:
         muted = self.agenda.mutes(now)
@@ -224,14 +231,12 @@ class Agent:
             self.watched.mutes += 1
             words = "%s: too many events; it is looked at every %g seconds for a while"
             self._note(words % (known.path, self.agenda.interval))
-        if muted:
+        if muted or self._listen_due <= now:
             self._listen(now)
         for known in self.agenda.unmutes(now):
-            try:
-                self._listener.listen_again(known)
-            except Error as error:
-                if error.errno not in GONE:
-                    self._note_once(str(error))
+            self._listener.listen_again(known)
+        if self._listener.move(MOVES_AT_A_TIME):
+            self.agenda.lost(now)
 
     def _note_once(self, text: str) -> None:
         """Note something that may come again and again."""

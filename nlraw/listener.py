@@ -137,6 +137,7 @@ class Listener:
         self._program = bpf.program(target.match, fresh=not target.spare_fresh)
         self._room = Room()
         self._looks: Dict[int, _Look] = {}
+        self._next: Optional[Tuple[Room, Socket, List[Known]]] = None
         self._heard: Optional[Room] = None  # the room of the event socket, if it is another
         self.events: Optional[Socket] = None
         self.deafness: Optional[Refused] = None
@@ -164,35 +165,62 @@ class Listener:
         """
         with Namespace(path) as namespace:
             number = self._room.assign(id, namespace)
-            if self._heard is not None:
-                self._heard.assign(number, namespace)
+            for room in self._other_rooms():
+                room.assign(number, namespace)
             return number, namespace.identity()
 
-    def listen_to(self, known: "Iterable[Known]") -> None:
-        """Listen to these namespaces alone. Events that arrive meanwhile are lost.
+    def begin_move(self, known: "Iterable[Known]") -> None:
+        """Begin to listen to these namespaces alone; `move` goes on. Raises `Refused`.
 
         A socket cannot leave out one namespace. So this makes another room, in which only these
-        have IDs, and listens there. The former one goes on to serve for looks.
+        get IDs, to listen there. Until all have one, the former socket is listened to. The first
+        room goes on to serve for looks.
         """
+        self._end_move()
         room = Room()
         try:
-            events = self._listen(room)
-            for each in known:
-                try:
-                    _listen_to(room, each)
-                except Error:  # it is gone, or looks alone find what happens there
-                    pass
+            self._next = (room, self._listen(room), list(known))
         except BaseException:
             room.close()
             raise
+
+    @property
+    def is_moving(self) -> bool:
+        """True until `move` has listened to all that `begin_move` was given."""
+        return self._next is not None
+
+    def move(self, most: int) -> bool:
+        """Go on, with at most so many namespaces. Return True at the end.
+
+        Events that were not yet read are lost then.
+        """
+        if self._next is None:
+            return False
+        room, events, left = self._next
+        for _ in range(min(most, len(left))):
+            _assign_in(room, left.pop())
+        if left:
+            return False
+        self._next = None
         self._close_events()
         self._heard = room
         self.events = events
+        return True
 
     def listen_again(self, known: "Known") -> None:
-        """Listen to one more namespace, after `listen_to` left it out. Raises `Error`."""
-        if self._heard is not None:
-            _listen_to(self._heard, known)
+        """Listen to one more namespace, after a move left it out."""
+        for room in self._other_rooms():
+            _assign_in(room, known)
+
+    def _other_rooms(self) -> "List[Room]":
+        rooms = [] if self._heard is None else [self._heard]
+        return rooms if self._next is None else rooms + [self._next[0]]
+
+    def _end_move(self) -> None:
+        if self._next is not None:
+            close_socket(self._next[1])
+            self._next[0].close()
+            self._next = None
 
     # ------------------------------------------------------------ events
 
@@ -281,14 +309,19 @@ class Listener:
             self._heard = None
 
     def close(self) -> None:
+        self._end_move()
         self._close_events()
         close_socket(self.ends)
         self._room.close()
 
 
-def _listen_to(room: Room, known: "Known") -> None:
-    with open_known(known.path, known.key) as namespace:
-        room.assign(known.id, namespace)
+def _assign_in(room: Room, known: "Known") -> None:
+    """Give a namespace its ID in one more room, if it is still there."""
+    try:
+        with open_known(known.path, known.key) as namespace:
+            room.assign(known.id, namespace)
+    except Error:  # it is gone, or looks alone find what happens there
+        pass
 
 
 def open_known(path: str, key: "Key") -> Namespace:
