@@ -93,7 +93,9 @@ def _deaths(laboratory, home, node, starter):
             rows += _rows_of(size, told)
             if size == 1:
                 rows += _tails(told)
-        rows += _twenty(ours, agent, 5 if quick else 60)
+        rows += _twenty(ours, agent, lab.NLRAW, 5 if quick else 60)
+        if not quick:
+            rows += _twenty(floors, floor, lab.FLOOR, 60)
     rows += _others(laboratory, home, others, sizes)
     for field in (ours, floors, others):
         field.close()
@@ -138,7 +140,7 @@ def _dying(field, size, agent, who, ready=lambda: None):
     return turn
 
 
-def _twenty(field, agent, seconds):
+def _twenty(field, agent, who, seconds):
     """Twenty die each second, for so many seconds, and are started again."""
     field.start_some(len(field.paths))
     ready, dying, cleaned, taken = list(field.paths), {}, [], []
@@ -167,11 +169,11 @@ def _twenty(field, agent, seconds):
     taken += [(when - dying[path]) / 1e9 for path, when in agent.wait(dying).items()]
     field.node.do("die", 10, frees=len(ready))
     agent.wait(ready)
-    field.check_clean(len(field.pods), lab.NLRAW)
+    field.check_clean(len(field.pods), who)
     what = "so many a second"
     return [
-        Row("watch", what, DEATHS_A_SECOND, lab.NLRAW, taken),
-        Row("watch", what + ", the latest", DEATHS_A_SECOND, lab.NLRAW, [max(taken)]),
+        Row("watch", what, DEATHS_A_SECOND, who, taken),
+        Row("watch", what + ", the latest", DEATHS_A_SECOND, who, [max(taken)]),
     ]
 
 
