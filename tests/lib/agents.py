@@ -30,6 +30,7 @@ import tempfile
 import threading
 import time
 
+import nlraw
 import nlraw.netns
 from lib import command, pods, taps
 from nlraw import link, tc, uapi, wire
@@ -67,11 +68,13 @@ def wait_until(condition, what, patience=PATIENCE, pause=0.005):
 class Agent:
     """A running `nlraw watch -j`; it is ready when this returns.
 
-    ``before`` is the argv of what runs it, which must end in exec(2). ``ready`` is False for one
-    that need not come so far. It is killed at the end of a ``with`` statement.
+    ``before`` is the argv of what runs it, which must end in exec(2), or in a child if ``forks``.
+    ``ready`` is False for one that need not come so far. It is killed at the end of a ``with``
+    statement.
     """
 
-    def __init__(self, *options, before=(), argv=command.MODULE, env=(), ready=True):
+    def __init__(self, *options, before=(), forks=False, argv=command.MODULE, env=(), ready=True):
+        self._forks = forks
         self._directory = tempfile.TemporaryDirectory(prefix="nlraw-")
         self.states = []  # what it sent to the service manager
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -110,7 +113,11 @@ class Agent:
 
     @property
     def pid(self):
-        return self.process.pid
+        pid = self.process.pid
+        if not self._forks:
+            return pid
+        with open("/proc/%d/task/%d/children" % (pid, pid)) as file:
+            return int(file.read())
 
     # -------------------------------------------------------- what it says
 
@@ -171,8 +178,16 @@ class Agent:
 
     # -------------------------------------------------------- what it takes
 
+    def open_files(self):
+        """What its descriptors lead to, as /proc shows it, without the numbers of sockets."""
+        found = []
+        for fd in os.listdir("/proc/%d/fd" % self.pid):
+            with contextlib.suppress(FileNotFoundError):  # it has been closed
+                found.append(os.readlink("/proc/%d/fd/%s" % (self.pid, fd)).partition(":[")[0])
+        return sorted(found)
+
     def descriptors(self):
-        return len(os.listdir("/proc/%d/fd" % self.pid))
+        return len(self.open_files())
 
     def threads(self):
         return len(os.listdir("/proc/%d/task" % self.pid))
@@ -190,12 +205,13 @@ class Agent:
 
     def limit_descriptors(self, count):
         """Let it have no descriptor with a number from ``count`` on."""
-        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (count, 65536))
+        _, hard = resource.prlimit(self.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.pid, resource.RLIMIT_NOFILE, (min(count, hard), hard))
 
     # -------------------------------------------------------- the end
 
     def send(self, number):
-        self.process.send_signal(number)
+        os.kill(self.pid, number)
 
     def stop(self, number=signal.SIGTERM, patience=PATIENCE):
         """End it with a signal; return how it ended and the seconds that it took."""
@@ -214,6 +230,9 @@ class Agent:
 
     def close(self):
         if self.process.poll() is None:
+            if self._forks:
+                with contextlib.suppress(OSError, ValueError):
+                    self.send(signal.SIGKILL)
             self.process.kill()
         self.process.wait()
         self.join()
@@ -325,7 +344,12 @@ class Site:
 
     @property
     def is_empty(self):
-        """True if no TAP, qdisc or filter is left."""
+        """True if no TAP, qdisc or filter is left; False too while somebody removes one."""
+        with contextlib.suppress(nlraw.Error):
+            return self._is_empty()
+        return False
+
+    def _is_empty(self):
         return not any(name.startswith("tap") for name in self.links()) and self.tc_objects() == (
             0,
             0,
@@ -335,6 +359,21 @@ class Site:
         """Take the pin away, and its file, as a runtime does."""
         self.node.unpin(self.path)
         os.unlink(self.path)
+
+
+def no_uplink(node, name):
+    """A `Site` that is no pod, with an orphan that stays, and the descriptors that are held."""
+    site = Site(node, name, uplink="net9")
+    site.leave()
+    return site, []
+
+
+def beside_one_in_use(node, name):
+    """The same of a pod in which another TAP is in use."""
+    site = Site(node, name)
+    site.leave()
+    site.make_tap("tap1_urunc", redirect=False)
+    return site, [site.hold("tap1_urunc")]
 
 
 class Far:
@@ -495,6 +534,63 @@ class Flood:
         self._process.stdin.write(".")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+# ---------------------------------------------------------------- a host
+
+# The first process of the host's namespaces.
+HOST = """
+set -e
+for place in "$@"; do mount -t tmpfs tmpfs $place; done
+mkdir -p /run/netns
+ip link set lo up
+echo ready
+read -r end
+"""
+
+
+class Host:
+    """Mount, network and PID namespaces of its own; all that runs in them ends with them.
+
+    ``hidden`` are directories that are empty there, /run among them: `ip netns` and runtimes know
+    no other pods. `Agent` takes ``**host.options``.
+    """
+
+    def __init__(self, *hidden):
+        argv = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--net", "--pid", "--fork"]
+        argv += ["--propagation", "private", "--kill-child=KILL", "--mount-proc"]
+        self._process = subprocess.Popen(
+            argv + ["sh", "-c", HOST, "sh", "/run"] + list(hidden),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            universal_newlines=True,
+        )
+        if self._process.stdout.readline() != "ready\n":
+            self.close()
+            raise RuntimeError("the namespaces of a host cannot be made")
+        kinds = {"mount": "mnt", "net": "net", "pid": "pid_for_children"}
+        self.enter = ["nsenter"] + [
+            "--%s=/proc/%d/ns/%s" % (kind, self._process.pid, name) for kind, name in kinds.items()
+        ]
+        self.options = {"before": self.enter, "forks": True}
+
+    def run(self, *argv, **options):
+        return command.run(*self.enter, *argv, **options)
+
+    def links(self):
+        return [link["ifname"] for link in json.loads(self.run("ip", "-j", "link"))]
 
     def close(self):
         with contextlib.suppress(OSError):

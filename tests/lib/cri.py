@@ -254,7 +254,7 @@ def missing():
     for program, package in PROGRAMS.items():
         if shutil.which(program) is None:
             return "no %s (Debian package %s)" % (program, package)
-    if _plugin_directory() is None:
+    if plugin_directory() is None:
         return "no CNI plugins %s (Debian package containernetworking-plugins)" % ", ".join(PLUGINS)
     for module, distribution in MODULES.items():
         if importlib.util.find_spec(module) is None:
@@ -270,7 +270,7 @@ def missing():
     return None
 
 
-def _plugin_directory():
+def plugin_directory():
     for directory in PLUGIN_DIRECTORIES:
         if all(os.access(os.path.join(directory, name), os.X_OK) for name in PLUGINS):
             return directory
@@ -357,7 +357,7 @@ class Machine:
             "opt": self.path("data", "opt"),
             "socket": self.path("socket"),
             "image": IMAGE,
-            "plugins": _plugin_directory(),
+            "plugins": plugin_directory(),
             "network": self.path("network"),
             "default": min(handlers),
         }

@@ -133,7 +133,9 @@ def ear():
 
 @pytest.mark.parametrize("name", ["veth0", "tap5_urunc"])
 def test_a_veth_that_flaps_passes_nothing(ear, pod, name):
-    pod.ip("link", "set", "eth0", "name", name)
+    # a link that is up can be renamed from Linux 6.2 on
+    rename = "link set eth0 name %s" % name
+    pod.batch("link set eth0 down", rename, "link set %s up" % name)
     filter = ear.filter()
     ear.assign(7, pod)
     for _ in range(20):
@@ -181,7 +183,7 @@ def test_a_tap_that_gets_a_matching_name_passes(ear, pod):
     filter = ear.filter()
     ear.assign(7, pod)
     pod.add_orphan("fc0", redirect=False)
-    pod.ip("link", "set", "fc0", "name", "tap9_urunc")
+    pod.batch("link set fc0 down", "link set fc0 name tap9_urunc", "link set tap9_urunc up")
     assert (uapi.RTM_NEWLINK, "tap9_urunc", False) in names(filter.passed())
 
 
