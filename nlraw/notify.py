@@ -7,7 +7,7 @@ that variable, or with a kind of address other than a path and an abstract name,
 
 import os
 import time
-from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_CLOEXEC, SOCK_DGRAM, socket
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_DGRAM, socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Manager:
             sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
             try:
                 sender.settimeout(PATIENCE)
-                sender.sendto("\n".join(lines).encode("ascii"), MSG_NOSIGNAL, self.address)
+                sender.sendto("\n".join(lines).encode("ascii"), self.address)
             finally:
                 sender.close()
         except OSError:  # the manager shows what it misses
