@@ -313,23 +313,24 @@ class Agenda:
             self._want_look(known, self._looks)
         return ended
 
-    def deadline(self, now: float) -> float:
+    def deadline(self, now: float, is_looking: bool = False) -> float:
         """When `looks`, `visits`, `mutes` or `unmutes` have something, if nothing happens before.
 
-        It is ``now``, or earlier, if they have something at once.
+        It is ``now``, or earlier, if they have something at once. What is for `looks` does not
+        count while the caller ``is_looking``: it will not ask for more.
         """
-        if self._looks or self._first_looks or self._loud:
+        if self._loud or (not is_looking and (self._looks or self._first_looks)):
             return now
         if self._urgent and self.busy < self._room:
             return now
         if self._routine and self.busy < self._most_routine:
             return now
-        due = self._resync_due
-        if self._loss_due is not None:
-            due = min(due, self._loss_due)
-        for waiting in (self._held, self._graces, self._muted):
-            due = min([due, *waiting.values()])
-        return due
+        dues = [*self._held.values(), *self._muted.values()]
+        if not is_looking:
+            dues += [self._resync_due, *self._graces.values()]
+            if self._loss_due is not None:
+                dues.append(self._loss_due)
+        return min(dues, default=now + self.interval)
 
     # ------------------------------------------------------------ places
 

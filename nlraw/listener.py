@@ -51,7 +51,7 @@ class Room:
     def __init__(self) -> None:
         self.namespace = netns.create()
         self.namespace.path = "the agent's own namespace"
-        self.connection = Connection(self.namespace, allowance=Allowance(bytes=BYTES))
+        self.connection = Connection(self.namespace)
 
     def socket(self, group: int, hears_all: bool = False, program: bytes = b"") -> "Socket":
         """Open a socket for events, non-blocking, with a filter if there is a program."""
@@ -125,7 +125,7 @@ def _enlarge(socket: "Socket") -> None:
 
 
 class Listener:
-    """Events and looks by ID. Not to be used by two threads at a time.
+    """Events and looks by ID. Not to be used by two threads at a time, except one for `look`.
 
     ``events`` is the socket for link events, ``ends`` the one for the ends of namespaces; both are
     there to be polled. ``events`` is None, and ``deafness`` the reason, if the process may not
@@ -136,6 +136,8 @@ class Listener:
         self._target = target
         self._program = bpf.program(target.match, fresh=not target.spare_fresh)
         self._room = Room()
+        # assigning IDs must not wait for a look
+        self._eyes = Connection(self._room.namespace, allowance=Allowance(bytes=BYTES))
         self._looks: Dict[int, _Look] = {}
         self._next: Optional[Tuple[Room, Socket, List[Known]]] = None
         self._heard: Optional[Room] = None  # the room of the event socket, if it is another
@@ -276,8 +278,8 @@ class Listener:
         last = self._looks.get(id)
         if last is None:
             last = self._looks[id] = _Look(link.dump("tun", complete=True, nsid=id))
-        self._room.connection.begin_look()
-        (reply,) = self._room.connection.ask(last.request)
+        self._eyes.begin_look()
+        (reply,) = self._eyes.ask(last.request)
         answer = reply.answer()
         digest = hash(tuple([data[start:end] for _, _, _, _, data, start, end in answer]))
         if digest != last.digest:
@@ -312,6 +314,7 @@ class Listener:
         self._end_move()
         self._close_events()
         close_socket(self.ends)
+        self._eyes.close()
         self._room.close()
 
 

@@ -128,6 +128,11 @@ class Watched:
         self._removals = [0] * (len(BOUNDS) + 1)  # by the first bound that is not below
         self._seconds = 0.0
 
+    def resynced(self, seconds: float, end: float) -> None:
+        """Count a look at everything, which took so many seconds."""
+        self.resyncs += 1
+        self.resync_duration, self.resync_end = seconds, end
+
     def removed(self, seconds: float) -> None:
         """Count a visit that removed something, so many seconds after the event that led to it."""
         place = 0
