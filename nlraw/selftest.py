@@ -21,6 +21,7 @@ from . import link, netns, pod, tap, tc, uapi, verdict
 from .connection import Connection
 from .errors import Error, Refused
 from .exchange import Request
+from .listener import Listener
 from .report import Record, Report
 
 TYPE_CHECKING = False
@@ -34,6 +35,12 @@ if TYPE_CHECKING:
 _TAP, _UPLINK, _PEER = verdict.TAP, verdict.UPLINK, "peer0"
 
 _FEATURES = ("kernel filter", "extended ACK", "carrier counters", "tun", "ingress", "mirred")
+
+# The last feature, which `nlraw watch` alone needs, and the TAP that shows it.
+_WATCH, _WATCHED = "watch", "tap1_urunc"
+
+# Seconds until an event that was caused must have been heard.
+_HEARD = 2.0
 
 # A process that does nothing but hold the descriptor it inherited.
 _HOLDER = "import signal; signal.pause()"
@@ -267,9 +274,44 @@ class _Story:
     def features(self) -> "Tuple[str, ...]":
         """Return a line on each kernel feature, as far as the story got."""
         rows = [(name, "yes" if has else "no, or not seen") for name, has in self.has.items()]
+        rows.append((_WATCH, self.hears_deaths()))
         return tuple("%-16s  %s" % row for row in rows)
 
+    def hears_deaths(self) -> str:
+        """Say if the death of a TAP's holder is heard in another namespace, as `watch` does it."""
+        if not self.has["tun"]:
+            return "no, or not seen"
+        try:
+            listener = Listener(verdict.Target(verdict.MATCH, _UPLINK))
+        except Error as error:
+            return "no: %s" % error
+        try:
+            if listener.deafness is not None:
+                return "no: %s" % listener.deafness
+            listener.assign(1, "/proc/self/fd/%d" % self.namespace.fileno())
+            self.leave_orphan(_WATCHED)
+            deadline = time.monotonic() + _HEARD
+            while not listener.read_events(100)[0].get(1):
+                if time.monotonic() > deadline:
+                    return "no: an event was not heard"
+                time.sleep(0.001)
+            return "yes"
+        except (Error, OSError) as error:
+            return "no: %s" % error
+        finally:
+            listener.close()
+
     # ------------------------------------------------------------ used by the checks
+
+    def leave_orphan(self, name: str) -> None:
+        """Make a TAP, hold it, and let it go."""
+        fd = tap.create(self.namespace, name)
+        try:
+            tap.persist(fd, name)
+        finally:
+            os.close(fd)
+        self.bring_up(name)
+        os.close(tap.attach(self.namespace, name))
 
     def change(self, request: Request) -> None:
         (reply,) = self.connection.change(request)

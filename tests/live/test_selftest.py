@@ -18,6 +18,7 @@ from lib.command import MODULE, PACKAGE, Marked, nlraw
 from nlraw import cli, link, selftest, tap, tc, verdict
 from nlraw import pod as pod_module
 from nlraw.exchange import Request
+from nlraw.listener import Listener
 
 STEPS = [
     "make a network namespace",
@@ -33,6 +34,7 @@ STEPS = [
     "kernel features",
 ]
 FEATURES = ["kernel filter", "extended ACK", "carrier counters", "tun", "ingress", "mirred"]
+FEATURES.append("watch")
 
 
 def told(done):
@@ -75,6 +77,25 @@ def test_root_is_told_that_all_is_well(inside):
     for feature in FEATURES:
         assert re.search(r"^ +%s +yes$" % feature, out, re.MULTILINE)
     assert out.splitlines()[-1] == "This host has what nlraw needs."
+
+
+def test_a_host_that_cannot_watch_has_what_the_rest_needs(inside):
+    skip_without("setpriv")
+    lacks = "-net_broadcast"
+    dropped = ("setpriv", "--bounding-set=" + lacks, "--inh-caps=" + lacks)
+    status, out, err = nlraw("selftest", argv=inside, before=dropped)
+    assert (status, err) == (0, "")
+    assert re.search(r"^ +watch +no: .*CAP_NET_BROADCAST$", out, re.MULTILINE)
+    assert out.splitlines()[-1] == "This host has what nlraw needs."
+    steps, ok = told(nlraw("selftest", "-j", argv=inside, before=dropped))
+    assert ok and steps["kernel features"]["ok"] is None
+    assert "CAP_NET_BROADCAST" in steps["kernel features"]["seen"][-1]
+
+
+def test_events_that_are_not_heard_are_found_out(pod, monkeypatch):
+    monkeypatch.setattr(selftest, "_HEARD", 0.1)
+    monkeypatch.setattr(Listener, "read_events", lambda self, most: ({}, False))
+    assert play(pod)["kernel features"]["seen"][-1].endswith("no: an event was not heard")
 
 
 def test_the_story_tells_what_is_seen(inside):
