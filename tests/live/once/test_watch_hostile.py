@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from lib import agents
+from lib import agents, nodes
 from lib.agents import Agent, Flood, Probe, Site, beside_one_in_use, no_uplink
 from lib.pods import TAP
 
@@ -21,10 +21,12 @@ from lib.pods import TAP
 NEVER = ("--resync", "1000")
 OTHER = "tap1_urunc"
 
-# Seconds by which a flood may delay the removal in another pod. The contract says 20 ms; the rest
-# is for a machine whose few processors the agent shares with the flood and the test.
-DELAY = 0.02
-NOISE = 0.02
+# Seconds by which the agent may delay the removal in another pod. On a machine that is busy with
+# other things as well, where all takes longer, that share of what it takes anyway comes on top.
+DELAY, SHARE = 0.02, 1.0
+
+# Agents that are started one after the other, because each mutes a flood soon.
+AGENTS = 5
 
 
 def deaths(site, count):
@@ -44,51 +46,94 @@ def shown(name, taken):
     print("%s: %d deaths, name free after %.1f ms in the median, %.1f at most" % facts)
 
 
+def check_delay(without, beside):
+    delay = statistics.median(beside) - statistics.median(without)
+    print("delayed by %.1f ms in the median" % (delay * 1e3))
+    assert delay < DELAY + SHARE * statistics.median(without)
+
+
 # ---------------------------------------------------------------- events without end
+
+
+class Floods:
+    """Events of several pods, in a ``with`` statement; `rate` is that since the last call."""
+
+    def __init__(self, sites):
+        self._floods = [Flood(site) for site in sites]
+        self._last = time.monotonic(), 0
+
+    def rate(self):
+        moment, made = self._last
+        self._last = time.monotonic(), sum(flood.made() for flood in self._floods)
+        return (self._last[1] - made) / (self._last[0] - moment)
+
+    def __enter__(self):
+        self.rate()
+        return self
+
+    def __exit__(self, *_):
+        for flood in self._floods:
+            flood.close()
 
 
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("furnish", [no_uplink, beside_one_in_use])
 def test_a_pod_that_makes_events_without_end_does_not_delay_the_others_and_is_muted(
-    node, furnish, count
+    node, tmp_path, furnish, count
 ):
-    hostile = [furnish(node, "hostile%d" % number) for number in range(count)]
+    """The kernel's work for the flood delays others too: a flood that is not watched shows it."""
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = nodes.Node(tmp_path / "elsewhere")
+    hostile, unwatched = [
+        [furnish(where, "hostile%d" % number) for number in range(count)]
+        for where in (node, elsewhere)
+    ]
     quiet = Site(node, "quiet")
     try:
-        with Agent("--dir", node.directory, *NEVER) as agent:
-            alone = deaths(quiet, 15)
-            shown("alone", alone)
-            printed = len(agent.lines)
-            floods = [Flood(site) for site, _ in hostile]
-            try:
-                began, first = time.monotonic(), sum(flood.made() for flood in floods)
-                loud = deaths(quiet, 25)
-                seconds = time.monotonic() - began
-                rate = (sum(flood.made() for flood in floods) - first) / seconds
-                shown("beside %d events/s" % rate, loud)
-                before = agent.seconds()
-                time.sleep(2)
-                used = (agent.seconds() - before) / 2
-                print("once it is muted: %.1f %% of a processor" % (used * 100))
-            finally:
-                for flood in floods:
-                    flood.close()
-            delay = statistics.median(loud) - statistics.median(alone)
-            assert delay < DELAY + NOISE
-            assert used < 0.05
-            assert "too many events" in agent.err
-            for site, _ in hostile:
-                assert site.path in agent.err
-                assert TAP in site.links()
-            # what it prints of such a pod is bounded too
-            assert len(agent.lines) - printed - 40 < 50 * count
-            assert len(agent.err.splitlines()) < 20 * count
-            done, seconds = agent.stop()
-            assert (done.status, seconds < 1) == (0, True)
+        unheard = beside(node, quiet, [site for site, _ in unwatched], is_watched=False)
+        for site, _ in unwatched:
+            site.close()
+        loud = beside(node, quiet, [site for site, _ in hostile])
+        check_delay(unheard, loud)
     finally:
-        for _, held in hostile:
+        for _, held in hostile + unwatched:
             for fd in held:
                 os.close(fd)
+        elsewhere.close()
+
+
+def beside(node, quiet, hostile, is_watched=True):
+    """Deaths in a quiet pod beside floods, right after these have begun, of several agents."""
+    taken = []
+    for number in range(AGENTS):
+        with Agent("--dir", node.directory, *NEVER) as agent:
+            with Floods(hostile) as floods:
+                taken += deaths(quiet, 5)
+                rate = floods.rate()
+                if number == 0 and is_watched:
+                    check_mute(agent, hostile)
+            done, seconds = agent.stop()
+            assert (done.status, seconds < 1) == (0, True)
+            # what it prints of such pods is bounded
+            assert len(agent.lines) - 5 < 50 * len(hostile)
+            assert len(agent.err.splitlines()) < 20 * len(hostile)
+    taken.sort()
+    shown("beside %d %s events/s" % (rate, "watched" if is_watched else "unwatched"), taken)
+    return taken
+
+
+def check_mute(agent, hostile):
+    """Make sure that the agent mutes pods, touches nothing in them, and is idle then."""
+    for site in hostile:
+        agents.wait_until(lambda site=site: site.path in agent.err, "a word of it")
+        assert site.path + ": too many events" in agent.err
+        assert TAP in site.links()
+    time.sleep(0.5)
+    before = agent.seconds()
+    time.sleep(2)
+    used = (agent.seconds() - before) / 2
+    print("once it is muted: %.1f %% of a processor" % (used * 100))
+    assert used < 0.05
 
 
 def test_a_muted_pod_is_looked_at_by_the_next_resync(node):
@@ -96,7 +141,7 @@ def test_a_muted_pod_is_looked_at_by_the_next_resync(node):
     with Agent("--dir", node.directory, "--resync", "1") as agent:
         try:
             with Flood(hostile):
-                agents.wait_until(lambda: "too many events" in agent.err, "a word about it")
+                agents.wait_until(lambda: "too many events" in agent.err, "a word of it")
         finally:
             os.close(held[0])  # now both are orphans, of which no event is heard
         agent.wait_for(hostile.path, 2)
@@ -127,7 +172,7 @@ def test_a_pod_that_makes_its_tap_again_each_time_does_not_delay_the_others(node
             thread.join()
         shown("alone", alone)
         shown("beside %d TAPs made meanwhile" % len(made), beside)
-        assert statistics.median(beside) - statistics.median(alone) < DELAY + NOISE
+        check_delay(alone, beside)
         assert agent.failures() == []
 
 
