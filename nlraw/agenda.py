@@ -147,7 +147,10 @@ class Agenda:
         the last look, a redirect to it may be left.
         """
         known = self.known.get(id)
-        if known is None or known.is_busy:
+        if known is None:
+            return
+        if known.is_busy:  # it may be older than what the visit changes
+            self._want_look(known, self._looks)
             return
         indexes = frozenset([ifindex for ifindex, _ in taps])
         has_vanished = not indexes >= known.taps

@@ -332,30 +332,24 @@ class Agent:
     def _settle_one(self, result: "Result", now: float) -> "Optional[Outcome]":
         task, report = result.task, result.report
         known = self.agenda.known.get(task.id)
+        is_outdated = known is not None and known.heard > 0  # it is looked at again
         if not result.is_crowded:
             self._crowded = now
         is_quiet = result.is_crowded and now - self._crowded < UNREPORTED
-        has_failed = result.is_crowded or (report is not None and report.outcome == "failed")
-        taps = () if report is None else report.taps
-        left = [tap.ifindex for tap in taps if not tap.deleted]
-        deleted = len(taps) - len(left)
-        self.agenda.finished(
-            task.id, now, left, deleted, result.seconds, has_failed, result.is_crowded
-        )
-        self.watched.failed += has_failed
-        self.watched.deleted += deleted
+        figures = (result.left, result.deleted, result.seconds)
+        self.agenda.finished(task.id, now, *figures, result.has_failed, result.is_crowded)
+        self.watched.failed += result.has_failed
+        self.watched.deleted += result.deleted
         if report is None:
-            if not has_failed:  # there is no such namespace
-                self._discovery.search_at(now)
+            self._discovery.search_at(now)
             return None
-        end = time.monotonic()
-        seconds = None if task.since is None else end - task.since
-        did = bool(deleted or report.tc_removed)
-        if did and seconds is not None:
+        seconds = None if task.since is None else time.monotonic() - task.since
+        if result.has_changed and seconds is not None:
             self.watched.removed(seconds)
-        is_news = known is not None and self._news.is_new(task.id, report)
-        is_worth = did or (is_news and not is_quiet)
-        return Outcome(report, time.time(), seconds) if is_worth else None
+        is_dull = is_quiet or known is None or (is_outdated and not result.has_failed)
+        if (is_dull and not result.has_changed) or not self._news.is_new(task.id, report):
+            return None
+        return Outcome(report, time.time(), seconds)
 
 
 # ---------------------------------------------------------------- the function

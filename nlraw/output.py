@@ -280,6 +280,18 @@ def say(text: str, end: str = "\n") -> None:
         raise Unwritten(error.strerror) from None
 
 
+def can_say() -> bool:
+    """True unless stdout is full, because nobody reads it, so that `say` would wait."""
+    import select
+
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+    except (AttributeError, OSError, ValueError):  # it is closed, or no file; `say` knows better
+        return True
+    return bool(poll.poll(0))
+
+
 def _write_unbuffered(rest: bytes) -> None:
     """Write all bytes to an unbuffered stdout (`python -u`).
 

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 # The least seconds between two writes of the metrics, and of the status.
 TICK = 1.0
 
+# Outcomes that are kept while nobody reads stdout, and the seconds until it is tried again.
+UNSAID, SAY_AGAIN = 1000, 0.1
+
 # Seconds for which a thread may keep the interpreter when others want it; Python's own are 5 ms.
 SWITCH = 0.001
 
@@ -67,6 +70,7 @@ class _Service:
         self._uplinks = options.texts(given, "uplink")
         self._manager = Manager()
         self._is_ending = False
+        self._unsaid: List[Outcome] = []
         self._has_news = True  # for the metrics and the status
         self._is_reloading = False
         self._written = self._alive = time.monotonic() - TICK
@@ -116,6 +120,8 @@ class _Service:
         if self._agent.watched.resyncs != self._resyncs:
             self._resyncs = self._agent.watched.resyncs
             self._has_news = True
+        if self._unsaid:
+            due = min(due, now + SAY_AGAIN)
         if self._has_news and (self._metrics is not None or self._manager.address is not None):
             if now - self._written >= TICK:
                 self._write(now)
@@ -146,14 +152,23 @@ class _Service:
     # ------------------------------------------------------------ lines
 
     def _report(self, outcomes: "List[Outcome]") -> None:
-        for outcome in outcomes:
-            self._has_news = True
-            if self._as_json:
-                document = dict(outcome.report.document(), time=round(outcome.time, 6))
-                output.say(output.in_json(document))
-            else:
-                output.say("\n".join(lines(outcome.report)))
-            output.complain_about(outcome.report, uplinks=self._uplinks)
+        """Print what is new, if stdout takes it: the agent does not wait for a reader."""
+        self._has_news = self._has_news or bool(outcomes)
+        self._unsaid += outcomes
+        if len(self._unsaid) > UNSAID:
+            lost = len(self._unsaid) - UNSAID
+            del self._unsaid[:lost]
+            output.complain("stdout is not read: %d results were not printed" % lost)
+        while self._unsaid and output.can_say():
+            self._print(self._unsaid.pop(0))
+
+    def _print(self, outcome: "Outcome") -> None:
+        if self._as_json:
+            document = dict(outcome.report.document(), time=round(outcome.time, 6))
+            output.say(output.in_json(document))
+        else:
+            output.say("\n".join(lines(outcome.report)))
+        output.complain_about(outcome.report, uplinks=self._uplinks)
 
 
 def lines(report: "Report") -> "List[str]":

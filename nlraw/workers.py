@@ -63,6 +63,26 @@ class Result:
         self.is_crowded = is_crowded
         self.seconds = seconds
 
+    @property
+    def has_failed(self) -> bool:
+        return self.is_crowded or (self.report is not None and self.report.outcome == "failed")
+
+    @property
+    def left(self) -> "List[int]":
+        """The indexes of the matching TAPs that are there."""
+        taps = () if self.report is None else self.report.taps
+        return [tap.ifindex for tap in taps if not tap.deleted]
+
+    @property
+    def deleted(self) -> int:
+        """How many TAPs were removed."""
+        return 0 if self.report is None else sum(tap.deleted for tap in self.report.taps)
+
+    @property
+    def has_changed(self) -> bool:
+        """True if something was removed."""
+        return self.deleted > 0 or (self.report is not None and bool(self.report.tc_removed))
+
 
 class Workers:
     """The visits in progress. ``count`` is their number."""
@@ -183,14 +203,14 @@ class News:
         self._said: Dict[int, object] = {}
 
     def is_new(self, id: int, report: "Report") -> bool:
-        """True if something is in use, has failed or is left, and was not in the last report."""
+        """True if something was removed, or is in use, failed or left and was not before."""
         taps = frozenset([(tap.ifindex, tap.verdict) for tap in report.taps if not tap.deleted])
         state: object = None
         if report.outcome in ("in-use", "failed") or (report.outcome == "skipped" and taps):
             state = (report.outcome, taps, str(report.error))
-        is_same = self._said.get(id) == state
+        is_same = state is None or self._said.get(id) == state
         self._said[id] = state
-        return state is not None and not is_same
+        return report.outcome == "cleaned" or bool(report.tc_removed) or not is_same
 
     def forget(self, id: int) -> None:
         """The namespace is gone."""
