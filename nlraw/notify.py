@@ -13,8 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Mapping, Optional
 
-# The most seconds to wait for a manager that does not read.
-PATIENCE = 1.0
+# The most seconds to wait for a manager that does not read. Meanwhile the service does nothing else.
+# Without READY=1 the manager ends the service; a status is sent again when it changes.
+PATIENCE, FOR_READY, FOR_STATUS = 0.1, 1.0, 0.0
 
 
 class Manager:
@@ -40,11 +41,11 @@ class Manager:
 
     def ready(self, status: str) -> bool:
         """The service has started, or has ended a reload."""
-        return self._send("READY=1", _status(status))
+        return self._send("READY=1", _status(status), patience=FOR_READY)
 
     def status(self, status: str) -> bool:
         """Show a line of text in `systemctl status`."""
-        return self._send(_status(status))
+        return self._send(_status(status), patience=FOR_STATUS)
 
     def alive(self) -> bool:
         """The service is alive: keep the watchdog from ending it."""
@@ -58,13 +59,13 @@ class Manager:
         """The service has begun to end."""
         return self._send("STOPPING=1")
 
-    def _send(self, *lines: str) -> bool:
+    def _send(self, *lines: str, patience: float = PATIENCE) -> bool:
         if self.address is None:
             return False
         try:
             sender = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC)
             try:
-                sender.settimeout(PATIENCE)
+                sender.settimeout(patience)
                 sender.sendto("\n".join(lines).encode("ascii"), self.address)
             finally:
                 sender.close()
