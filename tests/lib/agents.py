@@ -69,11 +69,21 @@ class Agent:
     """A running `nlraw watch -j`; it is ready when this returns.
 
     ``before`` is the argv of what runs it, which must end in exec(2), or in a child if ``forks``.
-    ``ready`` is False for one that need not come so far. It is killed at the end of a ``with``
+    ``ready`` is False for one that need not come so far; where ``reads`` is False, nobody reads
+    what it prints before `read` is called. It is killed at the end of a ``with``
     statement.
     """
 
-    def __init__(self, *options, before=(), forks=False, argv=command.MODULE, env=(), ready=True):
+    def __init__(
+        self,
+        *options,
+        before=(),
+        forks=False,
+        argv=command.MODULE,
+        env=(),
+        ready=True,
+        reads=True,
+    ):
         self._forks = forks
         self._directory = tempfile.TemporaryDirectory(prefix="nlraw-")
         self.states = []  # what it sent to the service manager
@@ -81,6 +91,7 @@ class Agent:
         path = os.path.join(self._directory.name, "notify")
         self._manager.bind(path)
         os.chmod(path, 0o777)
+        self._stopped = False
         self.lines = []
         self._err = []
         environment = command.environment(NOTIFY_SOCKET=path, **dict(env))
@@ -100,8 +111,9 @@ class Agent:
             threading.Thread(target=self._read_lines, daemon=True),
             threading.Thread(target=self._read_err, daemon=True),
         ]
-        for thread in self._threads:
-            thread.start()
+        self._threads[1].start()
+        if reads:
+            self.read()
         self._listener = threading.Thread(target=self._read_states, daemon=True)
         self._listener.start()
         try:
@@ -121,6 +133,10 @@ class Agent:
 
     # -------------------------------------------------------- what it says
 
+    def read(self):
+        """Begin to read what it prints."""
+        self._threads[0].start()
+
     def _read_lines(self):
         for line in self.process.stdout:
             self.lines.append(Line(time.monotonic(), json.loads(line.decode("utf-8"))))
@@ -134,7 +150,18 @@ class Agent:
             data = self._manager.recv(65536)
             while data:
                 self.states.append(data.decode())
+                if self._stopped:
+                    return
                 data = self._manager.recv(65536)
+
+    def fill_manager(self):
+        """Let the service manager read no more, and its queue be full."""
+        self._stopped = True
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sender.sendto(b"STATUS=", self._manager.getsockname())
 
     @property
     def err(self):
@@ -226,7 +253,8 @@ class Agent:
     def join(self):
         """Read what it printed to the end."""
         for thread in self._threads:
-            thread.join(PATIENCE)
+            if thread.ident is not None:
+                thread.join(PATIENCE)
 
     def close(self):
         if self.process.poll() is None:
