@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Mapping, Optional
 
-# The most seconds to wait for a manager that does not read. Meanwhile the service does nothing else.
-# Without READY=1 the manager ends the service; a status is sent again when it changes.
+# The most seconds to wait for a manager that does not read; the service does nothing else then.
+# Without READY=1 the manager ends the service. A status is sent again when it changes.
 PATIENCE, FOR_READY, FOR_STATUS = 0.1, 1.0, 0.0
 
 
