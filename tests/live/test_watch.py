@@ -184,6 +184,7 @@ def test_metrics_and_the_time_from_event_to_removal(node, tmp_path):
     file = tmp_path / "nlraw.prom"
     site = Site(node, "pod1")
     with Agent("--dir", node.directory, "--metrics", str(file), *NEVER) as agent:
+        time.sleep(A_WHILE)  # until the first visit has ended
         vmm = site.start()
         vmm.kill()
         agent.wait_for(site.path)
