@@ -89,7 +89,7 @@ def _deaths(laboratory, home, node, starter):
                 for contender in contenders.values():
                     contender()
             turns = (21 if size == 1 else 3) if quick else (101 if size == 1 else 21)
-            told = in_turn(contenders, turns, 120)
+            told = in_turn(contenders, turns, 90)
             rows += _rows_of(size, told)
             if size == 1:
                 rows += _tails(told)
@@ -189,12 +189,12 @@ def _others(laboratory, home, field, sizes):
             contenders = {SWEEP: _swept(laboratory, home, field, size)}
             if size == 1:
                 contenders[HOOK] = _hooked(laboratory, home, field, state)
-            rows += _rows_of(size, in_turn(contenders, 3 if laboratory.quick else 21, 60))
+            rows += _rows_of(size, in_turn(contenders, 3 if laboratory.quick else 11, 40))
     if lab.GO in laboratory.peers and not laboratory.quick:
         with Agent(laboratory.peers[lab.GO] + ["poll", field.directory], home) as agent:
             agent.pause()
             for size in sizes:
-                rows += _rows_of(size, in_turn({lab.GO: _polled(field, size, agent)}, 21, 60))
+                rows += _rows_of(size, in_turn({lab.GO: _polled(field, size, agent)}, 11, 60))
     return rows
 
 
@@ -281,11 +281,11 @@ def _many(laboratory, home):
         with watching(laboratory, home, directory) as agent:
             time.sleep(1)  # it writes its status a second after its start
             _still(agent)
-            idle = _spent(agent, 3 if laboratory.quick else 20)
+            idle = _spent(agent, 3 if laboratory.quick else 10)
         # a look each second: what it takes in a second is what a look takes
         with watching(laboratory, home, directory, "--resync", "1") as agent:
             _still(agent)
-            looks = [_spent(agent, 2) for _ in range(2 if laboratory.quick else 10)]
+            looks = [_spent(agent, 2) for _ in range(2 if laboratory.quick else 5)]
             resident = agent.resident()
         rows.append(Row("watch", "start", size, lab.NLRAW, starts))
         rows.append(Row("watch", "resync", size, lab.NLRAW, looks))
