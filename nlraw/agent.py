@@ -183,9 +183,13 @@ class Agent:
                 due = min(due, self._discovery.due)
         # rounded up: a wait that ends too early would be repeated
         milliseconds = max(0, -int((time.monotonic() - due) * 1000 // 1))
-        for fd, _ in poll.poll(milliseconds):
-            if fd == mounts:
-                self._discovery.mounts_changed()
+        try:
+            found = poll.poll(milliseconds)
+        except OSError:  # no memory: go on, and not too fast
+            time.sleep(0.01)
+            return
+        if mounts in [fd for fd, _ in found]:
+            self._discovery.mounts_changed()
 
     # ------------------------------------------------------------ hear
 

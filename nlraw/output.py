@@ -287,9 +287,9 @@ def can_say() -> bool:
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return bool(poll.poll(0))
     except (AttributeError, OSError, ValueError):  # it is closed, or no file; `say` knows better
         return True
-    return bool(poll.poll(0))
 
 
 def _write_unbuffered(rest: bytes) -> None:
