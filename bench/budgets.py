@@ -180,7 +180,7 @@ BUDGETS = (
     ),
     Budget(
         "20 VMMs killed each second, the latest TAP gone",
-        ("watch", "so many a second, the latest", 20, lab.NLRAW),
+        ("watch", "deaths each second, the latest", 20, lab.NLRAW),
         at_most=0.1,
         room=ONCE,
     ),

@@ -2,19 +2,20 @@
 """How soon is a dead VMM's TAP gone, and what does an agent cost while nothing happens?
 
     name free    from SIGKILL to the kernel's announcement that the TAP is deleted (RTM_DELLINK):
-                 who waits to make a TAP of that name can do so now
-    link gone    from SIGKILL until whoever removed it has the kernel's answer, and has said so
-    so many ...  the same, while so many VMMs die each second, and as many start
+                 from then on a process can create a TAP of that name
+    link gone    from SIGKILL until the remover has the kernel's answer and has reported it
+    deaths each second
+                 the same, while 20 VMMs die each second, and as many start
     flapping     processor time in a second while 2,000 veths of a watched namespace flap
     resync       processor time of a look at all namespaces, none of which has an orphan
-    idle         processor time in a second between two of them
+    idle         processor time in a second between two such looks
     start        from the start of the agent until it watches
     resident     its memory after some resyncs
 
-Of many VMMs that die at once, the last one counts. All have the redirects. The floor knows the
-link's index by the event, deletes the link and nothing else. Beside it: the hook of a container
-that is started the moment the VMM has died, Go that polls each second, and a sweep each minute,
-whose figure is computed: half a minute, and the sweep that was measured.
+Of many VMMs that die at once, the last one counts. All have the redirects. The floor finds the
+link's index in the event, deletes the link and does nothing else. Beside it: the hook of a
+container that starts when the VMM has died, Go that polls each second, and a sweep each minute. The
+figure of the sweep is computed: half a minute, and the time that the sweep was measured to take.
 """
 
 import os
@@ -170,7 +171,7 @@ def _twenty(field, agent, who, seconds):
     field.node.do("die", 10, frees=len(ready))
     agent.wait(ready)
     field.check_clean(len(field.pods), who)
-    what = "so many a second"
+    what = "deaths each second"
     return [
         Row("watch", what, DEATHS_A_SECOND, who, taken),
         Row("watch", what + ", the latest", DEATHS_A_SECOND, who, [max(taken)]),
