@@ -294,10 +294,14 @@ def test_a_tap_of_several_queues_in_use_is_exit_3_and_an_orphan_is_replaced(pod)
     assert command.nlraw(*argv).status == 3
     holders[1].kill()
     told = command.nlraw(*argv)
-    assert (told.status, [tap["deleted"] for tap in told.document["cleanup"]["taps"]]) == (
-        0,
-        [True],
-    )
+    cleanup = told.document["cleanup"]
+    assert (told.status, [tap["deleted"] for tap in cleanup["taps"]]) == (0, [True])
+    # the kernel's own qdisc of each queue is no object of ours
+    assert ["%(dev)s %(kind)s" % removed for removed in cleanup["tc_removed"]] == [
+        "eth0 u32",
+        "eth0 ingress",
+        "tap0_urunc ingress",
+    ]
     assert told.document["tap"]["ifindex"] != old["ifindex"]
     assert len(pod.state()["links"]) == len(before["links"])
 
