@@ -100,8 +100,8 @@ def setup(given: "Options") -> int:
     wanted = Wanted(
         _target(given),
         tap=options.texts(given, "tap", [verdict.TAP]),
-        owner=options.number(given, "owner"),
-        group=options.number(given, "group"),
+        owner=options.account(given, "owner"),
+        group=options.account(given, "group"),
         address=options.optional_text(given, "address"),
         multi_queue="multi-queue" in given,
     )

@@ -10,6 +10,48 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Iterable, List, Optional
 
+# What others call our commands and options.
+_COMMANDS = {
+    "list": "scan",
+    "ls": "scan",
+    "show": "scan",
+    "status": "scan",
+    "remove": "cleanup",
+    "rm": "cleanup",
+    "del": "cleanup",
+    "delete": "cleanup",
+    "gc": "cleanup",
+    "create": "setup",
+    "add": "setup",
+    "agent": "watch",
+    "daemon": "watch",
+    "monitor": "watch",
+    "install": "deploy",
+    "print": "deploy",
+    "test": "selftest",
+    "check": "selftest",
+    "version": "--version",
+}
+_OPTIONS = {
+    "namespace": "netns",
+    "ns": "netns",
+    "pid": "netns",
+    "name": "match",
+    "pattern": "match",
+    "ignore": "exclude",
+    "skip": "exclude",
+    "interface": "uplink",
+    "iface": "uplink",
+    "dev": "uplink",
+    "device": "uplink",
+    "timeout": "wait",
+    "user": "owner",
+    "check": "dry-run",
+    "simulate": "dry-run",
+    "directory": "dir",
+    "interval": "resync",
+}
+
 # The longest word to compare: the time grows with the product of the two lengths.
 LONGEST = 40
 
@@ -19,7 +61,12 @@ def unknown_command(word: str, commands: "Iterable[str]") -> Invalid:
     if word.startswith("-"):
         words = "the command comes first, as in `nlraw scan -n pod1`; see `nlraw --help`"
         return Invalid(words, word)
-    meant = nearest(word, commands)
+    if word == "bundle":
+        return Invalid("there is no such command; it is `python3 -m nlraw.bundle FILE`", word)
+    names = list(commands) + ["--version"]
+    meant = _COMMANDS.get(word)
+    if meant not in names:
+        meant = nearest(word, commands)
     advice = "did you mean `%s`?" % meant if meant else "see `nlraw --help`"
     return Invalid("there is no such command; " + advice, word)
 
@@ -40,7 +87,10 @@ def _meant(argument: str, flags: "List[str]") -> "Optional[str]":
     if argument.startswith("-"):
         if len(argument) == 2:
             return argument.swapcase() if argument.swapcase() in flags else None
-        found = nearest(argument.lstrip("-").partition("=")[0], names)
+        word = argument.lstrip("-").partition("=")[0]
+        found = _OPTIONS.get(word)
+        if found not in names:
+            found = nearest(word, names)
         return found and "--" + found
     if argument in names:
         return "--" + argument

@@ -42,6 +42,10 @@ class Option:
         self.help = help
         self.many = many
 
+    def brief(self) -> str:
+        """Return the beginning of the help, up to its first stop or parenthesis."""
+        return self.help.replace("\n", " ").partition(";")[0].partition(" (")[0]
+
     def __str__(self) -> str:
         names = "-%s, --%s" % (self.letter, self.name) if self.letter else "    --%s" % self.name
         return names + (" " + self.value if self.value else "")
@@ -131,14 +135,17 @@ TAP = Option(
     many=True,
 )
 OWNER = Option(
-    "", "owner", "UID", "the user who may attach to the TAP without privilege (default: the caller)"
+    "",
+    "owner",
+    "USER",
+    "who may attach to the TAP without privilege, a name or a number\n(default: the caller)",
 )
 GROUP = Option(
     "",
     "group",
-    "GID",
-    "the group that may attach; if an owner is set too, both must match\n"
-    "(default: the caller's; none with --owner)",
+    "GROUP",
+    "the group that may attach, a name or a number; if an owner is set too,\n"
+    "both must match (default: the caller's; none with --owner)",
 )
 ADDRESS = Option(
     "", "address", "CIDR", "an address to put on the TAP, such as 10.9.8.1/24 (default: none)"
@@ -248,7 +255,7 @@ def parse(name: str, command: Command, arguments: "Sequence[str]") -> "Options":
         values = options.setdefault(option.name, [])
         if option.value:
             if joined is None and not rest:
-                words = "this option needs a value, %s" % option.value
+                words = "this option needs a value: %s, %s" % (option.value, option.brief())
                 raise Invalid(words, name, argument)
             if values and not option.many:
                 raise Invalid("this option can be given only once", name, argument)
@@ -305,6 +312,30 @@ def number(given: "Options", name: str) -> "Optional[int]":
     if not digits.isdecimal() or len(digits) > 10:
         raise Invalid("a number is needed", "check --%s" % name, digits)
     return int(digits)
+
+
+def account(given: "Options", name: str) -> "Optional[int]":
+    """Return the value of --owner or --group as a number, None if it is not given.
+
+    The name of a user or a group is looked up in the user database. Raises `Invalid`.
+    """
+    word = optional_text(given, name)
+    if word is None or word.isdecimal():
+        return number(given, name)
+    kind = "user" if name == "owner" else "group"
+    try:
+        if kind == "user":
+            from pwd import getpwnam
+
+            return getpwnam(word).pw_uid
+        from grp import getgrnam
+
+        return getgrnam(word).gr_gid
+    except ImportError:
+        words = "a number is needed, because this Python cannot look up names"
+    except (KeyError, ValueError):  # no such name; one that this locale cannot encode
+        words = "there is no such %s; give another name, or a number" % kind
+    raise Invalid(words, "check --%s" % name, word)
 
 
 def wait(given: "Options") -> float:

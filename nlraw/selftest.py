@@ -59,9 +59,14 @@ _USERNS = (
 )
 _VETH = "load the module veth, or enable CONFIG_VETH"
 _TUN = (
-    "load the module tun, or enable CONFIG_TUN; /dev/net/tun (mknod /dev/net/tun c 10 200) "
-    "must be open to this user"
+    "load the module tun, or enable CONFIG_TUN; if /dev/net/tun is missing, make it: mknod "
+    "/dev/net/tun c 10 200"
 )
+# Instead of the remedy beside it, if rights are missing.
+_RIGHTS = {
+    _TUN: "run it as root, or let this user open /dev/net/tun (chmod 666 /dev/net/tun); in a "
+    "container, allow the device c 10:200"
+}
 _INGRESS = "enable CONFIG_NET_SCH_INGRESS"
 _REDIRECT = "enable CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIRRED"
 _BUG = "the host lacks nothing here: please report this, with the whole output"
@@ -134,6 +139,8 @@ def play(own_user_namespace: bool = False) -> "Iterator[Check]":
                 seen = tuple(act())
             except (Error, OSError, _Unexpected) as error:
                 seen, failed = (str(error),), True
+                if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM):
+                    remedy = _RIGHTS.get(remedy, remedy)
             yield Check(
                 step=name,
                 ok=not failed,

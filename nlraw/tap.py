@@ -23,7 +23,7 @@ _OPEN = {
     errno.ENOENT: "load the module tun; where the node is missing, mknod %s c 10 200" % DEVICE,
     errno.ENODEV: "load the module tun, or enable CONFIG_TUN",
     errno.ENXIO: "load the module tun, or enable CONFIG_TUN",
-    errno.EACCES: "this user must be allowed to open it",
+    errno.EACCES: "let this user open it (chmod 666 %s), or run this as root" % DEVICE,
     errno.EPERM: "the device cgroup must allow c 10:200",
 }
 _ATTACH = {

@@ -414,8 +414,14 @@ PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns i
             "check address 10.9.8/24: this is not an address with a prefix length, such as "
             "10.9.8.1/24",
         ),
-        (["--owner", "root"], "check --owner root: a number is needed"),
-        (["--group", "-1"], "check --group -1: a number is needed"),
+        (
+            ["--owner", "x y"],
+            "check --owner x y: there is no such user; give another name, or a number",
+        ),
+        (
+            ["--group", "-1"],
+            "check --group -1: there is no such group; give another name, or a number",
+        ),
         (["--owner", "4294967295"], "check ID 4294967295: this cannot be a user or group"),
         (["--tap", "vm0"], "check TAP vm0: " + UNFINDABLE),
         (["--match", "vm*"], "check TAP tap0_urunc: " + UNFINDABLE),
@@ -425,7 +431,7 @@ PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns i
         (["--match", "{tap0,tap1}*"], "check pattern {tap0,tap1}*: " + PLAIN_PATTERNS),
         (["--dry-run"], "setup --dry-run: no such option; see `nlraw setup --help`"),
         (["now"], "setup now: unexpected argument; did you mean `-n now`?"),
-        (["--tap"], "setup --tap: this option needs a value, NAME"),
+        (["--tap"], "setup --tap: this option needs a value: NAME, the name of the TAP"),
         (["-n", "2"], "setup -n: this option can be given only once"),
     ],
 )

@@ -345,7 +345,8 @@ NO_TUN = 'mount -t tmpfs none /dev/net && %s && exec "$@"'
         ),
         (
             "mknod /dev/net/tun c 10 200 && mount -o remount,nodev /dev/net",
-            "open /dev/net/tun: Permission denied; this user must be allowed to open it",
+            "open /dev/net/tun: Permission denied; "
+            "let this user open it (chmod 666 /dev/net/tun), or run this as root",
         ),
         ("touch /dev/net/tun", "create TAP tap0_urunc: Inappropriate ioctl for device"),
         ("mkdir /dev/net/tun", "open /dev/net/tun: Is a directory"),

@@ -127,9 +127,16 @@ def test_version(run, asked):
         ("cleanup -", "cleanup -: no such option; see `nlraw cleanup --help`"),
         ("scan -N", "scan -N: no such option; did you mean `-n`?"),
         ("scan pod1", "scan pod1: unexpected argument; did you mean `-n pod1`?"),
-        ("scan -n", "scan -n: this option needs a value, NETNS"),
-        ("scan -jm", "scan -m: this option needs a value, GLOB"),
-        ("scan --uplink", "scan --uplink: this option needs a value, NAME"),
+        (
+            "scan -n",
+            "scan -n: this option needs a value: NETNS, a PID, a path,"
+            " a name as in `ip netns`, or current",
+        ),
+        ("scan -jm", "scan -m: this option needs a value: GLOB, names of TAPs, with * and ?"),
+        (
+            "scan --uplink",
+            "scan --uplink: this option needs a value: NAME, the container interface",
+        ),
         ("setup -n 1 --owner 0 --owner=1", "setup --owner=1: this option can be given only once"),
         (
             "setup -n 1 --print qemu --print xen",

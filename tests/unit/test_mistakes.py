@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Usage errors: one line each that says what is wrong, with what, and what to do instead."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlraw import cli, mistakes, netns, node
+from nlraw import cli, mistakes, netns, node, options
 
 
 @pytest.fixture
@@ -49,7 +51,37 @@ def test_a_misspelt_command_gets_a_suggestion(complaint, word, command):
     assert complaint(word) == said
 
 
-@pytest.mark.parametrize("word", ["list", "x", "Z", "tap0_urunc", "remove", "c" * 1000, "\udcff"])
+@pytest.mark.parametrize(
+    "word, meant",
+    [
+        ("list", "scan"),
+        ("remove", "cleanup"),
+        ("create", "setup"),
+        ("install", "deploy"),
+        ("test", "selftest"),
+        ("version", "--version"),
+    ],
+)
+def test_a_word_that_others_use_gets_ours(complaint, word, meant):
+    assert complaint(word) == "%s: there is no such command; did you mean `%s`?" % (word, meant)
+
+
+def test_every_word_of_ours_for_those_of_others_is_one():
+    options = {each.name for command in cli.COMMANDS.values() for each in command.options}
+    newer = {"watch", "resync"}
+    assert set(mistakes._COMMANDS.values()) <= {*cli.COMMANDS, "--version", *newer}
+    assert set(mistakes._OPTIONS.values()) <= options | newer
+    assert not set(mistakes._COMMANDS) & set(cli.COMMANDS)
+    assert not set(mistakes._OPTIONS) & options
+
+
+def test_the_bundle_has_a_program_of_its_own(complaint):
+    assert complaint("bundle", "x.pyz") == (
+        "bundle: there is no such command; it is `python3 -m nlraw.bundle FILE`"
+    )
+
+
+@pytest.mark.parametrize("word", ["x", "Z", "tap0_urunc", "c" * 1000, "\udcff", "toto"])
 def test_a_word_that_is_near_no_command_gets_none(complaint, word):
     assert complaint(word).endswith(": there is no such command; see `nlraw --help`")
 
@@ -77,6 +109,10 @@ def test_an_option_before_the_command(complaint, option):
         ("sweep --includenode", "--include-node"),
         ("scan --excludes=x", "--exclude"),
         ("scan json", "--json"),
+        ("scan --namespace pod1", "--netns"),
+        ("cleanup --ns=pod1", "--netns"),
+        ("scan --interface eth1", "--uplink"),
+        ("cleanup --simulate", "--dry-run"),
     ],
 )
 def test_a_misspelt_option_gets_a_suggestion(complaint, arguments, meant):
@@ -130,6 +166,39 @@ def test_a_stray_empty_argument_is_named(complaint):
 
 
 # ---------------------------------------------------------------- values
+
+
+def test_an_option_that_lacks_its_value_says_what_it_takes(complaint):
+    said = "this option needs a value: NETNS, a PID, a path, a name as in `ip netns`, or current"
+    assert complaint("scan", "-n") == "scan -n: " + said
+    assert complaint("sweep", "--jobs") == (
+        "sweep --jobs: this option needs a value: N, how many namespaces to clean up at a time"
+    )
+
+
+@pytest.mark.parametrize(
+    "option, value, kind",
+    [("--owner", "no-such-user", "user"), ("--group", "no-such-group", "group")]
+    + [("--owner", "-1", "user"), ("--owner", "\udcff", "user"), ("--group", "", "group")],
+)
+def test_an_account_that_is_not_there(complaint, option, value, kind):
+    said = complaint("setup", "-n", "current", option, value)
+    assert said.startswith("check " + option)
+    assert said.endswith(": there is no such %s; give another name, or a number" % kind)
+
+
+def test_without_a_user_database_only_numbers_count(complaint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pwd", None)
+    assert complaint("setup", "-n", "current", "--owner", "root") == (
+        "check --owner root: a number is needed, because this Python cannot look up names"
+    )
+
+
+@pytest.mark.parametrize("name, word, number", [("owner", "root", 0), ("group", "daemon", 1)])
+def test_a_name_is_looked_up_in_the_user_database(name, word, number):
+    assert options.account({name: [word]}, name) == number
+    assert options.account({name: ["1000"]}, name) == 1000
+    assert options.account({}, name) is None
 
 
 @pytest.mark.parametrize("command", ["cleanup", "setup"])
