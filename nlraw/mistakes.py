@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Iterable, List, Optional
 
 # What others call our commands and options.
-_COMMANDS = {
+COMMANDS_ELSEWHERE = {
     "list": "scan",
     "ls": "scan",
     "show": "scan",
@@ -32,7 +32,7 @@ _COMMANDS = {
     "check": "selftest",
     "version": "--version",
 }
-_OPTIONS = {
+OPTIONS_ELSEWHERE = {
     "namespace": "netns",
     "ns": "netns",
     "pid": "netns",
@@ -64,7 +64,7 @@ def unknown_command(word: str, commands: "Iterable[str]") -> Invalid:
     if word == "bundle":
         return Invalid("there is no such command; it is `python3 -m nlraw.bundle FILE`", word)
     names = list(commands) + ["--version"]
-    meant = _COMMANDS.get(word)
+    meant = COMMANDS_ELSEWHERE.get(word)
     if meant not in names:
         meant = nearest(word, commands)
     advice = "did you mean `%s`?" % meant if meant else "see `nlraw --help`"
@@ -88,7 +88,7 @@ def _meant(argument: str, flags: "List[str]") -> "Optional[str]":
         if len(argument) == 2:
             return argument.swapcase() if argument.swapcase() in flags else None
         word = argument.lstrip("-").partition("=")[0]
-        found = _OPTIONS.get(word)
+        found = OPTIONS_ELSEWHERE.get(word)
         if found not in names:
             found = nearest(word, names)
         return found and "--" + found

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nlraw import cli, mistakes, netns, node, options
+from nlraw import cli, commands, mistakes, netns, node, options
 
 
 @pytest.fixture
@@ -67,12 +67,11 @@ def test_a_word_that_others_use_gets_ours(complaint, word, meant):
 
 
 def test_every_word_of_ours_for_those_of_others_is_one():
-    options = {each.name for command in cli.COMMANDS.values() for each in command.options}
-    newer = {"watch", "resync"}
-    assert set(mistakes._COMMANDS.values()) <= {*cli.COMMANDS, "--version", *newer}
-    assert set(mistakes._OPTIONS.values()) <= options | newer
-    assert not set(mistakes._COMMANDS) & set(cli.COMMANDS)
-    assert not set(mistakes._OPTIONS) & options
+    options = {each.name for command in commands.COMMANDS.values() for each in command.options}
+    assert set(mistakes.COMMANDS_ELSEWHERE.values()) <= {*commands.COMMANDS, "--version"}
+    assert set(mistakes.OPTIONS_ELSEWHERE.values()) <= options
+    assert not set(mistakes.COMMANDS_ELSEWHERE) & set(commands.COMMANDS)
+    assert not set(mistakes.OPTIONS_ELSEWHERE) & options
 
 
 def test_the_bundle_has_a_program_of_its_own(complaint):
