@@ -61,7 +61,7 @@ COMPILER = ["gcc", "libc6-dev", "linux-libc-dev"]
 
 # The parts of the suite: the folders of tests/ that are played, those that are quick first. What is
 # in a folder `once` is left out: it depends on neither kernel nor interpreter.
-PARTS = ("unit", "repo", "live")
+PARTS = ("unit", "repo", "live", "live/kernel")
 
 Row = collections.namedtuple("Row", "name about architecture suite python packages kernel without")
 Kernel = collections.namedtuple("Kernel", "suites flavour program package machine console")
@@ -85,10 +85,6 @@ MAINFRAME = (
 )
 
 # What a row leaves out, by how the paths of the files begin, and why.
-FAULTS = (
-    "live/test_setup_faults.py",
-    "its faults are injected above the kernel, and it takes minutes in a guest",
-)
 PURE = tuple((part + "/", "no kernel in it") for part in ("unit", "repo"))
 
 USUAL = ("amd64", "trixie", "python3", ["python3"])
@@ -99,35 +95,35 @@ ROWS = (
         "Linux 5.10 of Debian 11",
         *USUAL,
         Kernel(("bullseye",), "cloud-amd64", *PC),
-        (FAULTS, *PURE),
+        PURE,
     ),
     Row(
         "linux-6.1",
         "Linux 6.1 of Debian 12",
         *USUAL,
         Kernel(("bookworm",), "cloud-amd64", *PC),
-        (FAULTS, *PURE),
+        PURE,
     ),
     Row(
         "linux-6.12",
         "Linux 6.12 of Debian 13",
         *USUAL,
         Kernel(("trixie",), "cloud-amd64", *PC),
-        (FAULTS, *PURE),
+        PURE,
     ),
     Row(
         "linux-newest",
         "the newest Linux that Debian has",
         *USUAL,
         Kernel(("trixie-backports", "forky"), "cloud-amd64", *PC),
-        (FAULTS, *PURE),
+        PURE,
     ),
     Row(
         "s390x",
         "big endian: Linux 6.12 for s390x",
         *("s390x", "trixie", "python3", ["python3"]),
         Kernel(("trixie",), "s390x", *MAINFRAME),
-        (FAULTS,),
+        (),
     ),
     Row(
         "i386",
@@ -708,7 +704,7 @@ def below_tests(path):
 
 
 def part_of(name):
-    return name.split("/")[0]
+    return os.path.dirname(name)
 
 
 def suite():

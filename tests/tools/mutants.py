@@ -3,7 +3,7 @@
 
     pip install mutmut pytest hypothesis
     python tests/tools/mutants.py wire exchange plan    # as root: some tests make namespaces
-    python tests/tools/mutants.py plan --live tests/live/test_foreign.py
+    python tests/tools/mutants.py plan --live tests/live/kernel/test_foreign.py
 
 The changes are mutmut's, made to a copy of the tree. Its own runner cannot be used: it takes no
 methods with decorators, nothing outside of functions, and starts over with all tests. Here the

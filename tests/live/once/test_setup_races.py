@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Setups at once.
 
-What becomes of one that fails or is killed is in live/test_setup_faults.py and long/test_faults.py.
+What becomes of one that fails or is killed is in test_setup_faults.py and long/test_faults.py.
 """
 
 import collections

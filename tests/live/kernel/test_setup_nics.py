@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`nlraw setup` of several NICs, of none, of TAPs with several queues, and with an MTU too large.
 
-What is common to every setup is in live/test_setup.py, what fails in live/test_setup_faults.py.
+What is common to every setup is in test_setup.py, what fails in once/test_setup_faults.py.
 """
 
 import fcntl
