@@ -11,6 +11,7 @@ from .errors import Error, Invalid
 from .netns import DIRECTORIES
 from .options import Command
 from .output import complain, say
+from .text import in_text, sweep_in_text
 from .verdict import Target
 
 TYPE_CHECKING = False
@@ -85,7 +86,7 @@ def _each_namespace(
     if "json" in given:
         say(output.in_json(reports if len(reports) > 1 else reports[0]))
     else:
-        say("\n".join(map(output.in_text, reports)))
+        say(in_text(reports, "verbose" in given, has_colour=output.has_colour()))
     return _status(reports)
 
 
@@ -111,7 +112,7 @@ def setup(given: "Options") -> int:
     if forms:
         lines += _describe(forms, made)
     elif not lines:
-        lines = [output.setup_in_text(made)]
+        lines = [output.setup_in_text(made, "verbose" in given)]
     if lines:
         say("\n".join(lines))
     return _status([made])
@@ -172,7 +173,11 @@ def sweep(given: "Options") -> int:
         except Error as error:  # the result is printed nevertheless
             complain(str(error))
             status = FAILED
-    say(output.in_json(swept) if "json" in given else output.sweep_in_text(swept))
+    if "json" in given:
+        say(output.in_json(swept))
+    else:
+        spares_fresh = "include-fresh" not in given
+        say(sweep_in_text(swept, "verbose" in given, spares_fresh, output.has_colour()))
     return status
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results as text and as JSON, and the streams that they are printed on.
+"""The streams that results are printed on, and results as JSON.
 
-This is the only file that prints. Names of interfaces and the like are bytes from outside: text
-shows them escaped, JSON holds them as they are.
+This is the only file that prints. The text of a report is made in `text`, and that of a setup and
+of the self-test here. Names of interfaces and the like are bytes from outside: text shows them
+escaped, JSON holds them as they are.
 """
 
 import posix
@@ -12,17 +13,14 @@ from io import RawIOBase
 
 from .errors import Error
 from .report import Record, Report
+from .text import escape, in_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, List, Optional, Sequence, Tuple, Union
+    from typing import Callable, List, Optional, Sequence, Union
 
     from .guest import CreatedTap, Setup, Uplink
-    from .node import Sweep
-    from .report import DeadRedirect, Holder, Tap, TcObject
     from .selftest import Check
-
-    Row = Tuple[str, str, str]
 
 
 # The most names that a warning lists.
@@ -32,122 +30,7 @@ NAMES = 10
 # ---------------------------------------------------------------- text
 
 
-def escape(text: str) -> str:
-    r"""Return text as printable ASCII: any other byte becomes ``\xNN``, a backslash two."""
-    return "".join(char if " " <= char <= "~" and char != "\\" else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    if char == "\\":
-        return "\\\\"
-    # a lone surrogate of this range stands for a byte that is not UTF-8; only a text from JSON may
-    # hold any other lone surrogate
-    is_byte = "\udc80" <= char <= "\udcff"
-    data = char.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
-    return "".join("\\x%02x" % number for number in data)
-
-
-_OUTCOMES = {
-    "clean": "clean, nothing to remove",
-    "cleaned": "cleaned",
-    "would-clean": "would clean",
-    "in-use": "in use, nothing changed",
-    "skipped": "skipped, there is no uplink",
-    "failed": "failed",
-}
-
-
-def in_text(report: "Report") -> str:
-    """Return a report as text: a line on the namespace, then one for each thing seen or removed."""
-    taps = [_tap_row(tap, report.outcome) for tap in report.taps]
-    tc = [_tc_row(found, report.outcome) for found in report.tc_removed]
-    tc += [_dead_row(found) for found in report.dead_redirects]
-    ignored = [
-        "  %s: %s, not judged" % (escape(each.ifname), escape(each.kind or "no kind"))
-        for each in report.ignored
-    ]
-    width = max([len(row[0]) for row in taps + tc], default=0)
-    return "\n".join([_head(report)] + _aligned(taps, width) + ignored + _aligned(tc, width))
-
-
-def _head(report: "Report") -> str:
-    """The line on the namespace: the outcome, and the uplink or the reason of a failure."""
-    about = ""
-    if report.outcome == "failed" and report.error is not None:
-        about = ": " + escape(str(report.error))
-    elif report.uplink is not None:
-        form = " %s" if report.outcome == "skipped" else " (uplink %s)"
-        about = form % escape(report.uplink)
-    return "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], about)
-
-
-def _tap_row(tap: "Tap", outcome: str) -> "Row":
-    verdict = tap.verdict
-    if tap.fresh:
-        verdict += " (fresh)"
-    if tap.deleted:
-        verdict += ", deleted"
-    elif tap.fresh and outcome in ("clean", "cleaned"):
-        verdict += ", spared"
-    carrier = "unknown" if tap.carrier is None else "on" if tap.carrier else "off"
-    facts = "ifindex %d, carrier %s, operstate %s, %s"
-    facts %= (tap.ifindex, carrier, tap.operstate, ",".join(tap.flags))
-    if tap.holders is not None and (tap.holders or tap.verdict == "in-use"):
-        facts += ", held by " + _holders(tap.holders)
-    return escape(tap.ifname), verdict, facts
-
-
-def _holders(holders: "Sequence[Holder]") -> str:
-    """The processes that hold a TAP. One without a process ID stands for more of them."""
-    if not holders:
-        return "no process that /proc shows"
-    return ", ".join(
-        "perhaps others: the search was cut short"
-        if holder.pid is None
-        else "%s (PID %d)" % (escape(holder.comm or "?"), holder.pid)
-        for holder in holders
-    )
-
-
-def _tc_row(found: "TcObject", outcome: str) -> "Row":
-    what = "%s %s" % (escape(found.kind), found.object)
-    if found.priority is not None:
-        what += ", priority %d" % found.priority
-    if found.target is not None:
-        what += ", redirects to %s" % escape(found.target)
-    elif found.priority is not None:
-        what += ", redirects to nothing"
-    return escape(found.dev), what, "to be removed" if outcome == "would-clean" else "removed"
-
-
-def _dead_row(found: "DeadRedirect") -> "Row":
-    what = "%s filter, priority %d, redirects to nothing" % (escape(found.kind), found.priority)
-    return escape(found.dev), what, "left; it swallows packets"
-
-
-def _aligned(rows: "Sequence[Row]", width: int) -> "List[str]":
-    """Return the rows as lines with aligned columns; ``width`` is that of the first column."""
-    second = max([len(row[1]) for row in rows], default=0)
-    return ["  %-*s  %-*s  %s" % (width, row[0], second, row[1], row[2]) for row in rows]
-
-
-def sweep_in_text(swept: "Sweep") -> str:
-    """Return a sweep as text: the namespaces with something found or failed, and the totals."""
-    shown = [
-        in_text(report)
-        for report in swept.namespaces
-        if report.taps
-        or report.tc_removed
-        or report.ignored
-        or report.dead_redirects
-        or report.outcome == "failed"
-    ]
-    totals = swept.totals.fields().items()
-    sums = ", ".join("%s %s" % (number, name.replace("_", " ")) for name, number in totals)
-    return "\n".join(shown + [sums])
-
-
-def setup_in_text(made: "Setup") -> str:
+def setup_in_text(made: "Setup", verbose: bool = False) -> str:
     """Return a setup as text: a line on the namespace, then what to configure a VMM with.
 
     That is a line on each TAP, one on its uplink, and one on each address, route and neighbour of
@@ -156,7 +39,7 @@ def setup_in_text(made: "Setup") -> str:
     lines = ["%s: %s" % (escape(made.netns), made.outcome)]
     if made.outcome == "failed" and made.error is not None:
         lines[0] += ": " + escape(str(made.error))
-    lines += ["  before that: " + line for line in _cleanup_in_text(made)]
+    lines += ["  before that: " + line for line in _cleanup_in_text(made, verbose)]
     for pair in made.pairs:
         lines.append("  TAP     " + _facts(pair.tap))
         lines.append("  uplink  " + ("none" if pair.uplink is None else _facts(pair.uplink)))
@@ -183,14 +66,14 @@ def _guest_lines(uplink: "Uplink") -> "List[str]":
     return ["    %-9s  %s" % (what, escape(words)) for what, words in lines]
 
 
-def _cleanup_in_text(made: "Setup") -> "List[str]":
+def _cleanup_in_text(made: "Setup", verbose: bool) -> "List[str]":
     """The lines on the cleanup before a setup; none if they have nothing to add."""
     cleanup = made.cleanup
     if cleanup is None:
         return []
     if cleanup.error is made.error:  # the first line has the reason
         cleanup = cleanup.replace(error=None)
-    lines = in_text(cleanup).splitlines()
+    lines = in_text([cleanup], verbose).splitlines()
     if len(lines) == 1 and cleanup.error is None and cleanup.outcome in ("clean", "failed"):
         return []
     return lines
@@ -257,6 +140,13 @@ def _json_character(char: str) -> str:
 
 class Unwritten(Exception):
     """A result that could not be written to stdout."""
+
+
+def has_colour() -> bool:
+    """True if stdout is a terminal, and the user has not set NO_COLOR (no-color.org)."""
+    if sys.stdout is None or posix.environ.get(b"NO_COLOR"):
+        return False
+    return sys.stdout.isatty()
 
 
 def need_stdout() -> None:

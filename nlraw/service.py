@@ -15,13 +15,13 @@ from .agenda import JOBS, RESYNC, check
 from .agent import Agent
 from .errors import Error
 from .notify import Manager
+from .text import lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, List, Optional
+    from typing import Callable, List
 
     from .options import Options
-    from .report import Report
     from .verdict import Target
     from .workers import Outcome
 
@@ -66,6 +66,7 @@ class _Service:
     def __init__(self, given: "Options", agent: Agent) -> None:
         self._agent = agent
         self._as_json = "json" in given
+        self._is_verbose = "verbose" in given
         self._metrics = given["metrics"][0] if "metrics" in given else None
         self._uplinks = options.texts(given, "uplink")
         self._manager = Manager()
@@ -167,31 +168,5 @@ class _Service:
             document = dict(outcome.report.document(), time=round(outcome.time, 6))
             output.say(output.in_json(document))
         else:
-            output.say("\n".join(lines(outcome.report)))
+            output.say("\n".join(lines(outcome.report, self._is_verbose)))
         output.complain_about(outcome.report, uplinks=self._uplinks)
-
-
-def lines(report: "Report") -> "List[str]":
-    """Return a line for each TAP and each change: namespace, device, verdict, what was done."""
-    reason: Optional[str] = None if report.error is None else "failed: %s" % report.error
-    rows = []
-    for tap in report.taps:
-        if tap.deleted:
-            action = "deleted"
-        elif reason is not None:
-            action = reason
-        elif tap.fresh and report.outcome in ("clean", "cleaned"):
-            action = "spared"
-        else:
-            action = "left"
-        rows.append((tap.ifname, tap.verdict + (" (fresh)" if tap.fresh else ""), action))
-    for each in report.tc_removed:
-        what = "%s %s" % (each.kind, each.object)
-        if each.priority is not None:
-            what += ", priority %d" % each.priority
-        if each.target is not None:
-            what += ", redirects to %s" % each.target
-        rows.append((each.dev, what, "removed"))
-    if not rows:
-        rows.append(("-", report.outcome, reason or "nothing done"))
-    return ["  ".join(map(output.escape, (report.netns,) + row)) for row in rows]

@@ -12,10 +12,11 @@ from nlraw import cli, commands, node, options, pod, provision
 # The options of the contract, by command.
 TAPS = "match exclude uplink"
 CONTRACT = {
-    "scan": TAPS + " netns who json",
-    "cleanup": TAPS + " netns keep-in-use wait who dry-run json",
-    "setup": TAPS + " netns tap owner group address multi-queue wait who print json",
-    "sweep": TAPS + " dir proc include-node include-fresh keep-in-use jobs dry-run metrics json",
+    "scan": TAPS + " netns who verbose json",
+    "cleanup": TAPS + " netns keep-in-use wait who dry-run verbose json",
+    "setup": TAPS + " netns tap owner group address multi-queue wait who print verbose json",
+    "sweep": TAPS
+    + " dir proc include-node include-fresh keep-in-use jobs dry-run metrics verbose json",
     "selftest": "json",
 }
 REPEATABLE = {"print", "netns", "match", "exclude", "uplink", "tap", "dir"}
@@ -236,7 +237,7 @@ def test_the_names_of_the_options_are_those_of_the_library_s_arguments():
     ):
         named = {name.replace("-", "_") for name in CONTRACT[command].split()}
         arguments = set(inspect.signature(function).parameters)
-        own = {"json", "metrics", "print"} | ({"dir"} if command == "sweep" else set())
+        own = {"json", "metrics", "print", "verbose"} | ({"dir"} if command == "sweep" else set())
         assert named - own <= arguments, command
 
 

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reports as text: a row for each TAP and each change, and a sum in words at the end.
+
+    NETNS  TAP  VERDICT  ACTION  details
+    NETNS  DEV  OBJECT   ACTION  details
+
+Each row has its namespace, so that grep finds it. A namespace with nothing to say has no row. Names
+are bytes from outside, and are shown escaped.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Iterable, List, Sequence, Tuple
+
+    from .node import Sweep
+    from .report import DeadRedirect, Holder, Report, Tap, TcObject
+
+    Row = Tuple[str, str, str, str, str]
+
+_OUTCOMES = {
+    "clean": "clean, nothing to remove",
+    "cleaned": "cleaned",
+    "would-clean": "would clean",
+    "in-use": "in use, nothing changed",
+    "skipped": "skipped, there is no uplink",
+    "failed": "failed",
+}
+
+# The words of a sum, in its order.
+_COUNTED = {
+    "clean": "clean",
+    "cleaned": "cleaned",
+    "would-clean": "to be cleaned",
+    "in-use": "in use",
+    "skipped": "without an uplink",
+    "failed": "failed",
+}
+
+# SGR parameters by what begins with a word (ECMA-48): yellow, green, red.
+_COLOURS = {"orphan": "33", "in-use": "32", "failed": "31"}
+
+
+# ---------------------------------------------------------------- escaping
+
+
+def escape(text: str) -> str:
+    r"""Return text as printable ASCII: any other byte becomes ``\xNN``, a backslash two."""
+    return "".join(char if " " <= char <= "~" and char != "\\" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if char == "\\":
+        return "\\\\"
+    # a lone surrogate of this range stands for a byte that is not UTF-8; only a text from JSON may
+    # hold any other lone surrogate
+    is_byte = "\udc80" <= char <= "\udcff"
+    data = char.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    return "".join("\\x%02x" % number for number in data)
+
+
+# ---------------------------------------------------------------- whole results
+
+
+def in_text(
+    reports: "Sequence[Report]",
+    verbose: bool = False,
+    spares_fresh: bool = False,
+    has_colour: bool = False,
+    prefix: str = "",
+) -> str:
+    """Return reports as text: the rows of all, aligned, and a line that sums them up.
+
+    ``verbose`` adds what the kernel reports of each TAP. ``spares_fresh``: fresh orphans stay.
+    ``has_colour``: for a terminal. ``prefix`` is put before the last line.
+    """
+    if len(reports) != 1:
+        return _in_text(reports, verbose, spares_fresh, has_colour)
+    shown = _aligned(rows(reports[0], verbose, spares_fresh), has_colour)
+    return "\n".join(shown + [escape(prefix) + head(reports[0])])
+
+
+def sweep_in_text(
+    swept: "Sweep", verbose: bool = False, spares_fresh: bool = False, has_colour: bool = False
+) -> str:
+    """Return a sweep as text, as `in_text` does."""
+    return _in_text(swept.namespaces, verbose, spares_fresh, has_colour)
+
+
+def _in_text(
+    reports: "Sequence[Report]", verbose: bool, spares_fresh: bool, has_colour: bool
+) -> str:
+    found = [row for report in reports for row in rows(report, verbose, spares_fresh)]
+    found += [_failure(report) for report in reports if report.outcome == "failed"]
+    return "\n".join(_aligned(found, has_colour) + [_sum(reports)])
+
+
+def head(report: "Report") -> str:
+    """The line on one namespace: the outcome, and the uplink or the reason of a failure."""
+    about = ""
+    if report.outcome == "failed" and report.error is not None:
+        about = ": " + escape(str(report.error))
+    elif report.uplink is not None:
+        form = " %s" if report.outcome == "skipped" else " (uplink %s)"
+        about = form % escape(report.uplink)
+    return "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], about)
+
+
+def _sum(reports: "Sequence[Report]") -> str:
+    """What came of many namespaces, in words."""
+    outcomes = [report.outcome for report in reports]
+    counts = [(outcomes.count(outcome), words) for outcome, words in _COUNTED.items()]
+    said = ", ".join(["%d %s" % (count, words) for count, words in counts if count])
+    line = "%s: %s" % (_count(len(reports), "namespace"), said or "nothing to do")
+    taps = [tap for report in reports for tap in report.taps]
+    deleted = sum(tap.deleted for tap in taps)
+    orphans = sum(tap.verdict == "orphan" for tap in taps) - deleted
+    used = sum(tap.verdict == "in-use" for tap in taps)
+    parts = [_count(deleted, "orphan") + " deleted"] if deleted else []
+    parts += [_count(orphans, "orphan") + " left"] if orphans else []
+    parts += [_count(used, "TAP") + " in use"] if used else []
+    return line + ("; " + ", ".join(parts) if parts else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return "%d %s%s" % (number, noun, "" if number == 1 else "s")
+
+
+# ---------------------------------------------------------------- rows
+
+
+def rows(report: "Report", verbose: bool = False, spares_fresh: bool = False) -> "List[Row]":
+    """The rows of a report. Its cells are not escaped yet."""
+    found = [_tap_row(report, tap, verbose, spares_fresh) for tap in report.taps]
+    found += [
+        (report.netns, each.ifname, each.kind or "no kind", "not judged", "")
+        for each in report.ignored
+    ]
+    found += [_tc_row(report, each) for each in report.tc_removed]
+    return found + [_dead_row(report.netns, each) for each in report.dead_redirects]
+
+
+def lines(report: "Report", verbose: bool = False) -> "List[str]":
+    """The rows of one report of many that are printed as they come; at least one."""
+    found = rows(report, verbose, spares_fresh=True)
+    if report.outcome == "failed" or not found:
+        found.append(_failure(report))
+    return _aligned(found)
+
+
+def _tap_row(report: "Report", tap: "Tap", verbose: bool, spares_fresh: bool) -> "Row":
+    verdict = tap.verdict + (" (fresh)" if tap.fresh else "")
+    if tap.deleted:
+        action = "deleted"
+    elif tap.verdict == "in-use":
+        action = "left alone"
+    elif tap.fresh and (spares_fresh or report.outcome in ("clean", "cleaned")):
+        action = "spared"
+    else:
+        action = "to be deleted" if report.outcome == "would-clean" else "left"
+    details = []
+    if tap.holders is not None and (tap.holders or tap.verdict == "in-use"):
+        details.append("held by " + _holders(tap.holders))
+    if verbose:
+        carrier = "unknown" if tap.carrier is None else "on" if tap.carrier else "off"
+        facts = "ifindex %d, carrier %s, operstate %s, %s"
+        details.append(facts % (tap.ifindex, carrier, tap.operstate, ",".join(tap.flags)))
+    return report.netns, tap.ifname, verdict, action, "; ".join(details)
+
+
+def _holders(holders: "Iterable[Holder]") -> str:
+    """The processes that hold a TAP. One without a process ID stands for more of them."""
+    names = [
+        "perhaps others: the search was cut short"
+        if holder.pid is None
+        else "%s (PID %d)" % (holder.comm or "?", holder.pid)
+        for holder in holders
+    ]
+    return ", ".join(names) or "no process that /proc shows"
+
+
+def _tc_row(report: "Report", found: "TcObject") -> "Row":
+    details = ""
+    if found.priority is not None:
+        details = "priority %d, redirects to %s" % (found.priority, found.target or "nothing")
+    action = "to be removed" if report.outcome == "would-clean" else "removed"
+    return report.netns, found.dev, "%s %s" % (found.kind, found.object), action, details
+
+
+def _dead_row(netns: str, found: "DeadRedirect") -> "Row":
+    details = "priority %d, redirects to nothing: it swallows packets" % found.priority
+    return netns, found.dev, "%s filter" % found.kind, "left", details
+
+
+def _failure(report: "Report") -> "Row":
+    return report.netns, "-", report.outcome, str(report.error or "nothing done"), ""
+
+
+def _aligned(rows: "Sequence[Row]", has_colour: bool = False) -> "List[str]":
+    """The rows as lines with aligned columns."""
+    cells = [tuple(map(escape, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths)]
+        colour = _COLOURS.get(row[2].partition(" ")[0])
+        if has_colour and colour:
+            padded[2] = "\x1b[%sm%s\x1b[0m" % (colour, padded[2])
+        lines.append("  ".join(padded).rstrip())
+    return lines
