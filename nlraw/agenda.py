@@ -233,7 +233,7 @@ class Agenda:
     def visits(self, now: float) -> "List[Task]":
         """Begin visits: those that answer an event first, and of loud namespaces last.
 
-        The namespaces are busy until `finished`. Some places are kept free for events.
+        The namespaces are busy until `finished`. Most places are kept free for events.
         """
         for id in [id for id, due in self._held.items() if due <= now]:
             del self._held[id]
@@ -284,7 +284,7 @@ class Agenda:
 
     @property
     def _most_routine(self) -> int:
-        return min(self._room, self.jobs - self.jobs // 4)
+        return min(self._room, max(1, self.jobs // 4))
 
     @property
     def muted(self) -> int:
