@@ -74,6 +74,7 @@ class _Service:
         self._unsaid: List[Outcome] = []
         self._has_news = True  # for the metrics and the status
         self._is_reloading = False
+        self._is_ready = False
         self._written = self._alive = time.monotonic() - TICK
         self._resyncs = 0
         self._complaint = ""
@@ -83,7 +84,7 @@ class _Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
         signal.signal(signal.SIGHUP, self._reload)
-        self._manager.ready(self._status())
+        self._get_ready()
         try:
             while not self._is_ending:
                 self._report(self._agent.step(self._tick()))
@@ -112,7 +113,7 @@ class _Service:
         if self._is_reloading:
             self._is_reloading = False
             self._manager.reloading()
-            self._manager.ready(self._status())
+            self._get_ready()
         if self._manager.watchdog is not None:
             if now - self._alive >= self._manager.watchdog:
                 self._alive = now
@@ -134,7 +135,10 @@ class _Service:
         """Write the metrics and the status."""
         self._has_news = False
         self._written = now
-        self._manager.status(self._status())
+        if self._is_ready:
+            self._manager.status(self._status())
+        else:
+            self._get_ready()
         if self._metrics is None:
             return
         try:
@@ -144,6 +148,11 @@ class _Service:
             if str(error) != self._complaint:
                 self._complaint = str(error)
                 output.complain(self._complaint)
+
+    def _get_ready(self) -> None:
+        """Announce that the watch goes on; again later if the manager did not take it."""
+        self._is_ready = self._manager.ready(self._status())
+        self._has_news = self._has_news or not self._is_ready
 
     def _status(self) -> str:
         watched = self._agent.watched

@@ -94,7 +94,7 @@ class Agent:
         self._stopped = False
         self.lines = []
         self._err = []
-        environment = command.environment(NOTIFY_SOCKET=path, **dict(env))
+        environment = command.environment(**dict({"NOTIFY_SOCKET": path}, **dict(env)))
         self.process = subprocess.Popen(
             DIE_WITH_US
             + list(before)

@@ -10,6 +10,7 @@ import fcntl
 import os
 import random
 import signal
+import socket
 import threading
 import time
 
@@ -251,3 +252,17 @@ def test_a_service_manager_that_does_not_read_delays_nothing(node):
         print("%d deaths, at most %.0f ms" % (len(taken), max(taken) * 1e3))
         assert sorted(taken)[len(taken) * 9 // 10] < 0.5
         assert agent.stop()[0].status == 0
+
+
+def test_a_service_manager_that_listens_late_still_learns_that_the_agent_is_ready(node, tmp_path):
+    """Without READY=1 it would end the agent."""
+    path = str(tmp_path / "late")
+    with Agent("--dir", node.directory, env={"NOTIFY_SOCKET": path}, ready=False) as agent:
+        site = Site(node, "pod1")
+        site.leave()
+        agent.wait_for(site.path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            manager.bind(path)
+            manager.settimeout(agents.PATIENCE)
+            assert manager.recv(65536).startswith(b"READY=1\n")
+            assert agent.stop()[0].status == 0
