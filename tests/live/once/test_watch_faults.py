@@ -29,6 +29,16 @@ WHOLE, EMPTY = (True, (2, 3)), (False, (0, 0))
 # How many calls of each name are struck: the first ones, and others evenly among the rest.
 EACH = 4
 
+# A fault strikes each thread that comes so far, and each visit has a thread of its own. There are
+# no more faults after some seconds, and soon after that all is gone that has to go.
+FAULTY, LONGEST = 2, 10
+
+# Of all errors the ordinary suite tries each one that this divides.
+SAMPLE = 29
+
+# Calls that are refused with what others are.
+ALIKE = {"recvmsg": "recvfrom", "sendmsg": "sendto", "unshare": "setns", "pipe2": "openat"}
+
 
 @pytest.fixture(autouse=True)
 def prepared():
@@ -51,24 +61,30 @@ class Scene:
     def kept(self):
         return [(site.links(), site.tc_objects()) for site in (self.used, self.foreign)]
 
-    def play(self, agent):
-        """Let the VMs die, one of them in a namespace that has just appeared."""
-        vmms = [site.start() for site in self.dying if TAP not in site.links()]
-        name = "late"
-        late = Site(self.node, name)
-        vmms.append(late.start())
-        for vmm in vmms:
-            vmm.kill()
-        agents.wait_until(
-            lambda: (
-                agent.process.poll() is not None
-                or all(site.is_empty for site in self.dying + [late])
-            ),
-            lambda: "the removal; stderr: " + agent.err,
-        )
-        for vmm in vmms:
-            vmm.reap()
-        late.close()
+    def play(self, agent, give_up=lambda: None):
+        """Let the VMs die, one of them in a namespace that has just appeared.
+
+        After a while ``give_up`` is called.
+        """
+        late = Site(self.node, "late")
+        vmms = [site.start() for site in self.dying + [late] if TAP not in site.links()]
+        try:
+            for vmm in vmms:
+                vmm.kill()
+
+            def is_over():
+                has_died = agent.process.poll() is not None
+                return has_died or all(site.is_empty for site in self.dying + [late])
+
+            try:
+                agents.wait_until(is_over, "the removal", FAULTY)
+            except TimeoutError:
+                give_up()
+                agents.wait_until(is_over, lambda: "the removal; stderr: " + agent.err, LONGEST)
+        finally:
+            for vmm in vmms:
+                vmm.reap()
+            late.close()
 
     def check(self):
         """Make sure that only what had to go may have been touched."""
@@ -112,17 +128,24 @@ class Traced:
             lambda: "READY=1; stderr: " + self.agent.err,
         )
 
+    def detach(self):
+        """Let the agent run on without faults."""
+        self._strace.send_signal(signal.SIGINT)
+        self._strace.communicate()
+
     def __enter__(self):
-        return self.agent
+        return self
 
     def __exit__(self, *_):
         self.agent.close()
-        self._strace.communicate()
+        if self._strace.returncode is None:
+            self._strace.communicate()
 
 
 def calls(scene, log):
     """Each name of a call that the agent makes, with the most calls of it by one thread."""
-    with Traced(scene, log) as agent:
+    with Traced(scene, log) as traced:
+        agent = traced.agent
         scene.play(agent)
         agent.send(signal.SIGHUP)
         time.sleep(0.3)
@@ -145,24 +168,37 @@ def chosen(count):
 
 
 def strike(scene, log, name, number, kind):
-    """Play with one fault; return the agent's exit status, None if it lived on."""
+    """Play with one fault; return the agent's exit status, None if it lived on.
+
+    It dies of SIGKILL, and otherwise only while it starts, or when stdout is broken, with a word on
+    why.
+    """
     options = ["-e", "trace=" + name, "-e", "inject=%s:%s:when=%d" % (name, kind, number)]
-    with Traced(scene, log, *options) as agent:
+    with Traced(scene, log, *options) as traced:
+        agent = traced.agent
+        what = (name, number, kind)
         if agent.process.poll() is None:
-            scene.play(agent)
+            scene.play(agent, traced.detach)
         status = agent.process.poll()
         if status is None:
             done, _ = agent.stop()
-            assert done.status in (0, -signal.SIGKILL), (done.status, done.err)
             status = None if done.status == 0 else done.status
-        assert "Traceback" not in agent.err, agent.err
+        agent.join()
+        assert "Traceback" not in agent.err, (what, agent.err)
+        if kind == "signal=KILL":
+            assert status in (None, -signal.SIGKILL), (what, status, agent.err)
+        elif status is not None:
+            assert status == 1, (what, status, agent.err)
+            last = agent.err.splitlines()[-1]
+            assert last.startswith("nlraw: "), (what, agent.err)
+            assert not agent.said("READY=1") or "could not be written" in last, (what, agent.err)
     scene.check()
     return status
 
 
 def test_sigkill_in_any_system_call(scene, tmp_path):
     counts = calls(scene, tmp_path / "log")
-    assert {"recvmsg", "poll", "setns", "clone3", "sendto"} & set(counts)
+    assert {"recvmsg", "poll", "setns", "sendto"} < set(counts)
     scene.finish()
     killed = 0
     for name, count in counts.items():
@@ -175,3 +211,34 @@ def test_sigkill_in_any_system_call(scene, tmp_path):
     total = sum(len(chosen(count)) for count in counts.values())
     print("%d names of calls, %d faults, %d deaths" % (len(counts), total, killed))
     assert killed > total * 0.7
+
+
+def errors(name):
+    """What a call of this name may be refused with; the end of a process would be no news."""
+    return inject.ERRORS.get(ALIKE.get(name, name), "").split()
+
+
+def test_errors_of_some_system_calls(scene, tmp_path):
+    """A fixed sample of those of tests/long/test_watch_faults.py."""
+    play_errors(scene, tmp_path / "log", SAMPLE)
+
+
+def play_errors(scene, log, every=1):
+    counts = calls(scene, log)
+    scene.finish()
+    faults = [
+        (name, number, "error=" + error)
+        for name, count in counts.items()
+        for number in chosen(count)
+        for error in errors(name)
+    ]
+    ended, wrong = 0, []
+    for name, number, kind in faults[::every]:
+        try:
+            ended += strike(scene, log, name, number, kind) is not None
+        except (AssertionError, TimeoutError) as error:
+            wrong.append(str((name, number, kind, str(error)[:1000])))
+            print(wrong[-1], flush=True)
+        scene.finish()
+    print("%d of %d faults, %d ended the agent" % (len(faults[::every]), len(faults), ended))
+    assert wrong == []
