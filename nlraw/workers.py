@@ -153,7 +153,7 @@ class Workers:
         """The visits that have ended since the last call."""
         try:
             os.read(self._read, 4096)
-        except BlockingIOError:
+        except OSError:  # there is nothing to read; or no memory, and it is read the next time
             pass
         while self._ended:
             result = self._ended.pop(0)
@@ -200,14 +200,14 @@ class News:
     """What lasts in each namespace, by its ID, so that it is reported once."""
 
     def __init__(self) -> None:
-        self._said: Dict[int, object] = {}
+        self._said: Dict[int, Optional[int]] = {}
 
     def is_new(self, id: int, report: "Report") -> bool:
         """True if something was removed, or is in use, failed or left and was not before."""
         taps = frozenset([(tap.ifindex, tap.verdict) for tap in report.taps if not tap.deleted])
-        state: object = None
+        state: Optional[int] = None
         if report.outcome in ("in-use", "failed") or (report.outcome == "skipped" and taps):
-            state = (report.outcome, taps, str(report.error))
+            state = hash((report.outcome, taps, str(report.error)))  # of a bounded size
         is_same = state is None or self._said.get(id) == state
         self._said[id] = state
         return report.outcome == "cleaned" or bool(report.tc_removed) or not is_same
