@@ -36,6 +36,9 @@ RESYNC = 30.0
 # The least seconds between two looks at everything after events were lost.
 AFTER_LOSS = 0.05
 
+# TAPs of a namespace that are remembered, so that it is noticed if one vanishes.
+MOST_TAPS = 1000
+
 # Seconds until a failed visit is repeated: at first; then twice as many each time.
 RETRY = 0.05
 
@@ -139,6 +142,7 @@ class Agenda:
         self._begin_resync(now)
         for known in self.known.values():
             self._want_visit(known, self._routine)
+        self._held = dict.fromkeys(self._held, now)
 
     def looked(self, id: int, taps: "Mapping[Fall, bool]", now: float) -> None:
         """A look by ID saw these matching TAPs; True for an orphan that is not to be spared.
@@ -215,7 +219,8 @@ class Agenda:
             return
         known.failures = 0
         known.since = later
-        known.taps = frozenset(left)
+        # one that has more is looked at by visits: whoever is root there can make any number
+        known.taps = frozenset(left if len(left) < MOST_TAPS else ())
         known.falls = {fall: at for fall, at in known.falls.items() if fall[0] in known.taps}
         # besides its first event, each orphan that goes causes one when the link watch catches up
         # (net/core/link_watch.c), and one when it is deleted

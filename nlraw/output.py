@@ -170,16 +170,19 @@ def say(text: str, end: str = "\n") -> None:
         raise Unwritten(error.strerror) from None
 
 
-def can_say() -> bool:
-    """True unless stdout is full, because nobody reads it, so that `say` would wait."""
+def can_say(is_complaint: bool = False) -> bool:
+    """True unless stdout is full, because nobody reads it, so that `say` would wait.
+
+    If ``is_complaint``: the same of stderr and `complain`.
+    """
     import select
 
     try:
         poll = select.poll()
-        poll.register(sys.stdout.fileno(), select.POLLOUT)
-        return bool(poll.poll(0))
-    except (AttributeError, OSError, ValueError):  # it is closed, or no file; `say` knows better
+        poll.register((sys.stderr if is_complaint else sys.stdout).fileno(), select.POLLOUT)
+    except (AttributeError, OSError, ValueError):  # it is closed, or no file: they know better
         return True
+    return bool(poll.poll(0))
 
 
 def _write_unbuffered(rest: bytes) -> None:

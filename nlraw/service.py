@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # The least seconds between two writes of the metrics, and of the status.
 TICK = 1.0
 
-# Outcomes that are kept while nobody reads stdout, and the seconds until it is tried again.
-UNSAID, SAY_AGAIN = 1000, 0.1
+# Bytes that are kept while nobody reads stdout, and the seconds until it is tried again.
+UNSAID, SAY_AGAIN = 1 << 20, 0.1
 
 # Seconds for which a thread may keep the interpreter when others want it; Python's own are 5 ms.
 SWITCH = 0.001
@@ -54,12 +54,10 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> int
         jobs or JOBS,
         resync,
         grace,
-        output.complain,
+        _note,
     )
-    try:
-        return _Service(given, agent).run()
-    finally:
-        agent.close()
+    # not closed at the end: a thread of it may wait for the kernel, and the process ends anyway
+    return _Service(given, agent).run()
 
 
 class _Service:
@@ -71,7 +69,7 @@ class _Service:
         self._uplinks = options.texts(given, "uplink")
         self._manager = Manager()
         self._is_ending = False
-        self._unsaid: List[Outcome] = []
+        self._unsaid: List[str] = []
         self._has_news = True  # for the metrics and the status
         self._is_reloading = False
         self._is_ready = False
@@ -147,7 +145,7 @@ class _Service:
         except Error as error:  # the watch goes on
             if str(error) != self._complaint:
                 self._complaint = str(error)
-                output.complain(self._complaint)
+                _note(self._complaint)
 
     def _get_ready(self) -> None:
         """Announce that the watch goes on; again later if the manager did not take it."""
@@ -163,19 +161,27 @@ class _Service:
 
     def _report(self, outcomes: "List[Outcome]") -> None:
         """Print what is new, if stdout takes it: the agent does not wait for a reader."""
-        self._has_news = self._has_news or bool(outcomes)
-        self._unsaid += outcomes
-        if len(self._unsaid) > UNSAID:
-            lost = len(self._unsaid) - UNSAID
-            del self._unsaid[:lost]
-            output.complain("stdout is not read: %d results were not printed" % lost)
+        for outcome in outcomes:
+            self._has_news = True
+            self._unsaid.append(self._text(outcome))
+            if output.can_say(is_complaint=True):  # the reason of a failure is on stdout too
+                output.complain_about(outcome.report, uplinks=self._uplinks)
         while self._unsaid and output.can_say():
-            self._print(self._unsaid.pop(0))
+            output.say(self._unsaid.pop(0))
+        lost = 0
+        while sum(map(len, self._unsaid)) > UNSAID:
+            del self._unsaid[0]
+            lost += 1
+        if lost:
+            _note("stdout is not read: %d results were not printed" % lost)
 
-    def _print(self, outcome: "Outcome") -> None:
-        if self._as_json:
-            document = dict(outcome.report.document(), time=round(outcome.time, 6))
-            output.say(output.in_json(document))
-        else:
-            output.say("\n".join(lines(outcome.report, self._is_verbose)))
-        output.complain_about(outcome.report, uplinks=self._uplinks)
+    def _text(self, outcome: "Outcome") -> str:
+        if not self._as_json:
+            return "\n".join(lines(outcome.report, self._is_verbose))
+        return output.in_json(dict(outcome.report.document(), time=round(outcome.time, 6)))
+
+
+def _note(text: str) -> None:
+    """Print a line on stderr, unless nobody reads it."""
+    if output.can_say(is_complaint=True):
+        output.complain(text)

@@ -157,11 +157,22 @@ def test_an_event_shortens_the_wait_after_failures():
     for _ in range(9):
         made.visits(NOW)
         made.finished(1, NOW, has_failed=True)
-        made._held = dict.fromkeys(made._held, NOW)
+        made.resync(NOW)
     made.visits(NOW)
     made.finished(1, NOW, has_failed=True)
+    look_all(made, NOW)
     made.heard(1, 1, NOW)
     assert made.deadline(NOW) == NOW + RETRY
+
+
+def test_a_request_for_everything_includes_what_waits_after_failures():
+    made = agenda()
+    made.heard(1, 1, NOW)
+    for _ in range(9):
+        made.visits(NOW)
+        made.finished(1, NOW, has_failed=True)
+        made.resync(NOW)
+    assert ids(made.visits(NOW)) == [1]
 
 
 def test_without_resources_fewer_visits_are_made_at_a_time_and_more_again_later():
