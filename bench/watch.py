@@ -23,7 +23,7 @@ import random
 import time
 
 from . import lab
-from .agents import TAP, Agent, Field
+from .agents import PATIENCE, TAP, Agent, Field
 from .coldstart import state_of
 from .pods import NotDone
 from .timing import Row, in_turn
@@ -133,7 +133,7 @@ def _dying(field, size, agent, who, ready=lambda: None):
         paths = field.start_some(size)
         ready()
         agent.removals()
-        told = field.node.do("die", 10, frees=size)
+        told = field.node.do("die", PATIENCE, frees=size)
         gone = max(agent.wait(paths).values())
         field.check_clean(size, who)
         return {"name free": told["seconds"], "link gone": (gone - told["killed"]) / 1e9}
@@ -168,7 +168,7 @@ def _twenty(field, agent, who, seconds):
         due = max(due + 1 / DEATHS_A_SECOND, time.monotonic() - 1)
     rate = seconds * DEATHS_A_SECOND / (time.monotonic() - begun)
     taken += [(when - dying[path]) / 1e9 for path, when in agent.wait(dying).items()]
-    field.node.do("die", 10, frees=len(ready))
+    field.node.do("die", PATIENCE, frees=len(ready))
     agent.wait(ready)
     field.check_clean(len(field.pods), who)
     what = "deaths each second"
