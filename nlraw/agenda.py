@@ -91,7 +91,8 @@ class Agenda:
 
         If one was known by this key, it is replaced: inode numbers are reused.
         """
-        self.gone(self._ids.get(key, id), now)
+        for old in (id, self._ids.get(key, id)):
+            self.gone(old, now)
         self.known[id] = Known(id, key, path, now)
         self._ids[key] = id
         self._want_visit(self.known[id], self._routine)
@@ -103,8 +104,7 @@ class Agenda:
         known = self.known.pop(id, None)
         if known is None:
             return None
-        if self._ids.get(known.key) == id:
-            del self._ids[known.key]
+        del self._ids[known.key]
         for place in (self._urgent, self._routine, self._looks, self._first_looks, self._loud):
             place.pop(id, None)
         for waiting in (self._held, self._graces, self._muted):
@@ -221,7 +221,6 @@ class Agenda:
         known.since = later
         # one that has more is looked at by visits: whoever is root there can make any number
         known.taps = frozenset(left if len(left) < MOST_TAPS else ())
-        known.falls = {fall: at for fall, at in known.falls.items() if fall[0] in known.taps}
         # besides its first event, each orphan that goes causes one when the link watch catches up
         # (net/core/link_watch.c), and one when it is deleted
         if heard > 2 * deleted:
@@ -317,7 +316,6 @@ class Agenda:
         for known in ended:
             del self._muted[known.id]
             known.is_muted = False
-            known.events.renew(now)
             self._want_look(known, self._looks)
         return ended
 

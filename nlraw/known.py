@@ -54,11 +54,6 @@ class Quota:
         """Spend an amount, whether or not so much is left."""
         self._left = self.left(now) - amount
 
-    def renew(self, now: float) -> None:
-        """Forget what was spent."""
-        self._left = self.most
-        self._at = now
-
     def due(self, amount: float, now: float) -> float:
         """When so much will be left; ``now`` if it is."""
         return now + max(0.0, amount - self.left(now)) / self.rate

@@ -4,7 +4,7 @@
 import pytest
 
 import nlraw
-from nlraw.agenda import AFTER_LOSS, RETRY, Agenda, check
+from nlraw.agenda import AFTER_LOSS, MOST_TAPS, RETRY, Agenda, check
 from nlraw.known import EVENTS, LONGEST_MUTE, MUTE, VISITS, VISITS_PER_SECOND, Quota
 
 NOW = 1000.0
@@ -201,6 +201,19 @@ def test_without_resources_and_alone_it_is_a_failure():
     assert made.deadline(NOW) == NOW + RETRY
 
 
+def test_a_success_ends_the_row_of_failures():
+    made = agenda()
+    for has_failed in (True, True, True, False):
+        made.resync(NOW)
+        made.visits(NOW)
+        made.finished(1, NOW, has_failed=has_failed)
+    made.heard(1, 1, NOW)
+    made.visits(NOW)
+    made.finished(1, NOW, has_failed=True)
+    look_all(made, NOW)
+    assert made.deadline(NOW) == NOW + RETRY
+
+
 # ---------------------------------------------------------------- looks
 
 
@@ -266,6 +279,26 @@ def test_a_look_that_is_due_during_a_visit_comes_after_it():
     assert look_all(made, NOW) == [1]
 
 
+def test_a_look_that_ends_during_a_visit_is_repeated_after_it():
+    made = agenda()
+    assert made.looks(NOW + 30, 10) == [1]
+    made.heard(1, 1, NOW + 30)
+    made.visits(NOW + 30)
+    made.looked(1, {(3, 1): True}, NOW + 30)
+    made.finished(1, NOW + 30)
+    assert made.visits(NOW + 30) == []
+    assert look_all(made, NOW + 30) == [1]
+
+
+def test_more_taps_than_are_worth_it_are_not_remembered():
+    made = agenda()
+    for count in (MOST_TAPS - 1, MOST_TAPS):
+        made.resync(NOW)
+        made.visits(NOW)
+        made.finished(1, NOW, left=range(count))
+        assert len(made.known[1].taps) == (count if count < MOST_TAPS else 0)
+
+
 # ---------------------------------------------------------------- grace
 
 
@@ -289,6 +322,17 @@ def test_an_orphan_that_was_in_use_meanwhile_is_a_young_one():
     look_all(made, NOW + 5, taps={(3, 2): True})
     assert made.visits(NOW + 5) == []
     assert made.deadline(NOW + 5) == NOW + 10
+
+
+def test_an_event_without_an_orphan_is_answered_by_the_look():
+    made = agenda(grace=5)
+    made.heard(1, 1, NOW)
+    look_all(made, NOW, taps={(3, 1): False})
+    made.heard(1, 1, NOW + 1)
+    look_all(made, NOW + 1, taps={(3, 2): True})
+    look_all(made, NOW + 6, taps={(3, 2): True})
+    (task,) = made.visits(NOW + 6)
+    assert task.since == NOW + 1
 
 
 def test_a_young_orphan_neither_goes_with_an_old_one_nor_keeps_it():
@@ -336,6 +380,16 @@ def test_a_namespace_with_the_inode_of_a_dead_one_replaces_it():
     assert list(made.known) == [2]
     assert made.id_of(key(0)) == 2
     assert ids(made.visits(NOW)) == [2]
+
+
+def test_a_namespace_that_has_the_id_of_another_replaces_it():
+    """It lost its path, was forgotten, and has kept its ID."""
+    made = agenda(2)
+    made.appeared(1, key(1), "/other", NOW)
+    assert [(known.id, known.key) for known in made.known.values()] == [(1, key(1))]
+    assert (made.id_of(key(0)), made.id_of(key(1))) == (None, 1)
+    made.gone(1, NOW)
+    assert made.id_of(key(1)) is None
 
 
 # ---------------------------------------------------------------- loud ones
