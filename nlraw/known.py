@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     # A TAP and one of its losses of carrier: ifindex, IFLA_CARRIER_DOWN_COUNT.
     Fall = Tuple[int, int]
 
-# Visits that a namespace may have at once, and per second in the long run. A second of processor
-# time that a visit takes counts as so many visits.
-VISITS, VISITS_PER_SECOND = 20.0, 30.0
-VISITS_FOR_A_SECOND = 100.0
+# Visits that a namespace may have at once, and per second in the long run: a VM that is started and
+# killed 20 times a second causes about 40. A second of processor time counts as so many visits.
+VISITS, VISITS_PER_SECOND = 40.0, 60.0
+VISITS_FOR_A_SECOND = 200.0
 
 # Events that a namespace may cause at once, and per second in the long run. An orphan causes three
 # until it is gone; a namespace may have 1,000.
