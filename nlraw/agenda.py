@@ -211,6 +211,8 @@ class Agenda:
         self._room = min(self.jobs, self._room + 1)
         again, heard, later = known.again, known.heard, known.later
         known.again, known.heard, known.later = NOTHING, 0, None
+        if again and self.grace:  # only looks show since when there has been an orphan
+            self._want_look(known, self._first_looks)
         if has_failed:
             known.failures += 1
             # 2.0**1100 is too large
@@ -230,7 +232,7 @@ class Agenda:
         if again == VISIT:
             self._want_visit(known, self._urgent if heard else self._routine)
         elif again == LOOK:
-            self._want_look(known, self._first_looks if heard or self.grace else self._looks)
+            self._want_look(known, self._first_looks if heard else self._looks)
 
     # ------------------------------------------------------------ what to do
 
