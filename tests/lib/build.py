@@ -92,6 +92,7 @@ def link_payload(
     flags=uapi.IFF_UP,
     carrier=0,
     up_count=1,
+    down_count=None,
     operstate=None,
     queues=None,
     disabled_queues=None,
@@ -128,6 +129,8 @@ def link_payload(
             payload += wire.attribute_u32(type, number)
     if up_count is not None:
         payload += wire.attribute_u32(uapi.IFLA_CARRIER_UP_COUNT, up_count)
+    if down_count is not None:
+        payload += wire.attribute_u32(uapi.IFLA_CARRIER_DOWN_COUNT, down_count)
     if kind is not None:
         payload += wire.attribute_nested(
             uapi.IFLA_LINKINFO,
