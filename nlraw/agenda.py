@@ -39,6 +39,9 @@ AFTER_LOSS = 0.05
 # TAPs of a namespace that are remembered, so that it is noticed if one vanishes.
 MOST_TAPS = 1000
 
+# Seconds until more visits are tried at a time, after the system lacked resources for so many.
+CROWDED = 1.0
+
 # Seconds until a failed visit is repeated: at first; then twice as many each time.
 RETRY = 0.05
 
@@ -59,6 +62,7 @@ class Agenda:
         self.known: Dict[int, Known] = {}
         self.busy = 0
         self._room = jobs  # visits at a time that the system has resources for
+        self._more_room = now  # when it may grow again
         self._ids: Dict[Key, int] = {}
         self._next_id = 1
         # dicts as ordered sets
@@ -204,11 +208,14 @@ class Agenda:
             return
         known.is_busy = False
         known.visits.spend(VISITS_FOR_A_SECOND * seconds, now)
+        if is_crowded:
+            self._room = max(1, self.busy)
+            self._more_room = now + CROWDED
+        elif now >= self._more_room:
+            self._room = min(self.jobs, self._room + 1)
         if is_crowded and self.busy:
-            self._room = self.busy
             self._urgent[id] = None
             return
-        self._room = min(self.jobs, self._room + 1)
         again, heard, later = known.again, known.heard, known.later
         known.again, known.heard, known.later = NOTHING, 0, None
         if again and self.grace:  # only looks show since when there has been an orphan
