@@ -2,8 +2,8 @@
 """Remove orphan TAPs from the network namespaces of sandboxed containers.
 
     scan, cleanup, setup, sweep, watch    the functions
-    Tap, Report, Setup, Sweep ...  what they return
-    Error and its subclasses       what they raise
+    Tap, Report, Setup, Sweep ...         what they return
+    Error and its subclasses              what they raise
 
 Where to look:
 
@@ -19,6 +19,8 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Iterator
+
     from .agent import watch
     from .errors import (
         BadNamespace,
@@ -105,5 +107,12 @@ def __getattr__(name: str) -> object:
 
 
 if sys.version_info < (3, 7):  # without PEP 562
+
+    def watch(*arguments: "Any", **named: "Any") -> "Iterator[Report]":
+        """Import and call `nlraw.agent.watch`: it needs much that no other function does."""
+        from . import agent
+
+        return agent.watch(*arguments, **named)
+
     for _name in __all__:
         __getattr__(_name)
