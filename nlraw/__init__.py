@@ -115,4 +115,4 @@ if sys.version_info < (3, 7):  # without PEP 562
         return agent.watch(*arguments, **named)
 
     for _name in __all__:
-        __getattr__(_name)
+        globals().get(_name) or __getattr__(_name)
