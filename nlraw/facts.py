@@ -188,10 +188,11 @@ def _ipv4_gateway(routes: "Iterable[GuestRoute]", ifname: str) -> "Optional[str]
         for route in routes
         if (route.family, route.type, route.dst, route.tos) == ("inet", "unicast", "default", None)
     ]
-    for route in sorted(found, key=lambda route: route.metric or 0)[:1]:
-        hops = [hop.gateway for hop in route.nexthops if hop.dev == ifname] or [route.gateway]
-        return None if hops[0] is None or ":" in hops[0] else hops[0]
-    return None
+    if not found:
+        return None
+    used = min(found, key=lambda route: route.metric or 0)
+    gateways = [hop.gateway for hop in used.nexthops if hop.dev == ifname] or [used.gateway]
+    return None if gateways[0] is None or ":" in gateways[0] else gateways[0]
 
 
 def _name(names: "Mapping[int, str]", number: int) -> str:

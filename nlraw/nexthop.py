@@ -27,9 +27,7 @@ class Hop:
 
     __slots__ = ("ifindex", "gateway", "weight", "flags")
 
-    def __init__(
-        self, ifindex: int, gateway: "Optional[str]", weight: int = 1, flags: int = 0
-    ) -> None:
+    def __init__(self, ifindex: int, gateway: "Optional[str]", weight: int, flags: int) -> None:
         self.ifindex = ifindex
         self.gateway = gateway
         self.weight = weight
@@ -108,8 +106,11 @@ class NextHopObject(wire.Decoded):
 
     def members(self) -> "List[Tuple[int, int]]":
         """The IDs and weights of a group's members; none if it is no group."""
+        span = self.attributes.span(uapi.NHA_GROUP)
+        if span is None:
+            return []
         found = []
-        at, end = self.attributes.span(uapi.NHA_GROUP) or (0, 0)
+        at, end = span
         while at < end:
             number, low, high = wire.fixed(uapi.nexthop_grp, self.attributes.data, (at, end))
             found.append((number, (high << 8 | low) + 1))

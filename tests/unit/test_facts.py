@@ -10,8 +10,11 @@ from nlraw.guest import GuestAddress, GuestNeighbour, GuestRoute, NextHop
 NAMES = {1: "lo", 2: "eth0", 3: "net1"}
 
 
-def a_link(ifindex=2, name="eth0", mtu=1500):
-    return build.as_link(build.link_payload(ifindex, name, kind="veth", mode=None, mtu=mtu))
+def a_link(ifindex=2, name="eth0", mtu=1500, address=b""):
+    payload = build.link_payload(ifindex, name, kind="veth", mode=None, mtu=mtu)
+    if address:
+        payload += lists.wire.attribute(uapi.IFLA_ADDRESS, address)
+    return build.as_link(payload)
 
 
 def describe(addresses=(), routes=(), neighbours=(), objects=(), link=None, names=NAMES):
@@ -99,8 +102,9 @@ def test_captured_routes_that_have_the_ids_of_their_next_hops_alone():
 
 
 def test_an_uplink_without_anything_has_no_facts_but_its_own():
-    found = describe(link=a_link(mtu=1450))
-    assert (found.ifname, found.ifindex, found.address, found.mtu) == ("eth0", 2, None, 1450)
+    found = describe(link=a_link(mtu=1450, address=bytes([2, 0, 0, 0, 0, 7])))
+    assert (found.ifname, found.ifindex, found.mtu) == ("eth0", 2, 1450)
+    assert found.address == "02:00:00:00:00:07"
     assert (found.local, found.prefixlen, found.gateway) == (None, None, None)
     assert (found.addresses, found.routes, found.neighbours) == ((), (), ())
     assert describe(link=a_link(mtu=None)).mtu == 0
@@ -356,19 +360,15 @@ def gateway_of(*routes):
     return describe(routes=routes).gateway
 
 
-def test_the_gateway_is_that_of_the_default_route_with_the_lowest_metric():
-    assert (
-        gateway_of(
-            lists.a_route(gateway="10.9.8.1", metric=20),
-            lists.a_route(gateway="10.9.8.2", metric=10),
-            lists.a_route(gateway="10.9.8.3", metric=10),
-        )
-        == "10.9.8.2"
-    )
-    assert (
-        gateway_of(lists.a_route(gateway="10.9.8.1", metric=20), lists.a_route(gateway="10.9.8.4"))
-        == "10.9.8.4"
-    )
+@pytest.mark.parametrize(
+    "metrics, first", [((20, 10, 10), 1), ((20, None), 1), ((1, None), 1), ((0, None), 0)], ids=str
+)
+def test_the_gateway_is_that_of_the_default_route_with_the_lowest_metric(metrics, first):
+    routes = [
+        lists.a_route(gateway="10.9.8.%d" % number, metric=metric)
+        for number, metric in enumerate(metrics)
+    ]
+    assert gateway_of(*routes) == "10.9.8.%d" % first
 
 
 def test_of_several_next_hops_the_first_one_on_the_uplink_is_the_gateway():

@@ -19,7 +19,7 @@ def test_dump_bytes():
         """
     )
     request = neighbour.dump(7, "eth0")
-    assert (request.step, request.object, request.is_dump) == ("list neighbours of", "eth0", True)
+    assert (request.step, request.object, request.fixed) == ("list neighbours of", "eth0", 12)
 
 
 @golden.needs_little_endian
@@ -38,6 +38,7 @@ def test_captured_neighbours_are_permanent_or_not():
 
 
 def test_a_neighbour_may_lack_what_others_have():
+    assert lists.a_neighbour("10.9.8.1", "02:00:00:00:ab:cd").lladdr == "02:00:00:00:ab:cd"
     assert lists.a_neighbour("10.9.8.1", None).lladdr is None
     (found,) = neighbour.neighbours(
         [build.received(uapi.RTM_NEWNEIGH, uapi.ndmsg.pack(7, 2, uapi.NUD_PERMANENT, 0, 0))]

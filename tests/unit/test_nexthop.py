@@ -21,6 +21,8 @@ def test_dump_bytes():
         u8=0 u8=0 u8=0 u8=0 u32=0                              # nhmsg
         """
     )
+    request = nexthop.dump()
+    assert (request.step, request.object, request.fixed) == ("list next hops", "", 8)
 
 
 # ---------------------------------------------------------------- in routes
@@ -67,8 +69,10 @@ def test_a_next_hop_of_an_impossible_length_is_malformed(size, offset):
     route = lists.a_route(oif=None, hops=[good, bad])
     with pytest.raises(Malformed) as caught:
         nexthop.hops(route)
-    start, _ = route.attributes.span(uapi.RTA_MULTIPATH)
+    start, end = route.attributes.span(uapi.RTA_MULTIPATH)
     assert caught.value.offset == start + offset
+    words = "next hop length %d with %d bytes left" % (size, end - start - offset)
+    assert caught.value.message.startswith(words + ", at")
 
 
 def test_the_rest_of_a_next_hop_is_malformed():
