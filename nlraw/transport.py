@@ -169,9 +169,9 @@ class Allowance:
             self._since = now
             left = self._left = (left[0], left[1], left[2] - seconds)
         if messages > left[0]:
-            words = "over %d links, qdiscs and filters" % self.messages
+            words = "over %d links, qdiscs, filters and routes" % self.messages
         elif bytes > left[1]:
-            words = "over %d MiB of links, qdiscs and filters" % (self.bytes >> 20)
+            words = "over %d MiB of links, qdiscs, filters and routes" % (self.bytes >> 20)
         elif now is not None and left[2] < 0:
             words = "it takes over %g s of processor time" % self.seconds
         else:

@@ -343,7 +343,7 @@ def test_a_namespace_that_holds_too_much_is_an_error_and_costs_the_socket():
     one.ask(QDISCS)
     with pytest.raises(TooMuch) as caught:
         one.ask(QDISCS)
-    assert "over 20 links, qdiscs and filters" in str(caught.value)
+    assert "over 20 links, qdiscs, filters and routes" in str(caught.value)
     assert system.sockets[0].closed
     one.begin_look()  # and another look may read as much again
     one.ask(QDISCS)

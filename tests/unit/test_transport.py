@@ -135,8 +135,8 @@ def test_what_is_within_the_limits_is_allowed_and_one_more_is_not():
     allowance.begin(50.0)
     allowance.check(52.0, 10, 3 << 20)
     for messages, bytes, words in (
-        (11, 0, "over 10 links, qdiscs and filters"),
-        (0, (3 << 20) + 1, "over 3 MiB of links, qdiscs and filters"),
+        (11, 0, "over 10 links, qdiscs, filters and routes"),
+        (0, (3 << 20) + 1, "over 3 MiB of links, qdiscs, filters and routes"),
     ):
         with pytest.raises(TooMuch) as caught:
             allowance.check(52.0, messages, bytes)

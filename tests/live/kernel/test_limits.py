@@ -20,8 +20,8 @@ from nlraw.exchange import Request
 from nlraw.netns import Namespace
 
 TOO_MUCH = (
-    "this namespace holds more than nlraw reads: over (%d|%d MiB of) links, qdiscs and filters"
-    % (transport.MESSAGES, visit.BYTES >> 20)
+    "this namespace holds more than nlraw reads: over (%d|%d MiB of) links, qdiscs, filters and "
+    "routes" % (transport.MESSAGES, visit.BYTES >> 20)
 )
 SECONDS = 1.0  # that a hostile namespace may take of a sweep
 MEMORY = 32 << 10  # KiB
