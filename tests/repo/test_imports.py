@@ -220,6 +220,7 @@ def test_a_cleanup_imports_only_what_it_needs():
     loaded = modules_after("from nlraw.cli import program")
     own = {module[len("nlraw.") :] for module in loaded if module.startswith("nlraw.")}
     assert not own & {"node", "provision", "tap", "selftest"}
+    assert not own & {"inet", "neighbour", "nexthop", "guest", "facts", "uplinks"}  # of a setup
     assert not loaded & {"os", "stat"} - modules_after("pass")
 
 

@@ -77,6 +77,39 @@ def test_the_library_has_them_as_records(shaped):
     assert (made.uplink.gateway, made.uplink.local) == ("169.254.1.1", "10.0.1.7")
 
 
+@pytest.mark.parametrize("name", ["two NICs", "next hops", "next hop objects, only their IDs"])
+def test_a_setup_of_two_nics_has_the_facts_of_each(shaped, name):
+    pod = shaped(SHAPES[name])
+    listed = [expected(pod, dev) for dev in NICS]
+    made = nlraw.setup(netns=pod.path, uplink=NICS)
+    assert [pair.uplink.ifname for pair in made.pairs] == list(NICS)
+    for pair, each in zip(made.pairs, listed):
+        check(pair.uplink, each)
+    assert made.uplink == made.pairs[0].uplink
+
+
+def test_the_text_of_a_setup_has_them_in_the_words_of_ip(shaped):
+    pod = shaped(SHAPES["Calico"])
+    done = command.nlraw("setup", "-n", pod.path)
+    assert [line for line in done.out.splitlines() if line.startswith("    ")] == [
+        "    address    10.0.1.7/32",
+        "    address    fd00::7/128",
+        "    route      default via 169.254.1.1 mtu 1450",
+        "    route      169.254.1.1",
+        "    route      fd00::7 proto kernel metric 256",
+        "    route      default via fe80::1 metric 1024",
+        "    neighbour  169.254.1.1 lladdr 02:00:00:00:00:01",
+        "    neighbour  fe80::1 lladdr 02:00:00:00:00:01",
+    ]
+
+
+def test_a_pod_without_ipv4_is_no_error_and_not_silent(shaped):
+    done = command.nlraw("setup", "-n", shaped(SHAPES["IPv6 alone"]).path, "--json")
+    assert done.status == 0 and done.err.endswith(": eth0 has no IPv4 address\n")
+    uplink = done.document["uplink"]
+    assert [uplink[key] for key in ("local", "prefixlen", "gateway")] == [None] * 3
+
+
 # ---------------------------------------------------------------- long lists
 
 MANY = 650  # of each; a datagram holds some hundreds
@@ -90,10 +123,6 @@ def test_lists_of_several_datagrams_are_whole(shaped):
     counts = [len(listed[key]) for key in ("addresses", "routes", "neighbours")]
     assert counts == [MANY + 2, 2 * MANY + 2, MANY]
     check(uplink, listed)
-
-
-def test_while_a_pod_changes_what_stays_is_never_missing(shaped):
-    assert shapes.read_while_it_changes(shaped(""), MANY, 3)
 
 
 # Routes that the kernel lists by their position, among others or under one prefix.
