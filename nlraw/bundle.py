@@ -6,8 +6,9 @@ bytecode, because Python cannot cache bytecode beside a module in a zip. The byt
 version of Python that made the file. Another version ignores it and compiles the sources at each
 start: the result is the same, but a start takes about four times as long.
 
-The sources are compressed, so that the file fits into a Kubernetes ConfigMap (1 MiB). Nothing else
-is: a start by the Python that made the file reads no source, and needs no zlib.
+The file must fit into a Kubernetes ConfigMap (1 MiB). So the bytecode has no docstrings, and the
+sources and texts are compressed. What a start by the Python that made the file reads is not: it
+needs no zlib.
 
 The same Python with the same zlib makes the same bytes from the same sources, on every machine at
 any time:
@@ -48,8 +49,9 @@ will run it. Another version runs it too, but starts about four times as slowly.
 COMPILE = """\
 import marshal, sys
 sources = marshal.load(sys.stdin.buffer)
-compiled = {name: marshal.dumps(compile(source, name, "exec")) for name, source in sources.items()}
-marshal.dump(compiled, sys.stdout.buffer)
+for name, source in sources.items():
+    sources[name] = marshal.dumps(compile(source, name, "exec", optimize=2))
+marshal.dump(sources, sys.stdout.buffer)
 """
 
 # PEP 552. The lowest bit: a hash of the source follows. The second bit is 0: it is not checked.
@@ -96,8 +98,8 @@ def _zip(packed: "Dict[str, bytes]") -> bytes:
             entry = zipfile.ZipInfo(name)  # dated 1980, the first year that a zip can represent
             entry.create_system = 3  # Unix
             entry.external_attr = 0o644 << 16
-            is_source = name.startswith("nlraw/") and name.endswith(".py")
-            entry.compress_type = zipfile.ZIP_DEFLATED if is_source else zipfile.ZIP_STORED
+            is_read = name.endswith(".pyc") or name.startswith(("__main__", "nlraw/deploy/"))
+            entry.compress_type = zipfile.ZIP_STORED if is_read else zipfile.ZIP_DEFLATED
             bundle.writestr(entry, packed[name])
     return made.getvalue()
 
