@@ -163,22 +163,20 @@ def sweep(given: "Options") -> int:
     uplinks = options.texts(given, "uplink", [verdict.UPLINK])
     for report in swept.namespaces:
         output.complain_about(report, uplinks=uplinks)
-    status = _status(swept.namespaces)
     if "metrics" in given:
         from . import metrics
 
         content = metrics.text(swept.totals, time.monotonic() - begin, time.time())
         try:
             metrics.write(given["metrics"][0], content)
-        except Error as error:  # the result is printed nevertheless
-            complain(str(error))
-            status = FAILED
+        except Error as error:  # a full disk must not look like an orphan that stays
+            complain("%s; the sweep itself is done" % error)
     if "json" in given:
         say(output.in_json(swept))
     else:
         spares_fresh = "include-fresh" not in given
         say(sweep_in_text(swept, "verbose" in given, spares_fresh, output.has_colour()))
-    return status
+    return _status(swept.namespaces)
 
 
 def watch(given: "Options") -> int:
