@@ -69,6 +69,13 @@ def test_a_reader_has_the_readme_read_in_ten_minutes():
     assert len(readme.text().encode("utf-8")) <= 15000
 
 
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_no_line_but_that_of_a_table_is_wider_than_a_reader_likes(page):
+    text = re.sub("<!-- bench: begin -->.*?<!-- bench: end -->", "", readme.text(page), flags=re.S)
+    wide = [line for line in text.splitlines() if len(line) > 100 and line[:1] not in ("|", "!")]
+    assert wide == []
+
+
 def anchors(page):
     return {
         re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
