@@ -294,11 +294,11 @@ COMMANDS = {
     "watch": Command(
         "remove an orphan when its VMM dies: an agent for a node",
         "Listens to the namespaces that a sweep would visit, and cleans one up when a TAP in it\n"
-        "loses its holder; new namespaces are found by themselves. Also looks at all of them now\n"
-        "and then. A namespace with a TAP in use is left alone, and fresh orphans are spared, as\n"
-        "in a sweep. Prints a line for each thing done, seen in use or failed. SIGTERM ends it,\n"
-        "SIGHUP makes it look at everything. Needs CAP_SYS_ADMIN, CAP_NET_ADMIN and, to listen,\n"
-        "CAP_NET_BROADCAST: without that it looks every 5 seconds.",
+        "loses its holder. Finds new namespaces when they appear. Also looks at all of them from\n"
+        "time to time. As in a sweep, a namespace with a TAP in use is left alone, and a fresh\n"
+        "orphan is spared. Prints a line for each thing that was done, is in use or failed.\n"
+        "SIGTERM ends it; SIGHUP has it visit every namespace. Needs CAP_SYS_ADMIN,\n"
+        "CAP_NET_ADMIN and, to listen, CAP_NET_BROADCAST; without that it looks every 5 seconds.",
         options.WATCH,
         watch,
     ),

@@ -126,6 +126,9 @@ JSON = Option(
     "j", "json", "", "print one JSON document, with iproute2's key names where it has them"
 )
 VERBOSE = Option("v", "verbose", "", "show what the kernel reports of each TAP")
+JSON_LINES = Option(
+    "j", "json", "", "print a line of JSON for each: what a sweep prints of a namespace, and a time"
+)
 DRY_RUN = Option("N", "dry-run", "", "report what would be done, and change nothing")
 TAP = Option(
     "",
@@ -202,7 +205,7 @@ SETUP = (NETNS, CONNECTED) + _TAPS + (MATCH, EXCLUDE, WAIT, WHO, PRINT, VERBOSE,
 _WHERE_AND_HOW = (DIR, PROC, INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS)
 SWEEP = _WHERE_AND_HOW + (MATCH, EXCLUDE, UPLINKS, DRY_RUN, METRICS, VERBOSE, JSON, HELP)
 _HOW = (INCLUDE_NODE, INCLUDE_FRESH, KEEP_IN_USE, JOBS, RESYNC, GRACE)
-WATCH = (DIR,) + _HOW + (MATCH, EXCLUDE, UPLINKS, METRICS, VERBOSE, JSON, HELP)
+WATCH = (DIR,) + _HOW + (MATCH, EXCLUDE, UPLINKS, METRICS, VERBOSE, JSON_LINES, HELP)
 HOOK = (ANNOTATION, REFUSE, KEEP_IN_USE, WAIT, MATCH, EXCLUDE, UPLINKS, WHO, VERBOSE, HELP)
 DEPLOY = (HELP,)
 SELFTEST = (JSON, HELP)
