@@ -477,3 +477,55 @@ def test_numbers_that_make_no_sense(numbers):
     with pytest.raises(nlraw.Invalid):
         check(*numbers)
     check(None, 30, 0)
+
+
+# ---------------------------------------------------------------- several things at once
+
+
+def test_a_second_loss_before_the_look_changes_nothing():
+    made = agenda()
+    made.lost(NOW)
+    made.lost(NOW + 1)
+    assert made.deadline(NOW) == NOW
+    assert look_all(made, NOW + 1) == [1]
+    assert look_all(made, NOW + 2) == []
+
+
+def test_a_request_for_everything_during_a_visit_is_answered_after_it():
+    made = agenda()
+    made.heard(1, 1, NOW)
+    made.visits(NOW)
+    made.resync(NOW)
+    made.finished(1, NOW)
+    assert ids(made.visits(NOW)) == [1]
+
+
+def test_with_a_grace_a_look_follows_the_visit_that_it_waited_for():
+    made = agenda(grace=5)
+    look_all(made, NOW)
+    made.resync(NOW)
+    made.visits(NOW)
+    made.heard(1, 1, NOW)
+    made.finished(1, NOW, has_failed=True)
+    assert look_all(made, NOW) == [1]
+
+
+def test_a_look_that_is_asked_for_before_a_visit_begins_waits_for_its_end():
+    made = agenda()
+    made.lost(NOW)
+    made.looks(NOW, 0)  # the namespace is on the list
+    made.heard(1, 1, NOW)
+    made.visits(NOW)
+    assert made.looks(NOW, 10) == []
+    made.finished(1, NOW)
+    assert made.looks(NOW, 10) == [1]
+
+
+def test_while_the_caller_looks_only_visits_are_due():
+    made = agenda(2)
+    made.lost(NOW)
+    made.looks(NOW, 1)
+    assert made.deadline(NOW) == NOW
+    assert made.deadline(NOW, is_looking=True) > NOW
+    made.heard(1, 1, NOW)
+    assert made.deadline(NOW, is_looking=True) == NOW
