@@ -50,7 +50,7 @@ def parse():
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="fewer sizes and turns: two minutes instead of a quarter of an hour",
+        help="fewer sizes and turns: three minutes instead of half an hour",
     )
     parser.add_argument(
         "--check",
