@@ -33,8 +33,8 @@ RESYNC = 5
 # Seconds by which a busy machine may be late.
 NOISE = 1.0
 
-# KiB by which the memory may differ between a fifth of the time and the end.
-GROWTH = 1024
+# KiB by which the memory may grow in the second half of the time.
+GROWTH = 512
 
 
 class Life:
@@ -142,11 +142,10 @@ def test_half_an_hour(node):
         agents.wait_until(lambda: agent.threads() == 1, lambda: "%d threads" % agent.threads())
         report(soak, resident, used, next(numbers))
         assert agent.open_files() == before
-        assert max(resident[len(resident) // 2 :]) - resident[0] < GROWTH
+        assert max(resident) - resident[len(resident) * 3 // 8] < GROWTH
         assert agent.failures() == []
         assert agent.err == ""
-        done, seconds = agent.stop()
-        assert (done.status, seconds < 1) == (0, True)
+        assert agent.stop()[0].status == 0
 
 
 def report(soak, resident, used, pods_made):
