@@ -9,7 +9,7 @@ it asks the system is answered here:
     Room        a namespace in which pods have IDs; its sockets get events through their filters
     Poll        waits, while the clock goes on and things happen
 
-Each deletion is checked when it is made: see `Node.deletes`.
+Each deletion is checked when it is made: see `Node.deletes`. What is wrong fails the next poll.
 """
 
 import contextlib
@@ -86,7 +86,7 @@ class Pod(build.Namespace):
         self.is_excused = False  # the agent cannot know yet of a change here
         self.born = node.now
         self.visits = 0
-        self._next = ETH0 + 1
+        self.next_index = ETH0 + 1
         if has_uplink:
             self.qdiscs.append(build.a_qdisc(ETH0, "ingress"))
         self.before = self._before
@@ -104,8 +104,8 @@ class Pod(build.Namespace):
         """Make a TAP, held by its maker."""
         if any(each.name == name for each in self.links):
             return None
-        tap = build.a_link(self._next, name, carrier=1, up_count=0, down_count=0)
-        self._next += 1
+        tap = build.a_link(self.next_index, name, carrier=1, up_count=0, down_count=0)
+        self.next_index += 1
         tap.is_up, tap.is_seen, tap.since = is_up, False, None
         self.links.append(tap)
         if has_redirect and any(each.name == "eth0" for each in self.links):
@@ -399,6 +399,7 @@ class Node:
         self.losing = self.doubling = 0  # events
         self.delay = None  # seconds, number of events
         self.where = None  # events are put ahead of these that wait
+        self.wrong = []  # what was deleted and should not have been: workers catch exceptions
         self.deleted = 0
         self.visits = 0
         self.wakes = 0
@@ -426,6 +427,7 @@ class Node:
             self._polls = 0
 
     def count_poll(self):
+        assert not self.wrong, self.wrong
         self.wakes += 1
         self._polls += 1
         assert self._polls < SPIN, "the agent goes round without end"
@@ -433,12 +435,19 @@ class Node:
     # ------------------------------------------------------------ pods
 
     def add(self, path, has_uplink=True, reuses_key=False):
-        """A pod appears at a path. It may get the inode number of a dead one."""
+        """A pod appears at a path. It may get the inode number of a dead one.
+
+        Then its TAPs have other indexes than any before: within a visit, the agent cannot tell
+        apart two namespaces that have path, inode, and a TAP's index and count in common.
+        """
         if path in self.pods:
             return None
-        if not (reuses_key and self.dead_keys):
+        is_new = not (reuses_key and self.dead_keys)
+        if is_new:
             self.dead_keys.append((4, next(self._inode)))
-        self.pods[path] = Pod(self, self.dead_keys.pop(), path, has_uplink)
+        self.pods[path] = pod = Pod(self, self.dead_keys.pop(), path, has_uplink)
+        if not is_new:
+            pod.next_index = 100 * next(self._inode)
         self.has_mounted = True
         return self.pods[path]
 
@@ -520,10 +529,10 @@ class Node:
             self.announce(pod, uapi.RTM_NEWLINK, payload)
         pod.is_excused = True  # it may be muted
 
-    def overrun(self):
-        """All sockets lose what they hold."""
+    def overrun(self, ends=True):
+        """The sockets lose what they hold, those for the ends of namespaces too if ``ends``."""
         for room in self.rooms:
-            for socket in room.sockets + room.ends:
+            for socket in room.sockets + (room.ends if ends else []):
                 socket.queue.clear()
                 socket.overrun()
         self.excuse_nobody()
@@ -586,18 +595,24 @@ class Node:
         return _Visit(self, path, target, patience, self.connect, open_namespace)
 
     def deletes(self, pod, doomed):
-        """A visit deletes a link: check that a cleanup would, at this moment."""
-        facts = doomed.facts
-        assert pod.is_alive and pod.path is not None
-        assert any(each.name == "eth0" for each in pod.links), "it has no uplink"
-        assert self.target.fits(doomed.name)
-        assert facts["carrier"] == 0, "it is in use"
-        assert facts["up_count"] or not self.target.spare_fresh, "it is fresh"
-        if not self.target.keep_in_use:
-            used = [each for each in pod.taps if self.target.fits(each.name)]
-            assert not any(each.facts["carrier"] for each in used), "another is in use"
-        age = self.now - doomed.since
-        assert age >= self.grace - 1e-6, "it has been an orphan for %.3f s" % age
+        """A visit deletes a link: note it if a cleanup would not, at this moment."""
+        facts, why = doomed.facts, []
+        used = [each for each in pod.taps if self.target.fits(each.name) and each.facts["carrier"]]
+        if not pod.is_alive or pod.path is None:
+            why.append("the pod is gone")
+        if all(each.name != "eth0" for each in pod.links):
+            why.append("it has no uplink")
+        if not self.target.fits(doomed.name):
+            why.append("it does not match")
+        if facts["carrier"]:
+            why.append("it is in use")
+        elif self.now - doomed.since < self.grace - 1e-6:
+            why.append("it has been an orphan for %.3f s" % (self.now - doomed.since))
+        if not facts["up_count"] and self.target.spare_fresh:
+            why.append("it is fresh")
+        if used and not self.target.keep_in_use:
+            why.append("another is in use")
+        self.wrong += ["%s in %s: %s" % (doomed.name, pod, each) for each in why]
         self.deleted += 1
 
     def clean_up(self, pod):

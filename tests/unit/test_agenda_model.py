@@ -373,7 +373,7 @@ def test_after_an_overrun_everything_is_looked_at_at_once():
         world.run(1)
         assert all(pod.taps for pod in pods)
         world.node.losing = 0
-        world.node.overrun()
+        world.node.overrun(ends=False)
         world.run(SOON)
         assert not any(pod.taps for pod in pods)
 
@@ -569,6 +569,44 @@ def test_a_death_that_is_announced_while_another_pod_is_muted_is_answered():
         world.run(SOON)
         assert world.known(loud).is_muted
         assert quiet.taps == []
+
+
+def test_a_fresh_orphan_and_a_vm_cost_no_visit():
+    with World() as world:
+        pod = world.add()
+        start(pod)
+        pod.release(pod.make_tap(NAMES[1]))
+        world.run(1)
+        visits = pod.visits
+        world.run(100)
+        assert pod.visits == visits and len(pod.taps) == 2
+
+
+def test_a_look_that_fails_is_replaced_by_a_visit():
+    with World() as world:
+        pod = world.add()
+        tap = start(pod, is_up=False)
+        world.run(1)
+        pod.release(tap)  # no event
+        world.node.looks_fail = 1
+        world.run(30)
+        assert pod.taps == []
+
+
+def test_what_finds_no_thread_is_done_when_another_visit_ends():
+    with World(resync=1000.0) as world:
+        first, second = world.add(PATHS[0]), world.add(PATHS[1])
+        taps = {pod: start(pod) for pod in (first, second)}
+        world.run(1)
+        world.node.visit_takes = 0.5
+        first.release(taps[first])
+        world.run(SOON)
+        world.node.visit_takes, world.node.crowded = 0.0, 1
+        second.release(taps[second])
+        world.run(SOON)
+        assert world.node.crowded == 0 and len(second.taps) == 1
+        world.run(0.5)
+        assert first.taps == second.taps == []
 
 
 def test_the_end_of_a_namespace_is_noticed_although_it_was_not_announced():
