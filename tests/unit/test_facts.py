@@ -290,16 +290,24 @@ def test_a_source_prefix_limits_a_route():
     assert getattr(route_of("fd05::/64"), "from") is None
 
 
-@pytest.mark.parametrize(
-    "number, name", [(0, "none"), (2, "local"), (6, "blackhole"), (11, "xresolve"), (12, "12")]
-)
-def test_a_type_has_iproute2s_name(number, name):
-    assert route_of(type=number).type == name
+def test_a_type_has_iproute2s_name():
+    names = ["none", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole"]
+    names += ["unreachable", "prohibit", "throw", "nat", "xresolve", "12", "13"]
+    assert [route_of(type=number).type for number in range(14)] == names
 
 
-@pytest.mark.parametrize("number, name", [(2, "kernel"), (9, "ra"), (16, "dhcp"), (77, "77")])
-def test_a_protocol_has_iproute2s_name(number, name):
-    assert route_of(protocol=number).protocol == name
+# The file etc/iproute2/rt_protos of iproute2.
+PROTOCOLS = """
+0 unspec 1 redirect 2 kernel 3 boot 4 static 8 gated 9 ra 10 mrt 11 zebra 12 bird 13 dnrouted
+14 xorp 15 ntk 16 dhcp 18 keepalived 42 babel 99 openr 186 bgp 187 isis 188 ospf 189 rip 192 eigrp
+"""
+
+
+def test_a_protocol_has_iproute2s_name():
+    words = PROTOCOLS.split()
+    names = dict(zip(map(int, words[::2]), words[1::2]))
+    for number in range(256):
+        assert route_of(protocol=number).protocol == names.get(number, str(number))
 
 
 def test_several_next_hops_are_listed_and_the_route_itself_has_no_gateway():
