@@ -5,32 +5,24 @@
 # imports no runpy. A program by its path is compiled at each start: so this file is short.
 #
 # Python must search neither the current directory nor the one above this folder for modules,
-# because anybody's files may lie there. `-I` and `-P` leave out the first, and importing this
-# package from its own folder the second.
+# because anybody's files may lie there. `-I` and `-P` leave out the first, and making this folder
+# the package the second.
+import posix
 import sys
 
-if __package__:
-    import posix
-
-    try:
-        if sys.path[:1] in ([""], [posix.getcwd()]):
-            del sys.path[0]
-    except OSError:  # the current directory is gone
-        pass
-else:
-    # importlib.util, which takes longer to import, has it from there
-    from _frozen_importlib_external import spec_from_file_location as _spec
-
-    here = __file__.rpartition("/")[0] or "."
-    if sys.path[:1] == [here]:
+folder = __file__.rpartition("/")[0] or "."
+try:  # drop the first entry of sys.path if Python added it: this folder, or the current directory
+    if posix.stat(sys.path[0] or ".") == posix.stat("." if __package__ else folder):
         del sys.path[0]
+except (OSError, IndexError):  # a zip, or a directory that is gone
+    pass
+if not __package__:
     package = sys.modules["nlraw"] = type(sys)("nlraw")
-    spec = _spec("nlraw", here + "/__init__.py", submodule_search_locations=[here])
-    package.__spec__, package.__path__ = spec, [here]
-    spec.loader.exec_module(package)  # type: ignore[union-attr]
+    package.__path__ = [folder]
+    type(globals()["__loader__"])("nlraw", folder + "/__init__.py").exec_module(package)
     # where relative imports start: which of the two counts depends on the version of Python
     __package__, __spec__ = "nlraw", type(sys.__spec__)("nlraw.__main__", None)
 
-from .cli import program
+from .cli import program  # noqa: E402
 
 program()

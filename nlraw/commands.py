@@ -11,7 +11,6 @@ from .errors import Error, Invalid
 from .netns import DIRECTORIES
 from .options import Command
 from .output import complain, say
-from .text import in_text, sweep_in_text
 from .verdict import Target
 
 TYPE_CHECKING = False
@@ -85,7 +84,11 @@ def _each_namespace(
     # not earlier: output that fails must not keep other namespaces from being cleaned up
     if "json" in given:
         say(output.in_json(reports if len(reports) > 1 else reports[0]))
+    elif len(reports) == 1 and output.is_bare(reports[0]):
+        say(output.head(reports[0]))
     else:
+        from .text import in_text
+
         say(in_text(reports, "verbose" in given, has_colour=output.has_colour()))
     return _status(reports)
 
@@ -94,6 +97,7 @@ def setup(given: "Options") -> int:
     """Run `nlraw setup`."""
     _need_namespace(given, "setup")
     from .provision import set_up
+    from .text import setup_in_text
     from .wanted import Wanted
 
     output.need_stdout()  # the caller cannot configure a VMM without the result
@@ -112,7 +116,7 @@ def setup(given: "Options") -> int:
     if forms:
         lines += _describe(forms, made)
     elif not lines:
-        lines = [output.setup_in_text(made, "verbose" in given)]
+        lines = [setup_in_text(made, "verbose" in given)]
     if lines:
         say("\n".join(lines))
     return _status([made])
@@ -174,6 +178,8 @@ def sweep(given: "Options") -> int:
     if "json" in given:
         say(output.in_json(swept))
     else:
+        from .text import sweep_in_text
+
         spares_fresh = "include-fresh" not in given
         say(sweep_in_text(swept, "verbose" in given, spares_fresh, output.has_colour()))
     return _status(swept.namespaces)

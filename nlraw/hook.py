@@ -14,7 +14,6 @@ from .container import Container, LeftAlone, read, shorten
 from .errors import Error, Invalid
 from .oci import State
 from .report import Report
-from .text import escape, in_text
 from .verdict import check_pattern
 
 TYPE_CHECKING = False
@@ -51,7 +50,7 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> "Op
     except LeftAlone as reason:
         if reason.is_doubt:
             _log(title, reason)
-        _say(escape("%s%s; nothing to do" % (title, reason)))
+        _say(output.escape("%s%s; nothing to do" % (title, reason)))
         return None
     except Error as error:
         _log(title, error)
@@ -65,7 +64,12 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> "Op
         output.complain("%s%s: %s; left alone" % (title, report.netns, report.error))
         report = report.replace(error=None)
     output.complain_about(report, title, target.uplinks)
-    _say(in_text([report], "verbose" in given, not wanted, prefix=title))
+    if output.is_bare(report):
+        _say(output.escape(title) + output.head(report))
+    else:
+        from .text import in_text
+
+        _say(in_text([report], "verbose" in given, not wanted, prefix=title))
     return report
 
 

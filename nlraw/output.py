@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The streams that results are printed on, and results as JSON.
+"""The streams that results are printed on, results as JSON, and the line on one namespace.
 
-This is the only file that prints. The text of a report is made in `text`, and that of a setup and
-of the self-test here. Names of interfaces and the like are bytes from outside: text shows them
-escaped, JSON holds them as they are.
+This is the only file that prints. `text` has what else is shown as text; it is imported only if
+there is anything to show. Names are bytes from outside: text shows them escaped, JSON holds them as
+they are.
 """
 
 import posix
@@ -13,13 +13,12 @@ from io import RawIOBase
 
 from .errors import Error
 from .report import Record, Report
-from .text import escape, in_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Callable, List, Optional, Sequence, Union
+    from typing import Callable, Optional, Sequence, Union
 
-    from .guest import CreatedTap, Setup, Uplink
+    from .guest import Setup
     from .selftest import Check
 
 
@@ -30,53 +29,45 @@ NAMES = 10
 # ---------------------------------------------------------------- text
 
 
-def setup_in_text(made: "Setup", verbose: bool = False) -> str:
-    """Return a setup as text: a line on the namespace, then what to configure a VMM with.
-
-    That is a line on each TAP, one on its uplink, and one on each address, route and neighbour of
-    the uplink, in the words that `ip` takes.
-    """
-    lines = ["%s: %s" % (escape(made.netns), made.outcome)]
-    if made.outcome == "failed" and made.error is not None:
-        lines[0] += ": " + escape(str(made.error))
-    lines += ["  before that: " + line for line in _cleanup_in_text(made, verbose)]
-    for pair in made.pairs:
-        lines.append("  TAP     " + _facts(pair.tap))
-        lines.append("  uplink  " + ("none" if pair.uplink is None else _facts(pair.uplink)))
-        if pair.uplink is not None:
-            lines += _guest_lines(pair.uplink)
-    return "\n".join(lines)
+def escape(text: str) -> str:
+    r"""Return text as printable ASCII: any other byte becomes ``\xNN``, a backslash two."""
+    return "".join(char if " " <= char <= "~" and char != "\\" else _escaped(char) for char in text)
 
 
-def _facts(device: "Union[CreatedTap, Uplink]") -> str:
-    """What is known about a device, without lists; a fact that is True is its name alone."""
-    facts = [
-        name if value is True else "%s %s" % (name, escape(str(value)))
-        for name, value in device.fields().items()
-        if value is not None and value is not False and not isinstance(value, tuple)
-    ]
-    return ", ".join(facts)
+def _escaped(char: str) -> str:
+    if char == "\\":
+        return "\\\\"
+    # a lone surrogate of this range stands for a byte that is not UTF-8; only a text from JSON may
+    # hold any other lone surrogate
+    is_byte = "\udc80" <= char <= "\udcff"
+    data = char.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    return "".join("\\x%02x" % number for number in data)
 
 
-def _guest_lines(uplink: "Uplink") -> "List[str]":
-    """The lines on what a guest is configured with."""
-    lines = [("address", each.words()) for each in uplink.addresses]
-    lines += [("route", each.words()) for each in uplink.routes]
-    lines += [("neighbour", each.words()) for each in uplink.neighbours]
-    return ["    %-9s  %s" % (what, escape(words)) for what, words in lines]
+_OUTCOMES = {
+    "clean": "clean, nothing to remove",
+    "cleaned": "cleaned",
+    "would-clean": "would clean",
+    "in-use": "in use, nothing changed",
+    "skipped": "skipped, there is no uplink",
+    "failed": "failed",
+}
 
 
-def _cleanup_in_text(made: "Setup", verbose: bool) -> "List[str]":
-    """The lines on the cleanup before a setup; none if they have nothing to add."""
-    cleanup = made.cleanup
-    if cleanup is None:
-        return []
-    if cleanup.error is made.error:  # the first line has the reason
-        cleanup = cleanup.replace(error=None)
-    lines = in_text([cleanup], verbose).splitlines()
-    if len(lines) == 1 and cleanup.error is None and cleanup.outcome in ("clean", "failed"):
-        return []
-    return lines
+def head(report: "Report") -> str:
+    """The line on one namespace: the outcome, and the uplink or the reason of a failure."""
+    about = ""
+    if report.outcome == "failed" and report.error is not None:
+        about = ": " + escape(str(report.error))
+    elif report.uplink is not None:
+        form = " %s" if report.outcome == "skipped" else " (uplink %s)"
+        about = form % escape(report.uplink)
+    return "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], about)
+
+
+def is_bare(report: "Report") -> bool:
+    """True if `head` says all: there is nothing to show in rows."""
+    return not (report.taps or report.tc_removed or report.ignored or report.dead_redirects)
 
 
 def check_in_text(check: "Check") -> str:

@@ -8,7 +8,7 @@ the line is lost: a log is not worth a wait.
 import posix
 from _socket import AF_UNIX, MSG_NOSIGNAL, SOCK_DGRAM, socket  # the C half of socket
 
-from .text import escape
+from .output import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports as text: a row for each TAP and each change, and a sum in words at the end.
+"""Results as text: a row for each TAP and each change, and a sum in words at the end.
 
     NETNS  TAP  VERDICT  ACTION  details
     NETNS  DEV  OBJECT   ACTION  details
@@ -8,23 +8,17 @@ Each row has its namespace, so that grep finds it. A namespace with nothing to s
 are bytes from outside, and are shown escaped.
 """
 
+from .output import escape, head
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Sequence, Tuple
+    from typing import Iterable, List, Sequence, Tuple, Union
 
+    from .guest import CreatedTap, Setup, Uplink
     from .node import Sweep
     from .report import DeadRedirect, Holder, Report, Tap, TcObject
 
     Row = Tuple[str, str, str, str, str]
-
-_OUTCOMES = {
-    "clean": "clean, nothing to remove",
-    "cleaned": "cleaned",
-    "would-clean": "would clean",
-    "in-use": "in use, nothing changed",
-    "skipped": "skipped, there is no uplink",
-    "failed": "failed",
-}
 
 # The words of a sum, in its order.
 _COUNTED = {
@@ -38,24 +32,6 @@ _COUNTED = {
 
 # SGR parameters by what begins with a word (ECMA-48): yellow, green, red.
 _COLOURS = {"orphan": "33", "in-use": "32", "failed": "31"}
-
-
-# ---------------------------------------------------------------- escaping
-
-
-def escape(text: str) -> str:
-    r"""Return text as printable ASCII: any other byte becomes ``\xNN``, a backslash two."""
-    return "".join(char if " " <= char <= "~" and char != "\\" else _escaped(char) for char in text)
-
-
-def _escaped(char: str) -> str:
-    if char == "\\":
-        return "\\\\"
-    # a lone surrogate of this range stands for a byte that is not UTF-8; only a text from JSON may
-    # hold any other lone surrogate
-    is_byte = "\udc80" <= char <= "\udcff"
-    data = char.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
-    return "".join("\\x%02x" % number for number in data)
 
 
 # ---------------------------------------------------------------- whole results
@@ -92,17 +68,6 @@ def _in_text(
     found = [row for report in reports for row in rows(report, verbose, spares_fresh)]
     found += [_failure(report) for report in reports if report.outcome == "failed"]
     return "\n".join(_aligned(found, has_colour) + [_sum(reports)])
-
-
-def head(report: "Report") -> str:
-    """The line on one namespace: the outcome, and the uplink or the reason of a failure."""
-    about = ""
-    if report.outcome == "failed" and report.error is not None:
-        about = ": " + escape(str(report.error))
-    elif report.uplink is not None:
-        form = " %s" if report.outcome == "skipped" else " (uplink %s)"
-        about = form % escape(report.uplink)
-    return "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], about)
 
 
 def _sum(reports: "Sequence[Report]") -> str:
@@ -206,4 +171,56 @@ def _aligned(rows: "Sequence[Row]", has_colour: bool = False) -> "List[str]":
         if has_colour and colour:
             padded[2] = "\x1b[%sm%s\x1b[0m" % (colour, padded[2])
         lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+# ---------------------------------------------------------------- a setup
+
+
+def setup_in_text(made: "Setup", verbose: bool = False) -> str:
+    """Return a setup as text: a line on the namespace, then what to configure a VMM with.
+
+    That is a line on each TAP, one on its uplink, and one on each address, route and neighbour of
+    the uplink, in the words that `ip` takes.
+    """
+    lines = ["%s: %s" % (escape(made.netns), made.outcome)]
+    if made.outcome == "failed" and made.error is not None:
+        lines[0] += ": " + escape(str(made.error))
+    lines += ["  before that: " + line for line in _cleanup_in_text(made, verbose)]
+    for pair in made.pairs:
+        lines.append("  TAP     " + _facts(pair.tap))
+        lines.append("  uplink  " + ("none" if pair.uplink is None else _facts(pair.uplink)))
+        if pair.uplink is not None:
+            lines += _guest_lines(pair.uplink)
+    return "\n".join(lines)
+
+
+def _facts(device: "Union[CreatedTap, Uplink]") -> str:
+    """What is known about a device, without lists; a fact that is True is its name alone."""
+    facts = [
+        name if value is True else "%s %s" % (name, escape(str(value)))
+        for name, value in device.fields().items()
+        if value is not None and value is not False and not isinstance(value, tuple)
+    ]
+    return ", ".join(facts)
+
+
+def _guest_lines(uplink: "Uplink") -> "List[str]":
+    """The lines on what a guest is configured with."""
+    lines = [("address", each.words()) for each in uplink.addresses]
+    lines += [("route", each.words()) for each in uplink.routes]
+    lines += [("neighbour", each.words()) for each in uplink.neighbours]
+    return ["    %-9s  %s" % (what, escape(words)) for what, words in lines]
+
+
+def _cleanup_in_text(made: "Setup", verbose: bool) -> "List[str]":
+    """The lines on the cleanup before a setup; none if they have nothing to add."""
+    cleanup = made.cleanup
+    if cleanup is None:
+        return []
+    if cleanup.error is made.error:  # the first line has the reason
+        cleanup = cleanup.replace(error=None)
+    lines = in_text([cleanup], verbose).splitlines()
+    if len(lines) == 1 and cleanup.error is None and cleanup.outcome in ("clean", "failed"):
+        return []
     return lines

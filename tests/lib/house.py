@@ -9,6 +9,6 @@ ORDER = (
     PURE
     + "threads libc netns holders transport connection observe marks removal".split()
     + "uplinks pod tap wanted provision visit node container metrics notify".split()
-    + "listener looker discovery workers agent selftest mistakes options text output vmm".split()
+    + "listener looker discovery workers agent selftest mistakes options output text vmm".split()
     + "deployment syslog hook service commands cli __init__ __main__ bundle".split()
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import nlraw
 from lib import build
-from nlraw import output
+from nlraw import output, text
 from nlraw.guest import CreatedTap, Pair, Uplink
 from nlraw.report import Holder, Ignored, TcObject
 
@@ -93,9 +93,9 @@ def test_the_reason_of_a_failure_stands_beside_the_word():
         error=error,
         ahead=(),
     )
-    assert output.setup_in_text(made) == head  # and not once more for the cleanup
+    assert text.setup_in_text(made) == head  # and not once more for the cleanup
     other = made.replace(cleanup=a_report("failed", error=nlraw.Error("other")))
-    assert output.setup_in_text(other).splitlines() == [
+    assert text.setup_in_text(other).splitlines() == [
         head,
         "  before that: /run/netns/pod1: failed: other",
     ]
@@ -112,8 +112,8 @@ def test_what_a_setup_s_cleanup_saw_is_shown_though_nothing_was_to_be_done():
         error=None,
         ahead=(),
     )
-    assert "  tap0_kata  macvtap  not judged\n" in output.setup_in_text(made)
-    assert output.setup_in_text(made.replace(cleanup=a_report())) == "current: created"
+    assert "  tap0_kata  macvtap  not judged\n" in text.setup_in_text(made)
+    assert text.setup_in_text(made.replace(cleanup=a_report())) == "current: created"
 
 
 NIC = Uplink(
@@ -145,7 +145,7 @@ def a_setup(*pairs, ahead=()):
 def test_a_setup_in_text_has_a_line_for_each_tap_and_for_its_uplink():
     other = NEW_TAP.replace(ifname="tap1_urunc", multi_queue=True)
     made = a_setup(Pair(tap=NEW_TAP, uplink=NIC), Pair(tap=other, uplink=None))
-    assert output.setup_in_text(made).splitlines() == [
+    assert text.setup_in_text(made).splitlines() == [
         "pod1: created",
         "  TAP     " + FACTS,
         "  uplink  ifname eth\\x1b0, ifindex 2, address 72:00:00:00:00:02, mtu 65535",
@@ -181,7 +181,7 @@ def test_a_setup_in_text_has_what_a_guest_needs_in_the_words_of_ip():
     nic = NIC.replace(
         local="10.9.8.2", prefixlen=0, addresses=(address,), routes=(route,), neighbours=(near,)
     )
-    lines = output.setup_in_text(a_setup(Pair(tap=NEW_TAP, uplink=nic))).splitlines()
+    lines = text.setup_in_text(a_setup(Pair(tap=NEW_TAP, uplink=nic))).splitlines()
     assert lines[2].endswith(", mtu 65535, local 10.9.8.2, prefixlen 0")
     assert lines[3:] == [
         "    address    10.9.8.2/0",

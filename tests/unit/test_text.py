@@ -6,7 +6,7 @@ import re
 import pytest
 
 import nlraw
-from nlraw import text
+from nlraw import output, text
 from nlraw.report import DeadRedirect, Holder, Ignored, TcObject
 
 NAME = "\x1b[31mtap\udcff"
@@ -40,7 +40,7 @@ def a_report(outcome="clean", **fields):
     return nlraw.Report(**dict(facts, **fields))
 
 
-def rows(report, **options):
+def cells(report, **options):
     """The rows of one report: all lines but the last, by their cells."""
     lines = text.in_text([report], **options).splitlines()[:-1]
     return [re.split("  +", line) for line in lines]
@@ -68,7 +68,7 @@ def test_a_filter_is_shown_with_its_priority_and_target():
         TcObject(dev="eth0", object="filter", kind="u32", priority=49152, target=NAME),
         TcObject(dev="block 7", object="filter", kind="flower", priority=1, target=None),
     )
-    assert rows(a_report("cleaned", tc_removed=removed)) == [
+    assert cells(a_report("cleaned", tc_removed=removed)) == [
         [POD, "eth0", "u32 filter", "removed", "priority 49152, redirects to " + ESCAPED],
         [POD, "block 7", "flower filter", "removed", "priority 1, redirects to nothing"],
     ]
@@ -78,12 +78,12 @@ def test_what_would_go_is_shown_alike():
     removed = (TcObject(dev="eth0", object="qdisc", kind="ingress"),)
     taps = (a_tap(), a_tap(ifname="tap1_urunc", fresh=True))
     report = a_report("would-clean", taps=taps, tc_removed=removed)
-    assert rows(report) == [
+    assert cells(report) == [
         [POD, "tap0_urunc", "orphan", "to be deleted"],
         [POD, "tap1_urunc", "orphan (fresh)", "to be deleted"],
         [POD, "eth0", "ingress qdisc", "to be removed"],
     ]
-    assert rows(report, spares_fresh=True)[1] == [POD, "tap1_urunc", "orphan (fresh)", "spared"]
+    assert cells(report, spares_fresh=True)[1] == [POD, "tap1_urunc", "orphan (fresh)", "spared"]
 
 
 @pytest.mark.parametrize(
@@ -99,21 +99,21 @@ def test_what_would_go_is_shown_alike():
     ],
 )
 def test_what_became_of_a_tap(outcome, fields, action):
-    (row,) = rows(a_report(outcome, taps=(a_tap(**fields),)))
+    (row,) = cells(a_report(outcome, taps=(a_tap(**fields),)))
     assert row[3:] == [action]
 
 
 def test_a_dead_redirect_that_is_left_is_shown():
     left = (DeadRedirect(dev="eth0", kind="u32", priority=49152),)
     words = "priority 49152, redirects to nothing: it swallows packets"
-    assert rows(a_report("in-use", dead_redirects=left)) == [
+    assert cells(a_report("in-use", dead_redirects=left)) == [
         [POD, "eth0", "u32 filter", "left", words]
     ]
 
 
 def test_a_matching_link_that_is_no_tap_is_shown_with_its_kind():
     ignored = (Ignored(ifname="tap0_kata", kind="macvtap"), Ignored(ifname=NAME, kind="\x1b"))
-    assert rows(a_report(ignored=ignored)) == [
+    assert cells(a_report(ignored=ignored)) == [
         [POD, "tap0_kata", "macvtap", "not judged"],
         [POD, ESCAPED, "\\x1b", "not judged"],
     ]
@@ -122,9 +122,9 @@ def test_a_matching_link_that_is_no_tap_is_shown_with_its_kind():
 @pytest.mark.parametrize("carrier, word", [(True, "on"), (False, "off"), (None, "unknown")])
 def test_what_the_kernel_reports_is_shown_if_asked_for(carrier, word):
     report = a_report(taps=(a_tap(carrier=carrier),))
-    assert rows(report)[0][4:] == []
+    assert cells(report)[0][4:] == []
     words = "ifindex 4, carrier %s, operstate DOWN, BROADCAST,UP" % word
-    assert rows(report, verbose=True)[0][4:] == [words]
+    assert cells(report, verbose=True)[0][4:] == [words]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_the_kernel_reports_is_shown_if_asked_for(carrier, word):
     ],
 )
 def test_who_holds_a_tap(verdict, holders, shown):
-    (row,) = rows(a_report(taps=(a_tap(verdict=verdict, holders=holders),)))
+    (row,) = cells(a_report(taps=(a_tap(verdict=verdict, holders=holders),)))
     assert row[4:] == ([] if shown is None else ["held by " + shown])
 
 
@@ -283,18 +283,18 @@ def test_a_report_of_a_watch_has_at_least_one_row():
     ids=ascii,
 )
 def test_escape(name, shown):
-    assert text.escape(name) == shown
+    assert output.escape(name) == shown
 
 
 def test_nothing_that_is_not_printable_survives_escape():
     for code in range(0x11000):
-        shown = text.escape(chr(code))
+        shown = output.escape(chr(code))
         assert re.match(r"([ -\[\]-~]|\\\\|(\\x[0-9a-f]{2})+)\Z", shown), hex(code)
 
 
 def test_two_names_never_look_alike():
     names = [chr(code) for code in range(0x110)] + [chr(code) for code in range(0xDC80, 0xDD00)]
-    assert len({text.escape(name) for name in names}) == len(names)
+    assert len({output.escape(name) for name in names}) == len(names)
 
 
 def test_nothing_from_outside_is_in_the_text_unescaped():
