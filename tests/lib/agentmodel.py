@@ -39,7 +39,7 @@ from nlraw import (
     workers,
 )
 from nlraw.errors import BadNamespace, Error, Lost, Refused
-from nlraw.removal import preview, remove
+from nlraw.pod import preview, remove
 from nlraw.verdict import Target
 from nlraw.visit import Visit
 
