@@ -42,8 +42,8 @@ MOST_TAPS = 1000
 # Seconds until more visits are tried at a time, after the system lacked resources for so many.
 CROWDED = 1.0
 
-# Seconds until a failed visit is repeated: at first; then twice as many each time.
-RETRY = 0.05
+# Seconds until a failed look is repeated; and a failed visit, at first: twice as many each time.
+UNSEEN, RETRY = 1.0, 0.05
 
 
 class Agenda:
@@ -181,10 +181,12 @@ class Agenda:
         elif not young:
             known.since = None
 
-    def unseen(self, id: int) -> None:
-        """A look by ID failed: the namespace is to be visited."""
+    def unseen(self, id: int, now: float) -> None:
+        """A look by ID failed: the namespace is to be visited, and with a grace looked at again."""
         if id in self.known:
             self._want_visit(self.known[id], self._routine)
+            if self.grace:
+                self._graces[id] = now + UNSEEN
 
     def finished(
         self,

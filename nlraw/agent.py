@@ -260,7 +260,7 @@ class Agent:
             if not isinstance(sight, Error):
                 self.agenda.looked(id, sight, now)
             elif sight.errno != errno.EINVAL:
-                self.agenda.unseen(id)
+                self.agenda.unseen(id, now)
             else:  # no such ID
                 self._forget(id, now)
                 self._discovery.search_at(now)

@@ -83,7 +83,7 @@ def test_an_event_of_an_unknown_namespace_is_nothing():
     made = agenda()
     made.heard(7, 1, NOW)
     made.looked(7, {(3, 1): True}, NOW)
-    made.unseen(7)
+    made.unseen(7, NOW)
     assert made.gone(7, NOW) is None
     assert made.visits(NOW) == []
 
@@ -254,7 +254,7 @@ def test_a_look_asks_for_a_visit_where_there_is_an_orphan_or_a_tap_has_vanished(
 def test_a_look_that_failed_asks_for_a_visit():
     made = agenda()
     made.looks(NOW + 30, 10)
-    made.unseen(1)
+    made.unseen(1, NOW)
     assert ids(made.visits(NOW + 30)) == [1]
 
 

@@ -582,14 +582,15 @@ def test_a_fresh_orphan_and_a_vm_cost_no_visit():
         assert pod.visits == visits and len(pod.taps) == 2
 
 
-def test_a_look_that_fails_is_replaced_by_a_visit():
-    with World() as world:
+@pytest.mark.parametrize("grace", [0.0, 2.0])
+def test_a_look_that_fails_is_replaced_by_a_visit(grace):
+    with World(grace) as world:
         pod = world.add()
         tap = start(pod, is_up=False)
         world.run(1)
         pod.release(tap)  # no event
         world.node.looks_fail = 1
-        world.run(30)
+        world.run(30 + 2 * grace)
         assert pod.taps == []
 
 
