@@ -14,6 +14,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -145,23 +146,52 @@ func poll(directory string) {
 	}
 }
 
-func create(handle *netlink.Handle, mtu int) netlink.Link {
+// What is left for a setup to do something about: a TAP without a VMM, a redirect to nowhere.
+func leftovers(handle *netlink.Handle, links []netlink.Link, uplink netlink.Link) (found int) {
+	for _, tap := range taps(links) {
+		if isOrphan(tap) {
+			found++
+		}
+	}
+	qdiscs, err := handle.QdiscList(nil)
+	must(err)
+	for _, qdisc := range qdiscs {
+		if qdisc.Attrs().LinkIndex != uplink.Attrs().Index || qdisc.Type() != "ingress" {
+			continue
+		}
+		filters, err := handle.FilterList(uplink, qdisc.Attrs().Handle)
+		must(err)
+		for _, filter := range filters {
+			if u32, ok := filter.(*netlink.U32); ok && len(u32.Actions) == 1 {
+				mirred, ok := u32.Actions[0].(*netlink.MirredAction)
+				if ok && mirred.Ifindex == 0 {
+					found++
+				}
+			}
+		}
+	}
+	return found
+}
+
+// The descriptors that hold the TAP, and the TAP as the kernel has it: the library does not read the
+// MAC of what it makes.
+func create(handle *netlink.Handle, mtu int) ([]*os.File, netlink.Link) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "tap0_urunc"
-	tap := &netlink.Tuntap{
+	made := &netlink.Tuntap{
 		LinkAttrs: attrs,
 		Mode:      netlink.TUNTAP_MODE_TAP,
 		Queues:    1,
 		Flags: netlink.TUNTAP_ONE_QUEUE | netlink.TUNTAP_VNET_HDR | netlink.TUNTAP_NO_PI |
 			netlink.TUNTAP_TUN_EXCL,
+		Owner: uint32(os.Getuid()),
+		Group: uint32(os.Getgid()),
 	}
-	must(handle.LinkAdd(tap))
-	for _, file := range tap.Fds {
-		must(unix.IoctlSetInt(int(file.Fd()), unix.TUNSETOWNER, os.Getuid()))
-		must(unix.IoctlSetInt(int(file.Fd()), unix.TUNSETGROUP, os.Getgid()))
-	}
+	must(handle.LinkAdd(made))
+	tap, err := handle.LinkByName(attrs.Name)
+	must(err)
 	must(handle.LinkSetMTU(tap, mtu))
-	return tap
+	return made.Fds, tap
 }
 
 func addIngress(handle *netlink.Handle, link netlink.Link) {
@@ -182,51 +212,121 @@ func redirect(handle *netlink.Handle, source, target netlink.Link) {
 	}))
 }
 
-// As nlraw's, without the search for leftovers, and without an undo. What the guest needs is text.
-func setup() (addresses, gateways, neighbours []string) {
-	handle := open()
-	defer handle.Delete()
-	uplink, err := handle.LinkByName("eth0")
+// What a VMM is configured with, as text: that is how it leaves the process.
+type address struct {
+	local, peer, broadcast, scope string
+	prefixlen                     int
+}
+
+type route struct {
+	dst, gateway, protocol, scope, src string
+	metric, mtu                        int
+	onlink                             bool
+}
+
+type neighbour struct{ dst, lladdr string }
+
+type guest struct {
+	tap, uplink, tapMAC, uplinkMAC string
+	tapIndex, uplinkIndex, mtu     int
+	addresses                      []address
+	routes                         []route
+	neighbours                     []neighbour
+}
+
+func text(ip net.IP) string {
+	if ip == nil {
+		return ""
+	}
+	return ip.String()
+}
+
+func facts(handle *netlink.Handle, uplink netlink.Link) (found guest) {
+	addresses, err := handle.AddrList(uplink, netlink.FAMILY_ALL)
 	must(err)
-	tap := create(handle, uplink.Attrs().MTU)
-	addIngress(handle, tap)
-	addIngress(handle, uplink)
-	redirect(handle, tap, uplink)
-	redirect(handle, uplink, tap)
-	must(handle.LinkSetUp(tap))
-	found, err := handle.AddrList(uplink, netlink.FAMILY_ALL)
-	must(err)
-	for _, address := range found {
-		if !address.IP.IsLinkLocalUnicast() {
-			addresses = append(addresses, address.IPNet.String())
+	for _, each := range addresses {
+		if each.IP.To4() == nil && each.IP.IsLinkLocalUnicast() {
+			continue
 		}
+		length, _ := each.Mask.Size()
+		scope := netlink.Scope(each.Scope).String()
+		peer := ""
+		if each.Peer != nil && !each.Peer.IP.Equal(each.IP) {
+			peer = text(each.Peer.IP)
+		}
+		found.addresses = append(found.addresses,
+			address{text(each.IP), peer, text(each.Broadcast), scope, length})
 	}
 	routes, err := handle.RouteList(uplink, netlink.FAMILY_ALL)
 	must(err)
-	for _, route := range routes {
-		if route.Gw != nil {
-			gateways = append(gateways, route.Gw.String())
+	for _, each := range routes {
+		dst := "default"
+		if each.Dst != nil {
+			if each.Dst.IP.To4() == nil && each.Dst.IP.IsLinkLocalUnicast() {
+				continue
+			}
+			dst = each.Dst.String()
 		}
+		found.routes = append(found.routes, route{dst, text(each.Gw), each.Protocol.String(),
+			each.Scope.String(), text(each.Src), each.Priority, each.MTU,
+			each.Flags&int(netlink.FLAG_ONLINK) != 0})
 	}
-	known, err := handle.NeighList(uplink.Attrs().Index, netlink.FAMILY_ALL)
+	neighbours, err := handle.NeighList(uplink.Attrs().Index, netlink.FAMILY_ALL)
 	must(err)
-	for _, neighbour := range known {
-		if neighbour.State&netlink.NUD_PERMANENT != 0 {
-			words := neighbour.IP.String() + " " + neighbour.HardwareAddr.String()
-			neighbours = append(neighbours, words)
+	for _, each := range neighbours {
+		if each.State&netlink.NUD_PERMANENT != 0 {
+			mac := each.HardwareAddr.String()
+			found.neighbours = append(found.neighbours, neighbour{text(each.IP), mac})
 		}
 	}
-	for _, file := range tap.(*netlink.Tuntap).Fds {
+	return found
+}
+
+// As nlraw's, with or without the search for leftovers, of which there must be none; without an undo.
+func setup(searched bool) guest {
+	handle := open()
+	defer handle.Delete()
+	var uplink netlink.Link
+	if searched {
+		links := list(handle)
+		for _, link := range links {
+			if link.Attrs().Name == "eth0" {
+				uplink = link
+			}
+		}
+		if leftovers(handle, links, uplink) != 0 {
+			must(errors.New("there are leftovers"))
+		}
+	} else {
+		var err error
+		uplink, err = handle.LinkByName("eth0")
+		must(err)
+	}
+	found := facts(handle, uplink)
+	files, tap := create(handle, uplink.Attrs().MTU)
+	must(handle.LinkSetUp(tap))
+	addIngress(handle, uplink)
+	addIngress(handle, tap)
+	redirect(handle, tap, uplink)
+	redirect(handle, uplink, tap)
+	for _, file := range files {
 		must(file.Close())
 	}
-	return addresses, gateways, neighbours
+	found.tap, found.uplink = tap.Attrs().Name, uplink.Attrs().Name
+	found.tapIndex, found.uplinkIndex = tap.Attrs().Index, uplink.Attrs().Index
+	found.tapMAC = tap.Attrs().HardwareAddr.String()
+	found.uplinkMAC = uplink.Attrs().HardwareAddr.String()
+	found.mtu = uplink.Attrs().MTU
+	return found
 }
 
 // What to do with the results of a setup.
-func count(told map[string]int) func(addresses, gateways, neighbours []string) {
-	return func(addresses, gateways, neighbours []string) {
-		told["addresses"], told["gateways"] = len(addresses), len(gateways)
-		told["neighbours"] = len(neighbours)
+func count(told map[string]int, found guest) {
+	told["addresses"], told["neighbours"] = len(found.addresses), len(found.neighbours)
+	for _, each := range found.routes {
+		if each.gateway != "" {
+			told["gateways"]++
+		}
 	}
 }
 
@@ -238,15 +338,11 @@ func run(task, argument string) map[string]int {
 		removed, deleting := cleanup()
 		told["removed"], told["deleting"] = removed, int(deleting)
 	case "setup":
-		told["removed"], _ = cleanup()
-		count(told)(setup())
+		count(told, setup(true))
 	case "setup-alone":
-		count(told)(setup())
+		count(told, setup(false))
 	case "setup-other":
-		within(own, func() {
-			told["removed"], _ = cleanup()
-			count(told)(setup())
-		})
+		within(own, func() { count(told, setup(true)) })
 	case "sweep":
 		told["removed"], told["namespaces"] = sweep(argument, func(string) {})
 	case "delete":
