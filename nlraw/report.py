@@ -32,8 +32,9 @@ class Record:
             fields = dict(self._defaults, **fields)
             if len(fields) != len(self.__slots__):
                 raise TypeError("%s takes %s" % (type(self).__name__, ", ".join(self.__slots__)))
-        for name, value in fields.items():
-            _set(self, name, value)  # an AttributeError if it is none of the slots
+        # any() and map() are a loop in C: each call returns None, or raises AttributeError if the
+        # name is none of the slots
+        any(map(_set, (self,) * len(fields), fields, fields.values()))
 
     def __setattr__(self, name: str, value: "object") -> None:
         raise AttributeError("%s is immutable" % type(self).__name__)
