@@ -38,19 +38,17 @@ def read_address(attributes: wire.Attributes, type: int, family: int) -> "Option
 
 def _ipv6_text(words: "Sequence[int]") -> str:
     """As inet_ntop(3) of glibc writes it: the first longest run of zeros is "::" (RFC 5952)."""
-    zeros = "".join(["1" if word else "0" for word in words])
-    best, length = 0, 8
-    while length > 1:
-        best = zeros.find("0" * length)
-        if best >= 0:
+    text = ":%x:%x:%x:%x:%x:%x:%x:%x:" % tuple(words)
+    for length in range(8, 1, -1):
+        at = text.find(":0" * length + ":")
+        if at >= 0:
             break
-        length -= 1
-    texts = ["%x" % word for word in words]
-    if not best and (length == 6 or (length == 5 and words[5] == 0xFFFF)):  # holds an IPv4 address
-        texts[6:] = ["%d.%d.%d.%d" % (words[6] >> 8, words[6] & 255, words[7] >> 8, words[7] & 255)]
-    if length == 1:
-        return ":".join(texts)
-    return ":".join(texts[:best]) + "::" + ":".join(texts[best + length :])
+    else:
+        return text[1:-1]
+    if not at and (length == 6 or (length == 5 and words[5] == 0xFFFF)):  # holds an IPv4 address
+        head = "" if length == 6 else "ffff:"
+        return "::%s%d.%d.%d.%d" % (head, *divmod(words[6], 256), *divmod(words[7], 256))
+    return "%s::%s" % (text[1:at], text[at + 2 * length + 1 : -1])
 
 
 # ---------------------------------------------------------------- decoded from replies
