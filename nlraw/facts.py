@@ -113,11 +113,8 @@ def _describe_address(address: inet.Address) -> GuestAddress:
 
 def needs_objects(routes: "Iterable[inet.Route]") -> bool:
     """True if a route refers to a next hop object, and its next hops are not listed with it."""
-    return any(_refers(route) for route in routes if _is_usual(route))
-
-
-def _refers(route: inet.Route) -> bool:
-    return nexthop.object_id(route) is not None and not nexthop.hops(route)
+    referring = [route for route in routes if uapi.RTA_NH_ID in route.attributes]
+    return any(_is_usual(route) and not nexthop.hops(route) for route in referring)
 
 
 def _is_usual(route: inet.Route) -> bool:
@@ -134,10 +131,10 @@ def _describe_route(
 ) -> "Optional[GuestRoute]":
     """The record of a route; None if it does not lead through the uplink, or to its link-local."""
     hops = nexthop.hops(route)
-    number = nexthop.object_id(route)
-    if not hops and number is not None:
-        hops = nexthop.resolve(objects, number)
-    if all(hop.ifindex != uplink.ifindex for hop in hops) or _is_to_link_local(route):
+    if not hops:
+        number = nexthop.object_id(route)
+        hops = [] if number is None else nexthop.resolve(objects, number)
+    if uplink.ifindex not in [hop.ifindex for hop in hops] or _is_to_link_local(route):
         return None
     attributes = route.attributes
     only = hops[0] if len(hops) == 1 else None
