@@ -109,10 +109,10 @@ def _number(layout: Struct) -> "Callable[[Attributes, int], Optional[int]]":
         place = self._places.get(type)
         if place is None:
             return None
-        at = self.start + place[0]
-        if place[1] < size:
-            raise too_short(size, place[1], at)
-        number: int = unpack(self.data, at)[0]
+        offset, length = place
+        if length < size:
+            raise too_short(size, length, self.start + offset)
+        number: int = unpack(self.data, self.start + offset)[0]
         return number
 
     return read
@@ -243,10 +243,11 @@ class Decoded:
     @property
     def attributes(self) -> Attributes:
         """All attributes of the message."""
-        if self._attributes is None:
+        found = self._attributes
+        if found is None:
             _, _, _, _, data, start, end = self._message
-            self._attributes = Attributes(data, start + self._layout.size, end)
-        return self._attributes
+            found = self._attributes = Attributes(data, start + self._layout.size, end)
+        return found
 
 
 def network_u16(number: int) -> int:
