@@ -346,13 +346,15 @@ def create_ingress(ifindex: int, dev: str) -> Request:
     )
 
 
-def create_redirect(ifindex: int, parent: int, target: int, dev: str, priority: int = 0) -> Request:
+def create_redirect(
+    ifindex: int, parent: int, target: int, dev: str, priority: int = 0, reported: bool = True
+) -> Request:
     """Redirect every packet that a device receives to another device, which sends it.
 
     The filter is a u32 that matches all; its action is mirred egress redirect, "stolen". With a
     priority of 0 the kernel chooses one: ahead of those that it chose before, behind those below
-    32768 that others chose (tcf_auto_prio(), net/sched/cls_api.c). The kernel's reply reports the
-    filter, and so its priority (NLM_F_ECHO).
+    32768 that others chose (tcf_auto_prio(), net/sched/cls_api.c). If it is to be ``reported``,
+    the kernel's reply has the filter, and so its priority (NLM_F_ECHO).
     """
     parms = uapi.tc_mirred.pack(0, 0, uapi.TC_ACT_STOLEN, 0, 0, uapi.TCA_EGRESS_REDIR, target)
     mirred = wire.attribute_nested(
@@ -369,7 +371,7 @@ def create_redirect(ifindex: int, parent: int, target: int, dev: str, priority: 
     )
     return _request(
         uapi.RTM_NEWTFILTER,
-        uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK | uapi.NLM_F_ECHO,
+        uapi.NLM_F_CREATE | uapi.NLM_F_EXCL | uapi.NLM_F_ACK | reported * uapi.NLM_F_ECHO,
         CREATE_REDIRECT,
         dev,
         wire.attribute_string(uapi.TCA_KIND, "u32") + options,

@@ -63,7 +63,13 @@ class Wiring:
         self.requests += self._qdiscs
         self.requests += [tc.create_ingress(tap.ifindex, tap.ifname) for tap, _ in connected]
         self.requests += [
-            tc.create_redirect(tap.ifindex, uapi.TC_H_INGRESS_HANDLE, uplink.ifindex, tap.ifname)
+            tc.create_redirect(
+                tap.ifindex,
+                uapi.TC_H_INGRESS_HANDLE,
+                uplink.ifindex,
+                tap.ifname,
+                reported=False,
+            )
             for tap, uplink in connected
         ]
         self.requests += [self._redirect(tap, uplink) for tap, uplink in connected]
@@ -123,4 +129,11 @@ class Wiring:
             lowest = min(picked, default=_FIRST_PRIORITY + 1)
             free = (number for number in range(lowest - 1, 0, -1) if number not in used)
             priority = next(free, 0)  # if none is left the kernel refuses it
-        return tc.create_redirect(uplink.ifindex, parent, tap.ifindex, uplink.ifname, priority)
+        return tc.create_redirect(
+            uplink.ifindex,
+            parent,
+            tap.ifindex,
+            uplink.ifname,
+            priority,
+            reported=bool(others),  # only its place among them is of interest
+        )
