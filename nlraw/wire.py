@@ -36,6 +36,8 @@ _HEADER = uapi.nlmsghdr.size
 _ATTRIBUTE = uapi.nlattr.size
 _unpack_header = uapi.nlmsghdr.unpack_from
 _unpack_attribute = uapi.nlattr.unpack_from
+_pack_header, _pack_attribute = uapi.nlmsghdr.pack, uapi.nlattr.pack
+_PADDINGS = (b"", b"\0", b"\0\0", b"\0\0\0")
 
 
 def align(length: int) -> int:
@@ -261,7 +263,7 @@ def network_u16(number: int) -> int:
 def attribute(type: int, value: bytes) -> bytes:
     """Build an attribute with its padding. The value may have up to 65,531 bytes."""
     length = _ATTRIBUTE + len(value)
-    return uapi.nlattr.pack(length, type) + value + bytes(-length & 3)
+    return _pack_attribute(length, type) + value + _PADDINGS[-length & 3]
 
 
 def attribute_nested(type: int, *children: bytes) -> bytes:
@@ -290,8 +292,7 @@ def attribute_string(type: int, text: str) -> bytes:
 def message(type: int, flags: int, sequence: int, payload: bytes, port: int = 0) -> bytes:
     """Build a message. ``port`` is the sender's; 0 lets the kernel fill it in."""
     length = _HEADER + len(payload)
-    header = uapi.nlmsghdr.pack(length, type, flags, sequence, port)
-    return header + payload + bytes(-length & 3)
+    return _pack_header(length, type, flags, sequence, port) + payload + _PADDINGS[-length & 3]
 
 
 def path(data: bytes, start: int, end: int, offset: int) -> "Tuple[int, ...]":
