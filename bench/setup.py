@@ -4,9 +4,18 @@
     library         in the namespace that the process is in, as a runtime is by then
     library, other  in another one, which takes a thread that enters it
 
-A search for leftovers, of which there are none; the TAP with owner, group and MTU, both ingress
-qdiscs, both redirects; and what the guest needs to know: addresses, routes and neighbours of both
-families. `Go, no search` is the same without the search. Only nlraw undoes it all if a step fails.
+Both contenders do the same, on one socket each:
+
+    search    the lists of links and qdiscs, decoded; there are no leftovers
+    facts     the uplink's addresses, routes and permanent neighbours of both families, MACs and
+              MTU, as text and numbers; link-local ones are left out
+    create    a TAP with the same flags, owner and group, read back for its MAC
+    connect   the uplink's MTU, up, both ingress qdiscs, both redirects, by u32
+    persist   the TAP outlives its descriptor
+
+The library of Go sends each change by itself, nlraw all in one datagram. Only nlraw takes turns
+with other writers, hears of changes to what it lists, and undoes it all if a step fails.
+`Go, no search` is the same without the search.
 
 The uplink is as in any pod: an MTU of its own, an address and a gateway of each family, a permanent
 neighbour. What a turn makes is removed by nlraw before the next one.
