@@ -144,6 +144,13 @@ def test_the_redirect_goes_ahead_of_others_where_neither_side_uses_the_priority(
     assert redirects(wiring)[-1] == (2, CLSACT_IN, priority, 30)
 
 
+@pytest.mark.parametrize("incoming, expected", [((), [False, False]), ((7,), [False, True])])
+def test_a_redirect_is_reported_only_beside_others(incoming, expected):
+    wiring = Wiring(seen(kind="ingress", incoming=incoming), [(TAP, ETH0)])
+    made = [each for each in wiring.requests if each.type == uapi.RTM_NEWTFILTER]
+    assert [bool(each.flags & uapi.NLM_F_ECHO) for each in made] == expected
+
+
 def test_the_priorities_of_another_uplink_do_not_count():
     wiring = Wiring(seen(3, "ingress", [0xC000]), [(TAP, ETH0), (OTHER_TAP, NET1)])
     assert redirects(wiring)[-2:] == [(2, INGRESS, 0, 30), (3, INGRESS, 0xBFFF, 31)]
