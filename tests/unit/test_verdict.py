@@ -17,6 +17,7 @@ from nlraw.verdict import (
     is_fresh,
     is_tap,
     judge,
+    listed,
     matches,
 )
 
@@ -125,6 +126,13 @@ def test_the_evidence_in_words(facts, words):
     found = build.as_link(build.link_payload(**facts))
     assert evidence(found) == words
     assert evidence(found, ["eth0", "vlan7"]) == words + ", eth0, vlan7 stacked on it"
+
+
+@pytest.mark.parametrize("more, words", [(-1, ""), (0, ""), (1, " and 1 more"), (2, " and 2 more")])
+def test_of_many_names_the_first_ten_are_listed(more, words):
+    names = ["tap%d" % number for number in range(10 + more)]
+    assert listed(names) == ", ".join(names[:10]) + words
+    assert verdict.NAMES == 10
 
 
 @pytest.mark.parametrize("facts", [{"carrier": 0}, {"carrier": None, "flags": UP}])
@@ -282,7 +290,9 @@ def test_a_pattern_that_a_shell_would_read_otherwise_is_refused(option, pattern)
     with pytest.raises(Invalid) as caught:
         Target(**{option: ["tap*", pattern]})
     assert (caught.value.step, caught.value.object) == ("check pattern", pattern)
-    assert "several patterns instead of [] and {}" in caught.value.message
+    assert caught.value.message == (
+        "only * and ? are special in a pattern; give several patterns instead of [] and {}"
+    )
 
 
 @pytest.mark.parametrize(
