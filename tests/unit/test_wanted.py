@@ -76,6 +76,7 @@ def test_each_uplink_has_a_name(uplink, tap, names):
         ("tap9_urunc", 1, "tap10_urunc"),
         ("vm2tap0", 1, "vm3tap0"),
         ("tap00", 1, "tap01"),
+        ("XtapX0", 1, "XtapX1"),
         ("tap09", 1, "tap10"),
         ("7", 3, "10"),
         ("tap\u0663_0", 1, "tap\u0663_1"),  # a digit, but not one of those that a glob's user means
@@ -130,6 +131,7 @@ def test_the_first_number_of_a_name_is_counted_up(name, number, counted):
         ({"address": "10.9.8.1"}, "check address 10.9.8.1: " + CIDR),
         ({"address": "10.9.8.1/33"}, "check address 10.9.8.1/33: " + CIDR),
         ({"address": "10.9.8.1/1234"}, "check address 10.9.8.1/1234: " + CIDR),
+        ({"address": "10.9.8.1/0024"}, "check address 10.9.8.1/0024: " + CIDR),
         ({"address": "10.9.8.1/x"}, "check address 10.9.8.1/x: " + CIDR),
         ({"address": "10.9.8.1\0/24"}, "check address 10.9.8.1\0/24: " + CIDR),
         ({"address": "0.0.0.0/0"}, "check address 0.0.0.0/0: no device can have this address"),
