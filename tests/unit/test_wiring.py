@@ -134,6 +134,7 @@ def test_without_an_uplink_the_mtu_stays():
         ([0xC000], [0xBFFF], 0xBFFE),
         ([0x8000], [0x7FFF], 0x7FFE),
         ([0x8000, 2, 3], [0x7FFF, 0x7FFE], 0x7FFD),
+        ([], range(2, 0x8001), 1),
         ([], range(1, 0x8001), 0),  # none is left: the kernel is asked for one
     ],
 )
@@ -188,3 +189,8 @@ def test_of_each_uplink_the_foreign_filters_ahead_of_its_redirect_are_reported()
     assert wiring.ahead(replied(wiring, [6, 49152])) == (found,)
     wiring = Wiring(seen(3, "ingress", [5]), [(TAP, ETH0), (OTHER_TAP, NET1)])
     assert [each.dev for each in wiring.ahead(replied(wiring, [49152, 49152]))] == ["net1"]
+
+
+def test_a_redirect_that_was_not_reported_has_nothing_ahead():
+    wiring = Wiring(seen(2, "clsact", [5], []), [(TAP, ETH0)])
+    assert wiring.ahead(replied(wiring, [])) == ()
