@@ -6,12 +6,15 @@ import os
 
 import pytest
 
+import nlraw
 from lib import build
 from lib.build import a_filter, a_link, a_qdisc
+from lib.opened import Opened
 from lib.random_pods import CLSACT_IN, CLSACT_OUT, INGRESS
-from nlraw import provision, uapi
+from nlraw import holders, pod, provision, uapi
 from nlraw.errors import Error, Invalid, Lost, Refused, TapInUse
-from nlraw.provision import provide
+from nlraw.provision import provide, set_up
+from nlraw.report import Holder, Report
 from nlraw.verdict import Target
 from nlraw.wanted import Wanted
 
@@ -30,19 +33,28 @@ def test_an_argument_that_cannot_be_meant_is_refused_before_anything_is_looked_a
 def descriptor(monkeypatch):
     """What is done to the descriptor of the TAP; the calls that a real one takes do nothing."""
     done = []
-    monkeypatch.setattr(
-        provision, "set_owner", lambda fd, name, *ids: done.append(("owner",) + ids)
-    )
-    monkeypatch.setattr(
-        provision, "persist", lambda fd, name, on=True: done.append(("persist", on))
-    )
+
+    def set_owner(fd, name, *ids):
+        assert HELD[fd] == name
+        done.append(("owner",) + ids)
+
+    def persist(fd, name, on=True):
+        assert HELD[fd] == name
+        done.append(("persist", on))
+
+    monkeypatch.setattr(provision, "set_owner", set_owner)
+    monkeypatch.setattr(provision, "persist", persist)
     return done
+
+
+HELD = {}  # the TAP of each descriptor
+NAMESPACE = object()
 
 
 TAP_FACTS = {"mtu": 1500, "max_mtu": 65521}
 
 
-def pod(kind=None, incoming=(), outgoing=()):
+def a_pod(kind=None, incoming=(), outgoing=()):
     """A pod whose uplink has a qdisc of that kind, and foreign filters of those priorities."""
     made = build.Namespace([a_link(2, "eth0", kind="veth"), a_link(9, "vm0", carrier=1)])
     if kind is not None:
@@ -63,18 +75,27 @@ def provided(made, create=None, uplink="eth0", **options):
     The TAPs have the indices from 30 on.
     """
 
-    def make(namespace, names, multi_queue):
-        for number, name in enumerate(names):
-            made.links.append(a_link(30 + number, name, carrier=1, **TAP_FACTS))
-        return [os.open(os.devnull, os.O_RDONLY) for _ in names]
-
     wanted = Wanted(Target(uplink=uplink), **dict({"owner": 0}, **options))
-    return provide(None, made, wanted, create or make)
+    return provide(NAMESPACE, made, wanted, create or creation(made, wanted))
+
+
+def creation(made, wanted, opened=NAMESPACE):
+    """A function that creates the TAPs in a made-up namespace."""
+
+    def create(namespace, names, multi_queue):
+        assert (namespace, names, multi_queue) == (opened, wanted.names, wanted.multi_queue)
+        fds = [os.open(os.devnull, os.O_RDONLY) for _ in names]
+        for number, (fd, name) in enumerate(zip(fds, names)):
+            made.links.append(a_link(30 + number, name, carrier=1, **TAP_FACTS))
+            HELD[fd] = name
+        return fds
+
+    return create
 
 
 @pytest.mark.parametrize("kind", [None, "ingress", "clsact"])
 def test_a_setup_connects_a_tap_both_ways_and_makes_it_persistent_last(descriptor, kind):
-    made = pod(kind)
+    made = a_pod(kind)
     changes = []
     joined = []
 
@@ -86,6 +107,7 @@ def test_a_setup_connects_a_tap_both_ways_and_makes_it_persistent_last(descripto
     result = provided(made, owner=7, group=8, address="10.9.8.1/24")
     assert joined[0] is True and joined[-1] is False  # own changes are not worth an event
     assert (result.outcome, result.error, result.cleanup.outcome) == ("created", None, "clean")
+    assert result.netns == made.path
     assert (result.tap.ifname, result.tap.ifindex) == ("tap0_urunc", 30)
     assert (result.uplink.ifname, result.uplink.ifindex, result.ahead) == ("eth0", 2, ())
     assert descriptor == [("owner", 7, 8), ("persist", True)]
@@ -107,14 +129,14 @@ def test_a_setup_connects_a_tap_both_ways_and_makes_it_persistent_last(descripto
 
 
 def test_a_foreign_filter_that_sees_packets_first_is_reported():
-    made = pod("ingress", [1, 0xC000])
+    made = a_pod("ingress", [1, 0xC000])
     made.filters[1].targets = []
     result = provided(made)
     assert [(each.dev, each.kind) for each in result.ahead] == [("eth0", "matchall")]
 
 
 def test_what_a_dead_vm_left_goes_first():
-    made = pod("ingress")
+    made = a_pod("ingress")
     made.links.append(a_link(4, "tap0_urunc"))
     made.filters.append(a_filter(2, "u32", 4))
     result = provided(made)
@@ -127,7 +149,7 @@ def test_what_a_dead_vm_left_goes_first():
 
 @pytest.mark.parametrize("torn", [3, 1000])
 def test_a_torn_list_of_tc_state_is_read_again_before_anything_is_made(torn):
-    made = pod("ingress")
+    made = a_pod("ingress")
     made.links.append(a_link(4, "tap0_urunc"))
 
     def before(requests):
@@ -141,12 +163,13 @@ def test_a_torn_list_of_tc_state_is_read_again_before_anything_is_made(torn):
         assert result.outcome == "created" and made.torn_looks == 0
     else:
         assert (result.outcome, type(result.error)) == ("failed", Error)
-        assert "TC state changed each time it was listed" in str(result.error)
+        words = "set up %s: TC state changed each time it was listed" % made.path
+        assert str(result.error) == words
         assert uapi.RTM_NEWQDISC not in made.changes and len(made.links) == 2
 
 
 def test_a_torn_list_is_read_again_before_anything_is_undone():
-    made = pod("clsact", [7])
+    made = a_pod("clsact", [7])
     made.refuse = {uapi.RTM_NEWADDR: errno.EPERM}
 
     def before(requests):
@@ -165,7 +188,7 @@ def test_a_torn_list_is_read_again_before_anything_is_undone():
     "type", [uapi.RTM_SETLINK, uapi.RTM_NEWQDISC, uapi.RTM_NEWTFILTER, uapi.RTM_NEWADDR]
 )
 def test_what_a_failed_setup_made_on_the_uplink_goes_again(descriptor, kind, type):
-    made = pod(kind, [7] if kind else [])
+    made = a_pod(kind, [7] if kind else [])
     before = repr(made.filters), repr(made.qdiscs)
     made.refuse = {type: errno.EPERM}
     result = provided(made, address="fd00::1/64")
@@ -178,35 +201,58 @@ def test_what_a_failed_setup_made_on_the_uplink_goes_again(descriptor, kind, typ
 
 
 def test_an_undo_that_fails_is_added_to_the_error():
-    made = pod()
+    made = a_pod()
     made.refuse = {uapi.RTM_NEWADDR: errno.EPERM, uapi.RTM_DELTFILTER: errno.EBUSY}
     result = provided(made, address="10.9.8.1/24")
     assert result.error.errno == errno.EPERM
-    assert "; then the undo failed: delete u32 filters of priority 49152 eth0" in str(result.error)
+    assert str(result.error) == (
+        "put address on tap0_urunc: EPERM; then the undo failed:"
+        " delete u32 filters of priority 49152 eth0: EBUSY"
+    )
 
 
-@pytest.mark.parametrize("uplink", ["eth0", "auto"])
-def test_without_an_uplink_nothing_is_made(uplink):
-    made = pod()
+def test_an_undo_of_a_persistent_tap_that_fails_is_added_to_the_error(descriptor, monkeypatch):
+    made = two_nics()
+
+    def persist(fd, name, on=True):
+        if HELD[fd] == "tap1_urunc":
+            raise Refused(errno.EIO, "broken", "persist TAP", name)
+        descriptor.append(("persist", on))
+
+    monkeypatch.setattr(provision, "persist", persist)
+    result = provided(made, uplink=NICS, owner=7)
+    assert (result.outcome, str(result.error)) == (
+        "failed",
+        "persist TAP tap1_urunc: broken; then the undo failed: persist TAP tap1_urunc: broken",
+    )
+    assert descriptor[-2:] == [("persist", True), ("persist", False)]
+
+
+@pytest.mark.parametrize("uplink, missing", [("eth0", "such uplink"), ("auto", "default route")])
+def test_without_an_uplink_nothing_is_made(uplink, missing):
+    made = a_pod()
     made.links[0].name = "net0"
     result = provided(made, uplink=uplink)
     assert (result.outcome, result.error.errno) == ("failed", errno.ENODEV)
-    assert "this is no pod's namespace, or it is not ready" in str(result.error)
-    assert made.changes == []
+    assert str(result.error) == (
+        "look up link %s: there is no %s: this is no pod's namespace, or it is not ready"
+        % (uplink, missing)
+    )
+    assert (result.netns, result.ahead, made.changes) == (made.path, (), [])
 
 
 def test_a_default_route_that_only_a_tap_has_is_no_uplink_and_that_is_said():
-    made = pod()
-    made.links.append(a_link(4, "tap5_urunc"))
-    made.routes = [(2, 4)]
+    made = a_pod()
+    made.links += [a_link(4, "tap5_urunc"), a_link(5, "tap6_urunc")]
+    made.routes = [(2, 4), (2, 5)]
     result = provided(made, uplink="auto")
     assert result.error.message == (
-        "the default route is on tap5_urunc, which the pattern of TAPs matches"
+        "the default route is on tap5_urunc, tap6_urunc, which the pattern of TAPs matches"
     )
 
 
 def test_a_tap_in_use_ends_a_setup_before_anything_is_changed():
-    made = pod()
+    made = a_pod()
     made.links.append(a_link(4, "tap0_urunc", carrier=1))
     result = provided(made)
     assert (result.outcome, type(result.error), made.changes) == ("in-use", TapInUse, [])
@@ -224,7 +270,7 @@ def taken(made, **facts):
 
 @pytest.mark.parametrize("cleaned", [True, False])
 def test_another_start_that_comes_first_is_a_tap_in_use_if_nothing_was_changed(cleaned):
-    made = pod("ingress")
+    made = a_pod("ingress")
     if cleaned:
         made.links.append(a_link(4, "tap1_urunc"))
     result = provided(made, create=taken(made, carrier=1))
@@ -249,27 +295,172 @@ def test_another_start_that_comes_first_is_a_tap_in_use_if_nothing_was_changed(c
     ],
 )
 def test_a_name_that_is_taken_is_refused_with_what_has_it(facts, words):
-    made = pod()
+    made = a_pod()
     result = provided(made, create=taken(made, **facts))
-    assert (result.outcome, result.error.errno, result.error.message) == (
+    assert (result.outcome, result.error.errno, str(result.error)) == (
         "failed",
         errno.EBUSY,
-        words,
+        "create TAP tap0_urunc: " + words,
     )
 
 
 @pytest.mark.parametrize(
-    "type, words",
+    "number, name", [(errno.EPERM, "tap0_urunc"), (errno.EBUSY, "/dev/net/tun")]
+)
+def test_a_creation_that_fails_for_another_reason_is_reported_as_it_is(number, name):
+    made = a_pod()
+    made.links.append(a_link(40, "vm1", kind="veth"))
+
+    def create(namespace, names, multi_queue):
+        made.links[-1].name = names[0]
+        raise Refused(number, "refused", "create TAP", name)
+
+    result = provided(made, create=create)
+    assert (result.error.errno, str(result.error)) == (number, "create TAP %s: refused" % name)
+    assert made.changes == []
+
+
+@pytest.mark.parametrize(
+    "type, step, remedy",
     [
-        (uapi.RTM_NEWQDISC, "enable CONFIG_NET_SCH_INGRESS"),
-        (uapi.RTM_NEWTFILTER, "enable CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and"),
-        (uapi.RTM_SETLINK, "ENOENT"),
+        (uapi.RTM_NEWQDISC, "create qdisc (ingress) eth0", "CONFIG_NET_SCH_INGRESS"),
+        (
+            uapi.RTM_NEWTFILTER,
+            "create redirect (u32, mirred) tap0_urunc",
+            "CONFIG_NET_CLS_U32, CONFIG_NET_CLS_ACT and CONFIG_NET_ACT_MIRRED",
+        ),
+        (uapi.RTM_SETLINK, "set up link tap0_urunc", None),
     ],
 )
-def test_a_feature_that_the_kernel_lacks_is_named(type, words):
-    made = pod()
+def test_a_feature_that_the_kernel_lacks_is_named(type, step, remedy):
+    made = a_pod()
     made.refuse = {type: errno.ENOENT}
-    assert words in str(provided(made).error)
+    words = step + ": ENOENT" + ("; enable " + remedy if remedy else "")
+    assert str(provided(made).error) == words
+    made = a_pod()
+    made.refuse = {type: errno.EPERM}
+    assert str(provided(made).error) == step + ": EPERM"
+
+
+def test_the_facts_of_an_uplink_have_the_names_of_all_devices(monkeypatch):
+    made = a_pod()
+    asked = []
+
+    def observe_uplinks(connection, uplinks, names):
+        asked.append((connection, [each.ifname for each in uplinks], dict(names)))
+        return real(connection, uplinks, names)
+
+    real = provision.observe_uplinks
+    monkeypatch.setattr(provision, "observe_uplinks", observe_uplinks)
+    assert provided(made).outcome == "created"
+    assert asked == [(made, ["eth0"], {2: "eth0", 9: "vm0"})]
+
+
+# ---------------------------------------------------------------- setup and set_up
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """A function that lets every namespace that is opened be a made-up one."""
+
+    def let(made):
+        found = Opened(made)
+        monkeypatch.setattr(provision, "Namespace", found.namespace)
+        monkeypatch.setattr(pod, "Connection", found.connection)
+        monkeypatch.setattr(pod, "SYSTEM", found.clock)
+
+        def provide(namespace, connection, wanted):
+            assert namespace is found
+            return real(namespace, connection, wanted, creation(made, wanted, found))
+
+        monkeypatch.setattr(provision, "provide", provide)
+        return found
+
+    real = provision.provide
+    return let
+
+
+GROUPS = uapi.RTMGRP_LINK | uapi.RTMGRP_TC
+
+
+def test_a_setup_has_all_that_is_said_of_it(opened, descriptor):
+    made = a_pod()
+    made.links.append(a_link(4, "tap9_urunc", carrier=1))
+    seen = opened(made)
+    result = nlraw.setup(
+        "pod",
+        tap="vm4_urunc",
+        owner=7,
+        group=8,
+        address="10.9.8.1/24",
+        match=["tap*_urunc", "vm?_urunc"],
+        uplink=["eth0"],
+        exclude="tap9*",
+        multi_queue=True,
+    )
+    assert (result.outcome, result.netns, result.error) == ("created", made.path, None)
+    assert (result.tap.ifname, result.tap.multi_queue) == ("vm4_urunc", True)
+    assert descriptor == [("owner", 7, 8), ("persist", True)]
+    assert uapi.RTM_NEWADDR in made.changes
+    assert seen.arguments == [("pod",), (True, GROUPS, None)]
+
+
+def test_a_setup_waits_for_the_writer_port_as_long_as_it_is_given(opened):
+    seen = opened(a_pod())
+    patience = object()
+    assert set_up("pod", Wanted(Target(uplink="none")), patience).outcome == "created"
+    assert seen.arguments == [("pod",), (True, GROUPS, patience)]
+
+
+@pytest.mark.parametrize("who", [False, True])
+def test_a_setup_waits_for_a_tap_in_use_and_names_its_holders(opened, monkeypatch, who):
+    monkeypatch.setattr(
+        holders, "find", lambda namespace, names: {names[0]: [Holder(pid=7, comm="vmm")]}
+    )
+    made = a_pod()
+    made.links.append(a_link(4, "tap0_urunc", carrier=1))
+    seen = opened(made)
+    with pytest.raises(TapInUse) as caught:
+        nlraw.setup("pod", wait=2.5, who=who)
+    report = caught.value.report
+    assert (report.outcome, report.error, made.changes) == ("in-use", caught.value, [])
+    assert [each.holders for each in report.cleanup.taps] == [
+        (Holder(pid=7, comm="vmm"),) if who else None
+    ]
+    assert report.cleanup.outcome == "in-use"
+    assert seen.clock.now == 102.5
+
+
+def test_a_setup_waits_for_nothing_and_names_no_holders_unless_that_is_asked_for(opened):
+    made = a_pod()
+    made.links.append(a_link(4, "tap0_urunc", carrier=1))
+    seen = opened(made)
+    with pytest.raises(TapInUse) as caught:
+        nlraw.setup("pod")
+    for found in (caught.value.report, set_up("pod", Wanted(Target()))):
+        assert [each.holders for each in found.cleanup.taps] == [None]
+    assert seen.clock.now == 100.0
+    opened(a_pod())
+    assert nlraw.setup("pod").tap.multi_queue is False
+
+
+def test_a_setup_that_sees_nothing_fails_with_a_report():
+    path = "/nonexistent/x"
+    made = set_up(path, Wanted(Target(uplink="eth7")))
+    assert (made.netns, made.outcome, made.tap, made.uplink, made.pairs, made.ahead) == (
+        path,
+        "failed",
+        None,
+        None,
+        (),
+        (),
+    )
+    assert isinstance(made.error, Error)
+    assert made.cleanup == Report(
+        netns=path, uplink="eth7", outcome="failed", taps=(), tc_removed=(), error=made.error
+    )
+    with pytest.raises(type(made.error)):
+        nlraw.setup(path)
 
 
 # ---------------------------------------------------------------- two NICs, and none
@@ -279,7 +470,7 @@ NICS = ("eth0", "net1")
 
 def two_nics():
     """A pod with a second uplink, whose `clsact` has a foreign filter."""
-    made = pod()
+    made = a_pod()
     made.links.append(a_link(3, "net1", kind="veth", mtu=65535))
     made.qdiscs.append(a_qdisc(3, "clsact"))
     made.filters.append(a_filter(3, "matchall", 9, parent=CLSACT_IN, priority=7, handle=1))
@@ -339,7 +530,7 @@ def test_a_qdisc_that_an_uplink_got_meanwhile_is_not_undone():
 
 
 def test_an_empty_qdisc_that_was_there_outlives_an_undo_after_a_lost_answer():
-    made = pod("ingress")
+    made = a_pod("ingress")
 
     def before(requests):
         if requests and requests[0].step == "set up link":
@@ -356,7 +547,7 @@ def test_an_empty_qdisc_that_was_there_outlives_an_undo_after_a_lost_answer():
 
 @pytest.mark.parametrize("has_orphan", [False, True])
 def test_if_one_uplink_is_missing_nothing_is_changed(has_orphan):
-    made = pod("ingress")
+    made = a_pod("ingress")
     made.links += [a_link(4, "tap0_urunc")] if has_orphan else []
     result = provided(made, uplink=("net9", "eth0"))
     assert str(result.error) == (
@@ -386,14 +577,14 @@ def test_an_uplink_that_goes_with_the_cleanup_is_missing():
 
 
 def test_a_tap_in_use_is_what_is_reported_where_an_uplink_is_missing_too():
-    made = pod()
+    made = a_pod()
     made.links.append(a_link(4, "tap0_urunc", carrier=1))
     result = provided(made, uplink=NICS)
     assert (result.outcome, type(result.error), made.changes) == ("in-use", TapInUse, [])
 
 
 def test_a_tap_alone_has_no_uplink_and_no_qdisc(descriptor):
-    made = pod("ingress")
+    made = a_pod("ingress")
     made.links.append(a_link(4, "tap9_urunc"))
     made.filters.append(a_filter(2, "u32", 0))
     result = provided(made, uplink="none", address="10.9.8.1/24", multi_queue=True)
@@ -405,7 +596,7 @@ def test_a_tap_alone_has_no_uplink_and_no_qdisc(descriptor):
 
 
 def test_what_fails_of_a_tap_alone_leaves_everything_else(descriptor):
-    made = pod("ingress", [7])
+    made = a_pod("ingress", [7])
     made.refuse = {uapi.RTM_NEWADDR: errno.EACCES}
     result = provided(made, uplink="none", address="fd00::1/64")
     assert (result.outcome, result.error.errno) == ("failed", errno.EACCES)
