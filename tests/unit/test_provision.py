@@ -147,6 +147,21 @@ def test_what_a_dead_vm_left_goes_first():
     assert {each.ifindex for each in made.qdiscs} == {2, 30}
 
 
+def test_an_orphan_that_appears_after_the_cleanup_is_left_for_the_next_one():
+    made = a_pod("ingress")
+    made.links.append(a_link(4, "tap0_urunc"))
+    steps = []
+
+    def before(requests):
+        if "delete link" in steps and len(made.links) == 2:
+            made.links.append(a_link(5, "tap7_urunc"))
+        steps.extend(each.step for each in requests)
+
+    made.before = before
+    result = provided(made)
+    assert (result.outcome, [each.ifindex for each in made.links]) == ("created", [2, 9, 5, 30])
+
+
 @pytest.mark.parametrize("torn", [3, 1000])
 def test_a_torn_list_of_tc_state_is_read_again_before_anything_is_made(torn):
     made = a_pod("ingress")
