@@ -100,6 +100,7 @@ def link_payload(
     lower_netnsid=None,
     mtu=None,
     max_mtu=None,
+    address=None,
 ):
     """The payload of an RTM_NEWLINK; None leaves an attribute out.
 
@@ -116,6 +117,8 @@ def link_payload(
     payload = uapi.ifinfomsg.pack(0, 1, ifindex, flags, 0) + wire.attribute_string(
         uapi.IFLA_IFNAME, name
     )
+    if address is not None:
+        payload += wire.attribute(uapi.IFLA_ADDRESS, address)
     if lower is not None:
         payload += wire.attribute_u32(uapi.IFLA_LINK, lower)
     if operstate is not None:

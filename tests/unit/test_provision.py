@@ -51,7 +51,7 @@ HELD = {}  # the TAP of each descriptor
 NAMESPACE = object()
 
 
-TAP_FACTS = {"mtu": 1500, "max_mtu": 65521}
+TAP_FACTS = {"mtu": 1500, "max_mtu": 65521, "address": b"\x02\0\0\0\0\x07"}
 
 
 def a_pod(kind=None, incoming=(), outgoing=()):
@@ -109,6 +109,7 @@ def test_a_setup_connects_a_tap_both_ways_and_makes_it_persistent_last(descripto
     assert (result.outcome, result.error, result.cleanup.outcome) == ("created", None, "clean")
     assert result.netns == made.path
     assert (result.tap.ifname, result.tap.ifindex) == ("tap0_urunc", 30)
+    assert result.tap.address == "02:00:00:00:00:07"
     assert (result.uplink.ifname, result.uplink.ifindex, result.ahead) == ("eth0", 2, ())
     assert descriptor == [("owner", 7, 8), ("persist", True)]
     parent = CLSACT_IN if kind == "clsact" else INGRESS
@@ -429,12 +430,15 @@ def test_a_setup_waits_for_the_writer_port_as_long_as_it_is_given(opened):
 
 @pytest.mark.parametrize("who", [False, True])
 def test_a_setup_waits_for_a_tap_in_use_and_names_its_holders(opened, monkeypatch, who):
-    monkeypatch.setattr(
-        holders, "find", lambda namespace, names: {names[0]: [Holder(pid=7, comm="vmm")]}
-    )
     made = a_pod()
     made.links.append(a_link(4, "tap0_urunc", carrier=1))
     seen = opened(made)
+
+    def find(namespace, names):
+        assert namespace is seen
+        return {names[0]: [Holder(pid=7, comm="vmm")]}
+
+    monkeypatch.setattr(holders, "find", find)
     with pytest.raises(TapInUse) as caught:
         nlraw.setup("pod", wait=2.5, who=who)
     report = caught.value.report
