@@ -173,7 +173,6 @@ class _Builder:
         self.connection = connection
         self.wanted = wanted
         self.snapshot = snapshot
-        self.had_ingress: Set[int] = set()
 
     def build(self, cleanup: Report, create: "Create") -> Setup:
         """Create and configure the TAPs."""
@@ -259,6 +258,8 @@ class _Builder:
         Returns the foreign filters that see a packet before the uplinks' redirects do.
         """
         held = list(zip(fds, self.wanted.names))
+        # nothing was made yet, if an interrupt comes before the requests
+        self.had_ingress: Set[int] = {uplink.ifindex for uplink in self.snapshot.uplinks}
         try:
             ahead = self.connect(taps)
             for fd, name in held:

@@ -564,6 +564,18 @@ def test_an_empty_qdisc_that_was_there_outlives_an_undo_after_a_lost_answer():
     assert [(each.ifindex, each.kind) for each in made.qdiscs] == [(2, "ingress")]
 
 
+def test_an_empty_qdisc_that_was_there_outlives_an_undo_before_anything_was_sent(monkeypatch):
+    made = a_pod("ingress")
+
+    def wiring(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(provision, "Wiring", wiring)
+    with pytest.raises(KeyboardInterrupt):
+        provided(made)
+    assert [(each.ifindex, each.kind) for each in made.qdiscs] == [(2, "ingress")]
+
+
 @pytest.mark.parametrize("has_orphan", [False, True])
 def test_if_one_uplink_is_missing_nothing_is_changed(has_orphan):
     made = a_pod("ingress")
