@@ -211,16 +211,14 @@ BUDGETS = (
         "process with nothing to do, -I -S; bare interpreter",
         ("coldstart", "cleanup", 0, lab.NLRAW),
         ("coldstart", "start", 0, BARE),
-        at_most=1.7,
-        why="to import an empty file takes 1.4 % of a bare start, and there are 25",
+        at_most=1.4,
         room=PROCESS,
     ),
     Budget(
         "hook with nothing to do, -I -S; bare interpreter",
         ("coldstart", "hook", 0, lab.NLRAW),
         ("coldstart", "start", 0, BARE),
-        at_most=1.7,
-        why="to import an empty file takes 1.4 % of a bare start, and there are 25",
+        at_most=1.6,
         room=PROCESS,
     ),
     Budget(
