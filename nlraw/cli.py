@@ -29,8 +29,18 @@ def program() -> "NoReturn":
     All output is flushed by then. Collecting garbage and finalizing take a sixth of a cold start.
     """
     gc.disable()
+    _leave_out_current_directory()
     use_caches(__name__.rpartition(".")[0], __file__.rpartition("/")[0])
     posix._exit(main())
+
+
+def _leave_out_current_directory() -> None:
+    """Do not search the current directory for modules, as `python -m` does: it may be anybody's."""
+    try:
+        if sys.path[:1] in ([""], [posix.getcwd()]):
+            del sys.path[0]
+    except OSError:  # the current directory is gone
+        pass
 
 
 def main(arguments: "Optional[Sequence[str]]" = None) -> int:
