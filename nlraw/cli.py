@@ -111,7 +111,7 @@ class Finder:
     twenty modules the difference is a tenth of an interpreter's start. The caches are those that
     Python writes (PEP 3147, PEP 552). A module whose cache is missing, outdated or of another kind
     is left to Python's own finder, which renews the cache. The methods are those of importlib.abc's
-    MetaPathFinder and Loader.
+    MetaPathFinder and ResourceLoader.
     """
 
     def __init__(self, package: str, folder: str, magic: bytes) -> None:
@@ -152,3 +152,8 @@ class Finder:
         module.__file__ = spec.origin
         code, spec.loader_state = loads(memoryview(spec.loader_state)[16:]), None
         exec(code, module.__dict__)
+
+    def get_data(self, path: str) -> bytes:
+        """Return the content of a file in the package's folder. Raises OSError."""
+        with open(path, "rb") as file:
+            return file.read()

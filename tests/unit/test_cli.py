@@ -58,6 +58,14 @@ def test_a_module_with_a_cache_is_loaded_from_it(source):
     assert loaded(source) == (1, "Finder")
 
 
+def test_the_loader_reads_other_files_of_the_package_too(source):
+    (source.parent / "data").write_bytes(b"\xff\n")
+    finder = cli.Finder("sample", str(source.parent), b"")
+    assert finder.get_data(str(source.parent / "data")) == b"\xff\n"
+    with pytest.raises(FileNotFoundError):
+        finder.get_data(str(source.parent / "none"))
+
+
 def test_the_source_is_compiled_without_a_cache(source):
     cache_of(source).unlink()
     assert loaded(source) == (1, "SourceFileLoader")
