@@ -114,4 +114,5 @@ def _say(result: str) -> None:
     try:
         output.say(result)
     except output.Unwritten:
-        output.hint("nlraw: %s\n" % result)
+        # each line: others write to the runtime's log too
+        output.hint("".join(["nlraw: %s\n" % line for line in result.splitlines()]))

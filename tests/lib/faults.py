@@ -78,8 +78,6 @@ class Play:
 
     # What is imported ahead, so that the faults strike what a command does and not its imports.
     modules = ("pod", "provision", "node", "hook")
-    # What a line on stderr may begin with beside "nlraw: ".
-    rows = ()
     # Exit status 3 is right only where a TAP is in use.
     refusals = (1,)
     # What the system may say of a namespace that the command then has nothing to do with,
@@ -288,8 +286,6 @@ class CleanupBesideKept(CleanupOfOne):
 class Hook(CleanupOfOne):
     """`hook` of a stopped container of a pod, whose namespace its config names by a process."""
 
-    rows = ("  ",)  # of the result, which goes there if it cannot be printed
-
     def furnish(self, make_pod, directory):
         CleanupOfOne.furnish(self, make_pod, directory)
         bundle = Bundle(str(directory))
@@ -462,8 +458,7 @@ def check_end(play, fault, ended, usual):
         assert ended.status in (130, -2, usual.status), ended
     else:
         assert ended.status in (usual.status,) + play.refusals, ended
-    lines = [line for line in err.splitlines() if not line.startswith(play.rows)]
-    assert all(line.startswith("nlraw: ") for line in lines), ended
+    assert all(line.startswith("nlraw: ") for line in err.splitlines()), ended
     if ended.status == 1:
         assert re.search("^nlraw: (container t1: )?(/[^ ]*: )?(%s)" % STEPS, err, re.MULTILINE), (
             ended

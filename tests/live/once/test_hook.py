@@ -70,4 +70,5 @@ def test_whoever_does_not_listen_changes_neither_the_work_nor_the_status(
         assert done.status == status
         if streams == ">&-":
             assert "nlraw: container t1: " in done.err
+            assert all(line.startswith("nlraw: ") for line in done.err.splitlines())
     assert pods.TAP not in orphaned.links() and pods.TAP in used.links()
