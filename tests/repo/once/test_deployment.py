@@ -20,7 +20,6 @@ import uuid
 
 import pytest
 
-import nlraw.cli
 from lib import command, pods, readme
 from lib.prometheus import counted, read
 from nlraw import deployment
@@ -28,10 +27,6 @@ from nlraw import deployment
 UNIT, TIMER, WATCH = "nlraw-sweep.service", "nlraw-sweep.timer", "nlraw-watch.service"
 DAEMON_SETS = ["nlraw-sweep.yaml", "nlraw-watch.yaml"]
 METRICS = "/var/lib/prometheus/node-exporter"
-
-needs_watch = pytest.mark.skipif(
-    "watch" not in nlraw.cli.COMMANDS, reason="this nlraw has no `watch`"
-)
 
 
 def needs(*programs):
@@ -555,7 +550,6 @@ def test_the_daemon_sets_container_sweeps_what_is_pinned_after_its_start_and_end
         assert "failed" not in host.log().replace("0 failed", "") and "Traceback" not in host.log()
 
 
-@needs_watch
 @needs("runc", "unshare", "nsenter")
 def test_the_watchs_container_removes_what_is_pinned_after_its_start_and_ends_when_told(
     make_pod, bundle, metrics, tmp_path

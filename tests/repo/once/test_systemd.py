@@ -5,15 +5,10 @@ import re
 
 import pytest
 
-import nlraw.cli
 from lib import pods, readme, systemd
 from lib.prometheus import counted
 
 METRICS = "/var/lib/prometheus/node-exporter"
-
-needs_watch = pytest.mark.skipif(
-    "watch" not in nlraw.cli.COMMANDS, reason="this nlraw has no `watch`"
-)
 
 
 @pytest.fixture
@@ -83,7 +78,6 @@ def test_a_directory_for_metrics_that_is_there_keeps_its_rights(node):
 # ---------------------------------------------------------------- watch
 
 
-@needs_watch
 def test_the_watch_removes_an_orphan_when_its_vmm_dies(node, pod):
     path = node.pin("pod1", pod)
     node.run("sh", "-euc", readme.block("You run Kubernetes", "sh", "nlraw-watch.service"))
@@ -102,7 +96,6 @@ def test_the_watch_removes_an_orphan_when_its_vmm_dies(node, pod):
     node.wait_for(lambda: "nlraw-watch.prom" in node.run("ls", METRICS))
 
 
-@needs_watch
 def test_the_watch_sees_a_namespace_that_is_pinned_after_its_start(node, pod):
     node.deploy("nlraw-watch.service")
     node.run("systemctl", "start", "nlraw-watch")
@@ -111,7 +104,6 @@ def test_the_watch_sees_a_namespace_that_is_pinned_after_its_start(node, pod):
     node.wait_for(lambda: pods.TAP not in pod.links(), 10)
 
 
-@needs_watch
 def test_the_watch_ends_when_told(node):
     node.deploy("nlraw-watch.service")
     node.run("systemctl", "start", "nlraw-watch")
@@ -123,7 +115,6 @@ def test_the_watch_ends_when_told(node):
     assert "Traceback" not in node.journal()
 
 
-@needs_watch
 def test_a_watch_that_hangs_is_started_again(node):
     node.deploy("nlraw-watch.service", ("WatchdogSec=30", "WatchdogSec=2"))
     node.run("systemctl", "start", "nlraw-watch")
@@ -136,7 +127,6 @@ def test_a_watch_that_hangs_is_started_again(node):
     assert node.show("nlraw-watch", "MainPID") != first
 
 
-@needs_watch
 def test_the_watch_needs_each_of_its_capabilities(node, pod):
     node.pin("pod1", pod)
     node.deploy("nlraw-watch.service", (" CAP_NET_BROADCAST", ""))
