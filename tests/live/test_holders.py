@@ -208,7 +208,7 @@ def test_who_names_the_holder_in_text_and_in_json(pod):
     holder = pod.hold()
     name = comm(holder.pid)
     status, out, _ = command("scan", "-n", pod.path, "--who")
-    assert status == 0 and ", held by %s (PID %d)\n" % (name, holder.pid) in out
+    assert status == 0 and "  held by %s (PID %d)\n" % (name, holder.pid) in out
     done = command("cleanup", "-n", pod.path, "--who", "-j")
     assert done.status == 3
     (tap,) = done.document["taps"]

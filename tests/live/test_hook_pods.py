@@ -87,7 +87,7 @@ def left_alone(reason):
 
 def assert_cleaned(done, path):
     assert (done.status, done.err) == (0, "")
-    assert done.out.startswith("container t1: %s: cleaned " % path)
+    assert done.out.splitlines()[-1] == "container t1: %s: cleaned (uplink eth0)" % path
 
 
 # ---------------------------------------------------------------- a path that names a process
@@ -405,7 +405,8 @@ def test_a_tap_in_use_is_left_alone_and_the_start_goes_on(pod, task, status):
     assert done.status == 0
     words = "nlraw: container t1: %s: clean up %s: in use (carrier on), nothing was changed; "
     assert done.err == words % (pod.path, TAP) + "left alone\n"
-    assert done.out.startswith("container t1: %s: in use" % pod.path)
+    words = "container t1: %s: in use, nothing changed (uplink eth0)" % pod.path
+    assert done.out.splitlines()[-1] == words
     assert pod.state() == before
 
 

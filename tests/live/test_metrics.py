@@ -28,9 +28,9 @@ def test_a_sweep_reports_what_it_saw_and_did(node, make_pod, tmp_path):
     begin = time.time()
     done = sweep(node, path)
     assert (done.status, done.err) == (0, "")
-    assert (
-        done.out.splitlines()[-1]
-        == "4 namespaces, 3 orphans, 2 deleted, 1 spared, 1 in use, 1 skipped, 0 failed"
+    assert done.out.splitlines()[-1] == (
+        "4 namespaces: 1 clean, 1 cleaned, 1 in use, 1 without an uplink;"
+        " 2 orphans deleted, 1 orphan left, 1 TAP in use"
     )
     shown = read(path)
     assert counted(shown) == {
@@ -100,7 +100,7 @@ def test_what_cannot_be_written_is_a_warning_that_names_it(node, tmp_path):
         "nlraw: write metrics to %s: No such file or directory; the sweep itself is done\n"
         % missing,
     )
-    assert done.out.splitlines()[-1].startswith("1 namespaces, 1 orphans, 1 deleted")
+    assert done.out.splitlines()[-1] == "1 namespace: 1 cleaned; 1 orphan deleted"
     assert not nlraw.scan(netns=path)
 
 

@@ -2,6 +2,7 @@
 """What `nlraw setup` makes, says and replaces, and what of others it leaves alone."""
 
 import os
+import re
 import sys
 
 import pytest
@@ -621,8 +622,12 @@ def test_a_second_setup_with_another_uplink_says_what_of_the_first_one_it_remove
     options = ["--tap", "tap1_urunc", "-u", "net1"]
     told = command.nlraw("setup", "-n", pod.path, *options)
     assert (told.status, told.err) == (0, "")
-    assert "tap0_urunc  orphan (fresh), deleted" in told.out
-    assert "u32 filter, priority 49152, redirects to tap0_urunc" in told.out
+    before = [line for line in told.out.splitlines() if line.startswith("  before that: ")]
+    rows = [re.split("  +", line.split(": ", 1)[1]) for line in before[:-1]]
+    assert [pod.path, "tap0_urunc", "orphan (fresh)", "deleted"] in rows
+    words = "priority 49152, redirects to tap0_urunc"
+    assert [pod.path, "eth0", "u32 filter", "removed", words] in rows
+    assert before[-1] == "  before that: %s: cleaned (uplink net1)" % pod.path
 
 
 def test_a_second_setup_with_another_uplink_is_refused_once_a_vmm_is_attached(pod):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing is silent: what the command line sees and leaves alone, it prints, and says why."""
 
+import re
+
 import pytest
 
 from lib import pods
@@ -22,7 +24,9 @@ def test_an_orphan_that_is_left_because_there_is_no_uplink_is_a_warning(pod, com
     line = [command, "-n", pod.path, "-u", "eth7", "-u", "net1"]
     status, out, err = nlraw(*line)
     assert (status, err) == (0, expected)
-    assert out.startswith("%s: skipped, there is no uplink eth7\n" % pod.path)
+    row, last = out.splitlines()
+    assert row.split() == [pod.path, pods.TAP, "orphan", "left"]
+    assert last == "%s: skipped, there is no uplink eth7" % pod.path
     status, told, err = in_json(*line)
     assert (status, told["outcome"], err) == (0, "skipped", expected)
     assert pods.TAP in pod.links()
@@ -64,11 +68,13 @@ def test_a_matching_link_that_is_no_tap_is_named_with_its_kind(pod):
         assert (status, told["taps"], err) == (0, [], "")
         kinds = {each["ifname"]: each["kind"] for each in told["ignored"]}
         assert {name: kind.split()[0] for name, kind in kinds.items()} == expected
-        out = nlraw(*line).out
-        for name, kind in kinds.items():
-            assert "  %s: %s, not judged\n" % (name, kind) in out
+        *rows, last = nlraw(*line).out.splitlines()
+        assert {tuple(re.split("  +", row)) for row in rows} == {
+            (pod.path, name, kind, "not judged") for name, kind in kinds.items()
+        }
+        assert last == "%s: clean, nothing to remove (uplink eth0)" % pod.path
     made = nlraw("setup", "-n", pod.path, "-m", "tap*_kata", "--tap", "tap9_kata")
-    assert made.status == 0 and "tap0_kata: macvtap, not judged" in made.out
+    assert made.status == 0 and re.search("  tap0_kata  macvtap +not judged\n", made.out)
     assert set(expected) <= set(pod.links())
 
 
@@ -90,10 +96,9 @@ def test_a_dead_redirect_beside_a_live_vm_is_shown_and_left(pod):
         line = command.split() + ["-n", pod.path]
         found, told, _ = in_json(*line)
         assert (found, told["dead_redirects"], told["tc_removed"]) == (status, expected, [])
-        row = (
-            "  eth0        u32 filter, priority %d, redirects to nothing  left; it swallows packets"
-        )
-        assert row % dead["pref"] in nlraw(*line).out.splitlines()
+        words = "priority %d, redirects to nothing: it swallows packets" % dead["pref"]
+        _, row, _ = nlraw(*line).out.splitlines()
+        assert re.split("  +", row) == [pod.path, "eth0", "u32 filter", "left", words]
     assert pod.state() == before
 
 
@@ -101,9 +106,9 @@ def test_a_filter_that_goes_is_shown_with_priority_and_target(pod):
     pod.add_orphan()
     (redirect,) = pod.filters("eth0")
     out = nlraw("cleanup", "-n", pod.path).out
-    words = "u32 filter, priority %d, redirects to tap0_urunc" % redirect["pref"]
-    (row,) = [line for line in out.splitlines() if " filter, " in line]
-    assert row.split(None, 1)[0] == "eth0" and words in row and row.endswith(" removed")
+    words = "priority %d, redirects to tap0_urunc" % redirect["pref"]
+    (row,) = [line for line in out.splitlines() if " filter " in line]
+    assert re.split("  +", row) == [pod.path, "eth0", "u32 filter", "removed", words]
 
 
 def test_the_reason_of_a_failure_is_on_stdout_too(pod):

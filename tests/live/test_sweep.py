@@ -1060,16 +1060,17 @@ def test_the_command_line_says_in_text_what_was_done_and_the_sums(node):
     node.add("quiet", orphans=0)
     done = command.nlraw("sweep", "--dir", node.directory)
     assert (done.status, done.err) == (0, "")
-    first, tap_line, last = done.out.splitlines()
-    assert first == "%s: cleaned (uplink eth0)" % path
-    assert tap_line.split()[:3] == ["tap0_urunc", "orphan,", "deleted"]
-    assert last == "2 namespaces, 1 orphans, 1 deleted, 0 spared, 0 in use, 0 skipped, 0 failed"
+    row, last = done.out.splitlines()
+    assert row.split() == [path, "tap0_urunc", "orphan", "deleted"]
+    assert last == "2 namespaces: 1 clean, 1 cleaned; 1 orphan deleted"
 
 
 def test_a_dry_run_of_the_command_line_changes_nothing(node):
     path = node.add("pod")
     done = command.nlraw("sweep", "--dir", node.directory, "-N")
-    assert done.status == 0 and "would clean" in done.out
+    row, last = done.out.splitlines()
+    assert (done.status, row.split()) == (0, [path, "tap0_urunc", "orphan", "to", "be", "deleted"])
+    assert last == "1 namespace: 1 to be cleaned; 1 orphan left"
     assert len(taps(path)) == 1
 
 
@@ -1079,7 +1080,9 @@ def test_in_use_is_exit_0(node, pod):
     os.symlink(pod.path, node.path("pod"))
     done = command.nlraw("sweep", "--dir", node.directory)
     assert (done.status, done.err) == (0, "")
-    assert "in use, nothing changed" in done.out and "1 in use" in done.out
+    row, last = done.out.splitlines()
+    assert row.split() == [node.path("pod"), "tap0_urunc", "in-use", "left", "alone"]
+    assert last == "1 namespace: 1 in use; 1 TAP in use"
 
 
 @pytest.mark.parametrize("option, left", [((), 2), (("--include-fresh",), 0)])
