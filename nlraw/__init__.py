@@ -7,12 +7,19 @@
 
 Where to look:
 
-    verdict     is a link an orphan?                       no system call
-    plan        what is deleted with it, in which order    no system call
-    removal     look, plan, confirm, send, settle
-    uapi, link, tc, inet    a message: its numbers, its request, its decoded reply
-    wire        the lengths in a datagram are checked here
-    connection  the sender of a datagram, and whether an answer is truncated, are checked here
+    the policy      verdict: is a link an orphan? plan: what is deleted with it, in which order
+    a removal       pod: one namespace. removal: look, plan, confirm, send, settle. node: a sweep
+    the watch       agenda: which namespaces are visited next. agent: the loop that asks it, and
+                    the files around it. service: signals, output, metrics
+    a setup         provision: the steps. wanted: what is asked for. wiring: the requests
+    its facts       uplinks: the lists to read. facts: what a guest needs of them. guest: the
+                    records. vmm: the same as a VMM's arguments
+    a message       uapi: numbers and layouts. link, tc, inet, neighbour, nexthop, nsid: the
+                    requests, and the decoded replies
+    a datagram      wire checks its lengths. connection checks its sender, and whether it is
+                    truncated. exchange checks which request it answers, and whether that is all
+
+Only verdict and plan decide what is deleted. They and agenda make no system call.
 """
 
 import sys
