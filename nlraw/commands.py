@@ -123,7 +123,7 @@ def setup(given: "Options") -> int:
 
 
 def _forms(given: "Options") -> "Sequence[str]":
-    """The forms of what --print prints. Raises `Invalid`."""
+    """The forms that --print names. Raises `Invalid`."""
     forms = options.texts(given, "print")
     if forms:
         from . import vmm
@@ -264,7 +264,7 @@ COMMANDS = {
     "scan": Command(
         "list matching TAPs and their verdicts; change nothing",
         "A TAP whose carrier is on is in use. One whose carrier is off is an orphan: its VMM is\n"
-        "gone. The outcome is the one that a cleanup would have. The exit status is 0 even if a\n"
+        "gone. The outcome is what a cleanup would report. The exit status is 0 even if a\n"
         "TAP is in use.",
         options.SCAN,
         scan,
@@ -290,9 +290,9 @@ COMMANDS = {
         "clean up every namespace of a node",
         "Visits every namespace in %s,\n"
         "but not that of this command or of process 1, which is the node's. A namespace with a\n"
-        "TAP in use is left alone, which is not an error. A fresh orphan, to which no second open\n"
-        "ever attached, is spared: its VM may be starting right now. If the VMM inherits the\n"
-        "creating descriptor, every orphan looks fresh: give --include-fresh then. If one\n"
+        "TAP in use is left alone, which is not an error. A fresh orphan, to which nobody has\n"
+        "attached since it was made, is spared: its VM may be starting right now. If your VMM\n"
+        "inherits the TAP's descriptor, every orphan is fresh: give --include-fresh. If one\n"
         "namespace fails, the others go on and the exit status is 1." % ", ".join(DIRECTORIES),
         options.SWEEP,
         sweep,
@@ -302,9 +302,9 @@ COMMANDS = {
         "Listens to the namespaces that a sweep would visit, and cleans one up when a TAP in it\n"
         "loses its holder. Finds new namespaces when they appear. Also looks at all of them from\n"
         "time to time. As in a sweep, a namespace with a TAP in use is left alone, and a fresh\n"
-        "orphan is spared. Prints a line for each thing that was done, is in use or failed.\n"
-        "SIGTERM ends it; SIGHUP has it visit every namespace. Needs CAP_SYS_ADMIN,\n"
-        "CAP_NET_ADMIN and, to listen, CAP_NET_BROADCAST; without that it looks every 5 seconds.",
+        "orphan is spared. Prints a line for each removal, TAP in use and failure. SIGTERM ends\n"
+        "it; SIGHUP makes it visit every namespace. Needs CAP_SYS_ADMIN, CAP_NET_ADMIN and, to\n"
+        "listen, CAP_NET_BROADCAST; without that it looks every 5 seconds.",
         options.WATCH,
         watch,
     ),

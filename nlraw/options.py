@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options: their table, the parser and the help. The table of commands is in `cli`.
+"""Options: their table, the parser and the help. The table of commands is in `commands`.
 
 Parser, usage errors and help read the same tables. This is not argparse, because importing that
 takes longer than a whole cleanup.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # The value of -n for the current namespace.
 CURRENT = "current"
 
-# The largest value of --wait and the like, in seconds: a day.
+# The largest value of an option in seconds: a day.
 LONGEST_WAIT = 86400
 
 
@@ -29,8 +29,7 @@ class Option:
 
     ``letter`` is its short name ("" for none), ``name`` the long one. ``value`` is the word for its
     value in the help, "" for a switch. An option with a value may be given once, or if ``many``
-    several times.
-    ``help`` may have several lines.
+    several times. ``help`` may have several lines.
     """
 
     __slots__ = ("letter", "name", "value", "help", "many")
@@ -43,7 +42,7 @@ class Option:
         self.many = many
 
     def brief(self) -> str:
-        """Return the beginning of the help, up to its first stop or parenthesis."""
+        """Return the beginning of the help, up to its first semicolon or parenthesis."""
         return self.help.replace("\n", " ").partition(";")[0].partition(" (")[0]
 
     def __str__(self) -> str:
@@ -54,8 +53,8 @@ class Option:
 class Command:
     """A command: its help in one line and in a paragraph, its options, and its function.
 
-    ``operand`` is the word for an argument that is no option, "" if the command takes none. It may
-    be left out. Its value is among the `Options` under that word.
+    ``operand`` is the word for an argument that is no option, "" if the command takes none. A user
+    may leave it out. Its value is in `Options` under that word.
     """
 
     __slots__ = ("summary", "text", "options", "run", "operand")
@@ -127,7 +126,7 @@ JSON = Option(
 )
 VERBOSE = Option("v", "verbose", "", "show what the kernel reports of each TAP")
 JSON_LINES = Option(
-    "j", "json", "", "print a line of JSON for each: what a sweep prints of a namespace, and a time"
+    "j", "json", "", "print each report as a line of JSON: like an entry of a sweep, plus the time"
 )
 DRY_RUN = Option("N", "dry-run", "", "report what would be done, and change nothing")
 TAP = Option(
@@ -155,7 +154,7 @@ ADDRESS = Option(
     "", "address", "CIDR", "an address to put on the TAP, such as 10.9.8.1/24 (default: none)"
 )
 MULTI_QUEUE = Option(
-    "", "multi-queue", "", "let a TAP have several queues; a VMM must ask for them to attach"
+    "", "multi-queue", "", "let a TAP have several queues; a VMM must request several to attach"
 )
 PRINT = Option(
     "",
@@ -163,7 +162,7 @@ PRINT = Option(
     "FORM",
     "print what attaches a VMM instead: qemu, firecracker or cloud-hypervisor;\n"
     "or cmdline, which configures the guest's kernel (ip=); may be repeated:\n"
-    "a line each, after that of --json if it is given too",
+    "one line for each, after the JSON if --json is given too",
     many=True,
 )
 DIR = Option("", "dir", "DIR", "search this directory instead; may be repeated", many=True)
@@ -177,14 +176,14 @@ RESYNC = Option(
     "",
     "resync",
     "SECONDS",
-    "how often to look at every namespace, whatever was heard (default: 30)",
+    "look at every namespace this often, even without events (default: 30)",
 )
 GRACE = Option(
     "",
     "grace",
     "SECONDS",
-    "remove an orphan only if it has been one for so long, for VMs that come\n"
-    "back to their TAP (default: 0)",
+    "remove an orphan only after it has been one for this long, for VMs that\n"
+    "come back to their TAP (default: 0)",
 )
 ANNOTATION = Option(
     "",
