@@ -3,11 +3,11 @@
 
 `agent` reports what happened, each time with ``now``, a time in seconds of any steady clock:
 
-    appeared, gone      a namespace is there, or no longer
+    appeared, gone      a namespace was found, or has gone
     heard, lost         events arrived, or were lost
-    looked, unseen      a look by ID saw this, or failed
+    looked, unseen      a look by ID succeeded, or failed
     finished            a visit has ended
-    resync              somebody wants everything looked at
+    resync              a look at everything was requested
 
 and asks what to do:
 
@@ -16,8 +16,8 @@ and asks what to do:
     mutes, unmutes    stop and resume listening to these namespaces
     deadline  when to ask again, if nothing happens before
 
-An event only marks a namespace for a visit. A namespace is visited by one worker at a time; what is
-heard meanwhile has it looked at again. A namespace that has used up its quota of visits must wait,
+An event only marks a namespace for a visit. One worker at a time visits a namespace; events during
+the visit cause another visit or look. A namespace that has used up its quota of visits must wait,
 and comes after the others. One that has used up its quota of events is muted for a while.
 """
 
@@ -33,16 +33,17 @@ if TYPE_CHECKING:
 JOBS = 64
 RESYNC = 30.0
 
-# The least seconds between two looks at everything after events were lost.
+# Minimum seconds between two looks at everything after events were lost.
 AFTER_LOSS = 0.05
 
-# TAPs of a namespace that are remembered, so that it is noticed if one vanishes.
+# The most TAPs of a namespace that are remembered, to notice it if one vanishes.
 MOST_TAPS = 1000
 
-# Seconds until more visits are tried at a time, after the system lacked resources for so many.
+# Seconds until the number of visits at a time may grow, after the system lacked resources.
 CROWDED = 1.0
 
-# Seconds until a failed look is repeated; and a failed visit, at first: twice as many each time.
+# Seconds until a failed look is repeated; and a failed visit the first time, doubled after each
+# further failure.
 UNSEEN, RETRY = 1.0, 0.05
 
 
@@ -50,7 +51,7 @@ class Agenda:
     """What the agent knows and has to do. See the head of this file.
 
     ``jobs`` is the number of visits at a time, ``resync`` the seconds between two looks at
-    everything, ``grace`` the seconds for which an orphan must have been one.
+    everything, ``grace`` the age in seconds from which on an orphan is removed.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Agenda:
         self._held: Dict[int, float] = {}  # visits that must wait until a time
         self._looks: Dict[int, None] = {}
         self._first_looks: Dict[int, None] = {}  # looks that answer an event
-        self._graces: Dict[int, float] = {}  # when to look whether an orphan is still one
+        self._graces: Dict[int, float] = {}  # when an orphan is old enough: look again
         self._loud: Dict[int, None] = {}  # to be muted
         self._muted: Dict[int, float] = {}  # until when
         self.resyncs = 0  # how many have begun
@@ -91,9 +92,9 @@ class Agenda:
         return self._ids.get(key)
 
     def appeared(self, id: int, key: "Key", path: str, now: float) -> None:
-        """A namespace was found and has got this ID: it is to be visited.
+        """Add a namespace that was found and has this ID; request a visit.
 
-        If one was known by this key, it is replaced: inode numbers are reused.
+        It replaces one that is known by the same key: inode numbers are reused.
         """
         for old in (id, self._ids.get(key, id)):
             self.gone(old, now)
@@ -104,7 +105,7 @@ class Agenda:
             self._first_looks[id] = None
 
     def gone(self, id: int, now: float) -> "Optional[Known]":
-        """A namespace is gone, or has no path any more; return what was known of it."""
+        """Forget a namespace that has gone or has no path; return what was known of it."""
         known = self.known.pop(id, None)
         if known is None:
             return None
@@ -116,7 +117,7 @@ class Agenda:
         return known
 
     def heard(self, id: int, count: int, now: float) -> None:
-        """So many events of a namespace arrived. An unknown ID is one that has gone."""
+        """Count events of a namespace; request a visit or look. An unknown ID has gone."""
         known = self.known.get(id)
         if known is None or known.is_muted:
             return
@@ -137,27 +138,27 @@ class Agenda:
             self._want_visit(known, self._urgent)
 
     def lost(self, now: float) -> None:
-        """Events were lost: everything is to be looked at soon."""
+        """Request a look at everything soon, because events were lost."""
         if self._loss_due is None:
             self._loss_due = max(now, self._last_loss + AFTER_LOSS)
 
     def resync(self, now: float) -> None:
-        """Somebody wants everything looked at now: each namespace is to be visited."""
+        """Request a look at everything, and a visit to each namespace, now."""
         self._begin_resync(now)
         for known in self.known.values():
             self._want_visit(known, self._routine)
         self._held = dict.fromkeys(self._held, now)
 
     def looked(self, id: int, taps: "Mapping[Fall, bool]", now: float) -> None:
-        """A look by ID saw these matching TAPs; True for an orphan that is not to be spared.
+        """Take what a look by ID saw: the matching TAPs; True for an orphan that is not spared.
 
-        An orphan is to be removed if it has been one for long enough. If a TAP has vanished since
-        the last look, a redirect to it may be left.
+        Request a visit if an orphan is old enough, or if a TAP has vanished since the last look: a
+        redirect to it may be left.
         """
         known = self.known.get(id)
         if known is None:
             return
-        if known.is_busy:  # it may be older than what the visit changes
+        if known.is_busy:  # the look may be older than what the visit changes
             self._want_look(known, self._looks)
             return
         indexes = frozenset([ifindex for ifindex, _ in taps])
@@ -182,7 +183,7 @@ class Agenda:
             known.since = None
 
     def unseen(self, id: int, now: float) -> None:
-        """A look by ID failed: the namespace is to be visited, and with a grace looked at again."""
+        """Request a visit, and with a grace another look, because a look by ID failed."""
         if id in self.known:
             self._want_visit(self.known[id], self._routine)
             if self.grace:
@@ -198,11 +199,11 @@ class Agenda:
         has_failed: bool = False,
         is_crowded: bool = False,
     ) -> None:
-        """A visit that `visits` began has ended; it took some ``seconds`` of processor time.
+        """Record the end of a visit that `visits` began; it took ``seconds`` of processor time.
 
-        ``left`` are the indexes of the matching TAPs that are there, ``deleted`` is the number of
-        those that were removed. A visit that failed is repeated later; one that failed because
-        others hold what it needs, when one of them has ended.
+        ``left`` are the indexes of the matching TAPs that are left, ``deleted`` is the number of
+        those that were removed. A failed visit is repeated later. It ``is_crowded`` if other visits
+        held a resource that it needed: then it is repeated when one of them has ended.
         """
         self.busy -= 1
         known = self.known.get(id)
@@ -220,7 +221,7 @@ class Agenda:
             return
         again, heard, later = known.again, known.heard, known.later
         known.again, known.heard, known.later = NOTHING, 0, None
-        if again and self.grace:  # only looks show since when there has been an orphan
+        if again and self.grace:  # only looks record since when a TAP has been an orphan
             self._want_look(known, self._first_looks)
         if has_failed:
             known.failures += 1
@@ -230,10 +231,10 @@ class Agenda:
             return
         known.failures = 0
         known.since = later
-        # one that has more is looked at by visits: whoever is root there can make any number
+        # a namespace with more is visited instead: root in it can make any number of TAPs
         known.taps = frozenset(left if len(left) < MOST_TAPS else ())
-        # besides its first event, each orphan that goes causes one when the link watch catches up
-        # (net/core/link_watch.c), and one when it is deleted
+        # each removed orphan causes two more events: one by the deferred link watch
+        # (net/core/link_watch.c), and one by its deletion
         if heard > 2 * deleted:
             again = VISIT
         elif heard:
@@ -246,9 +247,9 @@ class Agenda:
     # ------------------------------------------------------------ what to do
 
     def visits(self, now: float) -> "List[Task]":
-        """Begin visits: those that answer an event first, and of loud namespaces last.
+        """Begin visits: first those that answer an event, last those that had to wait.
 
-        The namespaces are busy until `finished`. Most places are kept free for events.
+        The namespaces are busy until `finished`. Other visits begin only while few are in progress.
         """
         for id in [id for id, due in self._held.items() if due <= now]:
             del self._held[id]
@@ -294,7 +295,7 @@ class Agenda:
                 if known.is_busy:
                     known.again = max(known.again, LOOK)
                 elif self.grace or not self._is_due(id):
-                    found.append(id)  # else the visit sees all that a look does
+                    found.append(id)  # else a visit is due, and sees the same
         return found
 
     @property
@@ -308,11 +309,11 @@ class Agenda:
 
     @property
     def is_resyncing(self) -> bool:
-        """True until everything that is to be looked at by ID has been."""
+        """True while namespaces wait for a look by ID."""
         return bool(self._looks)
 
     def mutes(self, now: float) -> "List[Known]":
-        """Mute namespaces; return those that are to be listened to no longer."""
+        """Mute the namespaces that cause too many events; return them."""
         muted = [self.known[id] for id in self._loud]
         self._loud.clear()
         for known in muted:
@@ -322,7 +323,7 @@ class Agenda:
         return muted
 
     def unmutes(self, now: float) -> "List[Known]":
-        """End what `mutes` began, where it is time; return those to listen to again."""
+        """Unmute the namespaces whose time is over; return them."""
         ended = [self.known[id] for id, until in self._muted.items() if until <= now]
         for known in ended:
             del self._muted[known.id]
@@ -331,10 +332,10 @@ class Agenda:
         return ended
 
     def deadline(self, now: float, is_looking: bool = False) -> float:
-        """When `looks`, `visits`, `mutes` or `unmutes` have something, if nothing happens before.
+        """When to call `looks`, `visits`, `mutes` and `unmutes`, if nothing happens before.
 
-        It is ``now``, or earlier, if they have something at once. What is for `looks` does not
-        count while the caller ``is_looking``: it will not ask for more.
+        It is ``now``, or earlier, if one has something at once. While the caller ``is_looking``,
+        times for `looks` do not count, because the caller will not call it.
         """
         if self._loud or (not is_looking and (self._looks or self._first_looks)):
             return now
@@ -383,7 +384,7 @@ class Agenda:
             self._want_look(known, self._looks)
 
     def _is_old(self, since: float, now: float) -> bool:
-        return now >= since + self.grace  # as `_graces` has it: differences are rounded
+        return now >= since + self.grace  # the sum that is in `_graces`: a difference is rounded
 
 
 def _first(place: "Dict[int, None]", most: int) -> "List[int]":

@@ -3,12 +3,12 @@
 
     discovery   finds namespaces
     listener    hears their events, and looks at them by ID
-    looker      has it look on another thread
-    agenda      says what is due
+    looker      runs these looks on another thread
+    agenda      decides which namespaces are looked at and visited next
     workers     visit namespaces, as a sweep does
 
-One thread goes round between these. Nothing outlives it but what the kernel has anyway: the agent
-may be killed at any time.
+One thread calls all of these. It keeps no state outside of this process, so the agent may be killed
+at any time.
 """
 
 import errno
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from .verdict import Names
     from .workers import Result
 
-# Seconds between two looks at everything where events cannot be heard.
+# Seconds between two looks at everything if events cannot be heard.
 DEAF_RESYNC = 5.0
 
-# Events that are read before quiet namespaces get their turn.
+# The most events that are read in one step: a flood from one namespace must not delay the others.
 EVENTS_AT_A_TIME = 1000
 
-# Looks by ID on one thread. Each takes about 20 us.
+# The most looks by ID that the looker gets at a time. Each takes about 20 us.
 LOOKS_AT_A_TIME = 64
 
-# Namespaces that get an ID in a new room before the sockets are read again.
+# The most namespaces that get an ID in a new room before the sockets are read again.
 MOVES_AT_A_TIME = 32
 
-# Seconds for which a want of descriptors or memory is not worth a report.
+# A lack of descriptors or memory is reported if it lasts for more than so many seconds.
 UNREPORTED = 0.5
 
 NO_NAMESPACE = (
@@ -53,14 +53,14 @@ NO_NAMESPACE = (
     " be mounted with propagation (HostToContainer)"
 )
 
-# Seconds for which the visits in progress are waited for at the end.
+# The most seconds to wait for the visits in progress at the end.
 LAST = 0.8
 
 
 class Agent:
     """Call `step` again and again, then `finish` and `close`.
 
-    ``note`` is called with a line for the log about the agent itself. ``watched`` has the figures.
+    ``note`` is called with a line for the log about the agent itself. ``watched`` has the metrics.
     Raises `Refused` if the agent cannot work here, and for a directory of ``dirs`` that cannot be
     read. The other arguments are those of `watch`.
     """
@@ -119,7 +119,7 @@ class Agent:
         self._workers.wake()
 
     def stop(self) -> None:
-        """Begin nothing more. A signal handler may call this."""
+        """Begin no more visits. A signal handler may call this."""
         self._is_stopped = True
         self._workers.wake()
 
@@ -152,7 +152,7 @@ class Agent:
         return outcomes
 
     def finish(self, seconds: float = LAST) -> "List[Outcome]":
-        """Begin nothing more, and wait at most so long for the visits in progress."""
+        """Begin no more visits, and wait at most ``seconds`` for those in progress."""
         self._is_stopped = True
         outcomes = []
         until = time.monotonic() + seconds
@@ -225,7 +225,7 @@ class Agent:
         self._listener.forget(id)
 
     def _listen(self, now: float) -> None:
-        """Begin to listen on a new socket, to the namespaces that are not muted."""
+        """Begin to listen to the namespaces that are not muted, on a new socket."""
         self._listen_due = float("inf")
         try:
             known = [each for each in self.agenda.known.values() if not each.is_muted]
@@ -268,7 +268,7 @@ class Agent:
                 self._listener.forget(id)
         if not self._looker.is_busy:
             self._looker.begin(self.agenda.looks(now, LOOKS_AT_A_TIME))
-        # one that has begun may have ended here too: there may be nothing to look at
+        # a resync with nothing to look at begins and ends here
         if self._resyncs != self.agenda.resyncs:
             self._resyncs = self.agenda.resyncs
             self._resync_begin = now if self._resync_begin is None else self._resync_begin
@@ -285,7 +285,7 @@ class Agent:
         except Error as error:
             self._note_once("%s; trying again" % error)
             return
-        # not earlier: the inode number of a namespace that has died may have been found
+        # after the search, which may have found the reused inode number of a dead namespace
         self._read_ends(now)
         self._take_in(found, now)
         other = self._discovery.lasting_other(now - self.agenda.interval)
@@ -293,7 +293,7 @@ class Agent:
             self._note_once(NO_NAMESPACE % other)
 
     def _take_in(self, found: "Dict[Key, str]", now: float) -> None:
-        """Begin to know what was found, and forget what has no path any more."""
+        """Add the namespaces that were found, and forget those without a path."""
         for id, known in list(self.agenda.known.items()):
             if known.key in found:
                 known.path = found[known.key]
@@ -315,7 +315,7 @@ class Agent:
         else:
             if identity == key:
                 self.agenda.appeared(id, key, path, now)
-            else:  # another one is there by now
+            else:  # another namespace is there by now
                 self._discovery.search_at(now)
 
     # ------------------------------------------------------------ visits
@@ -336,7 +336,7 @@ class Agent:
     def _settle_one(self, result: "Result", now: float) -> "Optional[Outcome]":
         task, report = result.task, result.report
         known = self.agenda.known.get(task.id)
-        is_outdated = known is not None and known.heard > 0  # it is looked at again
+        is_outdated = known is not None and known.heard > 0  # it will be visited or looked at again
         if not result.is_crowded:
             self._crowded = now
         is_quiet = result.is_crowded and now - self._crowded < UNREPORTED
@@ -374,10 +374,10 @@ def watch(
 ) -> "Iterator[Report]":
     """Watch the namespaces under the runtimes' directories, or ``dirs``; remove orphans at once.
 
-    Returns a generator of reports: one for each visit that removed, saw in use, or failed to do
-    something. It waits in `next`; closing it ends the watch. Each namespace is visited when it
+    Returns a generator of reports: one for each visit that removed something, found a TAP in use
+    or failed. It waits in `next`; closing it ends the watch. Each namespace is visited when it
     appears and when a TAP in it loses its holder, and all are looked at every ``resync`` seconds.
-    With ``grace`` an orphan is removed only if it has been one for so many seconds. The other
+    An orphan is removed only after it has been one for ``grace`` seconds. The other
     arguments are those of `sweep`. ``note`` is called with lines about the watch itself.
     """
     target = Target(match, uplink, exclude, not include_fresh, keep_in_use)

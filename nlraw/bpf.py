@@ -1,23 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The socket filter of `watch`: which link events may be about an orphan. Pure: patterns in, bytes
-out.
+"""The socket filter of `watch`: it passes link events that may be about an orphan. Pure.
 
 The kernel runs the program once for each event and socket, before it queues the event. It passes
 
     RTM_NEWLINK
-    of a name that begins as one of the patterns does
+    of a name that begins like one of the patterns
     without a carrier (IFLA_CARRIER 0 or absent)
     after a second open (IFLA_CARRIER_UP_COUNT above 0 or absent), unless fresh TAPs count
     of kind "tun"
 
-A removal is never decided here, so in doubt an event passes. A message in which the kernel finds no
-attributes at all passes too: it cannot read those of a buffer in pieces (bpf_skb_get_nlattr()).
-Another result than 0 and 0xFFFFFFFF would cut the event for every socket that hears it, in the pod
+No removal is decided here, so an event passes if in doubt. A message in which the kernel finds no
+attribute passes too: it cannot search a buffer in pieces (bpf_skb_get_nlattr()). A result
+other than 0 and 0xFFFFFFFF would truncate the event for every socket that receives it, in the pod
 too (sk_filter_trim_cap()).
 
 A program is an array of struct sock_filter. It has two registers: A, into which values are loaded
-and which is compared; X, an index or the type of an attribute. A jump counts the instructions that
-it skips, at most 255 after a comparison. A load beyond the end of the message ends the program
+and which comparisons use; X, an index or the type of an attribute. A jump counts the instructions
+that it skips, at most 255 after a comparison. A load beyond the end of the message ends the program
 with 0. Source: Documentation/networking/filter.rst; net/core/filter.c.
 """
 
@@ -32,8 +31,8 @@ if TYPE_CHECKING:
 
 PASS, DROP = 0xFFFFFFFF, 0
 
-# The most instructions. The kernel takes BPF_MAXINSNS, but it charges the socket for the longer
-# program that it makes of them, and a socket may hold as little as 20 KiB (optmem_max).
+# The most instructions. The kernel accepts BPF_MAXINSNS, but it charges the socket for the longer
+# program into which it converts them, and the limit of a socket may be 20 KiB (optmem_max).
 MOST = 512
 
 _TYPE = 4  # the offset of nlmsg_type
@@ -64,9 +63,9 @@ def program(
 
 
 def beginnings(patterns: "Sequence[str]", length: int = uapi.IFNAMSIZ) -> "List[bytes]":
-    """How the names begin that fit one of the patterns, in at most ``length`` bytes each.
+    """The beginnings of all names that fit one of the patterns, at most ``length`` bytes each.
 
-    The end of a name is its NUL. ``[b""]`` means all names, an empty list that none can fit.
+    A name ends with a NUL. ``[b""]`` stands for every name, an empty list for none.
     """
     found = set()
     for pattern in patterns:
@@ -78,7 +77,7 @@ def beginnings(patterns: "Sequence[str]", length: int = uapi.IFNAMSIZ) -> "List[
         if len(data) < uapi.IFNAMSIZ:
             found.add((data + b"\0" if literal == pattern else data)[:length])
     kept: List[bytes] = []
-    for data in sorted(found):  # a beginning comes right before those that it begins
+    for data in sorted(found):  # a beginning sorts right before the longer ones that start with it
         if not kept or not data.startswith(kept[-1]):
             kept.append(data)
     return kept
@@ -88,13 +87,13 @@ def beginnings(patterns: "Sequence[str]", length: int = uapi.IFNAMSIZ) -> "List[
 
 
 def _type(layout: "Struct") -> "Code":
-    """Drop what is no RTM_NEWLINK. A load reads numbers in network byte order."""
+    """Drop every message but RTM_NEWLINK. A load reads numbers in network byte order."""
     type = int.from_bytes(layout.pack(uapi.RTM_NEWLINK, 0, 0, 0)[:2], "big")
     return [(uapi.BPF_LD | uapi.BPF_H | uapi.BPF_ABS, 0, 0, _TYPE)] + _drop_unless(type)
 
 
 def _name(names: "Sequence[bytes]") -> "Code":
-    """Drop the names that begin as none of these; pass a message without a name."""
+    """Drop a name that begins like none of these; pass a message without a name."""
     blocks = [_beginning(name) for name in names]
     left = sum(map(len, blocks)) + len(blocks) + 1  # each jump out, and the last instruction
     code = _find(uapi.IFLA_IFNAME) + [(_JUMP_IF_EQUAL, 0, 1, 0), (_RETURN, 0, 0, PASS), _TO_INDEX]
@@ -105,9 +104,9 @@ def _name(names: "Sequence[bytes]") -> "Code":
 
 
 def _beginning(name: bytes) -> "Code":
-    """Compare a name, four bytes at a time; skip one instruction more if it begins otherwise.
+    """Compare a name, four bytes at a time; skip one more instruction if it differs.
 
-    A word is loaded only if the name did not end before it, so it is in the padded attribute.
+    A word is loaded only if the name did not end before, so the padded attribute contains it.
     """
     code: Code = []
     for at in range(0, len(name), 4):
@@ -124,19 +123,19 @@ def _beginning(name: bytes) -> "Code":
 
 
 def _carrier() -> "Code":
-    """Drop what has a carrier."""
+    """Drop a link with a carrier."""
     load = (uapi.BPF_LD | uapi.BPF_B | uapi.BPF_IND, 0, 0, _VALUE)
     return _if_found(uapi.IFLA_CARRIER, [load] + _drop_unless(0))
 
 
 def _up_count() -> "Code":
-    """Drop what never had a second open."""
+    """Drop a TAP that never had a second open."""
     load = (_LOAD_WORD, 0, 0, _VALUE)
     return _if_found(uapi.IFLA_CARRIER_UP_COUNT, [load] + _drop_if(0))
 
 
 def _kind() -> "Code":
-    """Pass what is of kind "tun", and drop the rest: the last part."""
+    """Pass a link of kind "tun", and drop any other: the last part."""
     nested = _ancillary(uapi.SKF_AD_NLATTR_NEST, uapi.IFLA_INFO_KIND)
     load = (_LOAD_WORD, 0, 0, _VALUE)
     return (

@@ -19,7 +19,7 @@ ModuleSpec: "Any" = type(sys.__spec__)  # importlib.machinery.ModuleSpec; that i
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
-# More bytes than the cache of any module has. It is less than what malloc() asks the kernel for.
+# More bytes than any module's cache has, and few enough that malloc() need not ask the kernel.
 LARGEST = 64 << 10
 
 
@@ -66,7 +66,7 @@ def selftest_in_user_namespace(arguments: "Sequence[str]") -> int:
 
 
 def _ended(run: "Callable[[], int]") -> int:
-    """Run a function that returns an exit status; print an error, and return the status for it."""
+    """Run a function that returns an exit status; print an error, and return its status."""
     try:
         from .errors import Error, Invalid
         from .output import Unwritten, complain
@@ -95,7 +95,7 @@ def _ended(run: "Callable[[], int]") -> int:
 
 
 def use_caches(package: str, folder: str) -> None:
-    """Import the modules of a package from their bytecode caches, if this Python writes such."""
+    """Import the modules of a package from their bytecode caches, if this Python writes them."""
     try:
         from _frozen_importlib_external import MAGIC_NUMBER
     except ImportError:  # not CPython

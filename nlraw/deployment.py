@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files with which a node runs nlraw: units of systemd, DaemonSets, hooks of container runtimes.
 
-They lie in the folder `deploy`, complete, for nlraw in /opt/nlraw and the Python of the
-distribution. Printed, they name the copy of nlraw that prints them, and the Python that runs it.
+The files in the folder `deploy` name nlraw in /opt/nlraw and the Python of the distribution. A
+printed file names the copy of nlraw that prints it, and the Python that runs that copy.
 """
 
 import os
@@ -35,7 +35,7 @@ FILES = (
     ),
 )
 
-# What the files name in place of this Python and this copy.
+# What `text` replaces in the files: the Python, the copy of nlraw, the image.
 _PYTHON, _PROGRAM, _IMAGE = "/usr/bin/python3", "/opt/nlraw/nlraw/__main__.py", "python:3.13-slim"
 
 # Directories that the units hide from a service (ProtectHome=, PrivateTmp=).

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from .known import Key
 
-# Searches: the least seconds between two, and the share of time that they take at most. On a node
-# that starts pods, the mount table changes hundreds of times a second.
+# Searches: the minimum seconds between two, and the maximum share of the time that they take. On a
+# node that starts pods, the mount table changes hundreds of times a second.
 PAUSE, SHARE = 0.01, 0.05
 
 # Seconds until a search that failed is repeated.
@@ -28,8 +28,8 @@ class Discovery:
     """Where to search, and when. ``due`` is the time of the next search, None if there is none.
 
     ``dirs`` are directories, by default the runtimes'. The namespaces of the caller and of process
-    1 are the node's own, and are never found; ``include_node`` adds the caller's. Paths at which
-    there is something else than a namespace are remembered.
+    1 are the node's own, and are never found; ``include_node`` adds the caller's. Paths to anything
+    but a namespace are remembered, and left out.
     """
 
     def __init__(self, dirs: "Optional[Iterable[str]]", include_node: bool, now: float) -> None:
@@ -49,11 +49,11 @@ class Discovery:
         return self._mounts
 
     def mounts_changed(self) -> None:
-        """The mount table has changed: search as soon as it may be."""
+        """The mount table has changed: search as early as `PAUSE` and `SHARE` allow."""
         self.search_at(self._earliest)
 
     def search_at(self, moment: float) -> None:
-        """Search at a time, or before."""
+        """Search at ``moment``, or earlier."""
         self.due = moment if self.due is None else min(self.due, moment)
 
     def find(self, now: float) -> "Dict[Key, str]":
@@ -73,7 +73,7 @@ class Discovery:
         return {key: path for key, path in found.items() if key not in self._others}
 
     def _distinct_dirs(self) -> "List[str]":
-        """The directories that there are; those that somebody named must be."""
+        """The directories, each once; a default one is left out if it does not exist."""
         found: Dict[object, str] = {}
         for directory in netns.DIRECTORIES if self._dirs is None else self._dirs:
             identity = netns.identity_of(directory)
@@ -82,11 +82,11 @@ class Discovery:
         return list(found.values())
 
     def is_no_namespace(self, key: "Key", path: str, now: float) -> None:
-        """There is something else at a path: `find` leaves it out until it is something new."""
+        """Remember a path to no namespace: `find` leaves it out until another file is there."""
         self._others[key] = (path, now)
 
     def lasting_other(self, since: float) -> "Optional[str]":
-        """A path at which there has been something else than a namespace since a time."""
+        """A path that has led to no namespace since a time or longer; None if there is none."""
         found = (path for path, begin in self._others.values() if begin <= since)
         return next(found, None)
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a guest needs of an uplink, out of lists of the kernel. Pure: lists in, an `Uplink` out.
+"""What a guest needs of an uplink, from the kernel's lists. Pure: lists in, an `Uplink` out.
 
-Left out is what a guest's kernel makes by itself, or learns: IPv6 link-local addresses, routes to
-link-local destinations, neighbours that are not permanent. Left out too are routes without a device
-(blackhole, unreachable, prohibit, throw), which no uplink has, and other tables than the main one.
+Not included is what a guest's kernel creates or learns by itself: IPv6 link-local addresses, routes
+to link-local destinations, neighbours that are not permanent. Not included either are routes
+without a device (blackhole, unreachable, prohibit, throw), and tables other than the main one.
 """
 
 from . import inet, nexthop, uapi
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {inet.AF_INET: "inet", inet.AF_INET6: "inet6"}
 
-# As iproute2 names them (lib/rt_names.c, ip/rtm_map.c). Any other number is its own name.
+# iproute2's names (lib/rt_names.c, ip/rtm_map.c). Any other number is shown as a number.
 TYPES = (
     "none unicast local broadcast anycast multicast blackhole unreachable prohibit throw nat "
     "xresolve"
@@ -60,10 +60,11 @@ def describe_uplink(
     names: "Mapping[int, str]",
     objects: "Mapping[int, nexthop.NextHopObject]",
 ) -> Uplink:
-    """The `Uplink` record of a link, out of the lists of a whole namespace.
+    """Return the `Uplink` record of a link, from the lists of a whole namespace.
 
-    ``names`` are those of all devices, by ifindex. ``objects`` are the next hop objects, by ID; not
-    needed unless `needs_objects`. Raises `KeyError` if a route refers to an object that is missing.
+    ``names`` are those of all devices, by ifindex. ``objects`` are the next hop objects, by ID;
+    `needs_objects` returns whether they are needed. Raises `KeyError` if a route refers to an
+    object that is missing.
     """
     own = [each for each in addresses if each.ifindex == uplink.ifindex]
     primary = [each for each in own if each.family == inet.AF_INET and not each.is_secondary]
@@ -129,7 +130,7 @@ def _describe_route(
     names: "Mapping[int, str]",
     objects: "Mapping[int, nexthop.NextHopObject]",
 ) -> "Optional[GuestRoute]":
-    """The record of a route; None if it does not lead through the uplink, or to its link-local."""
+    """The record of a route; None if it is not through the uplink, or to a link-local prefix."""
     hops = nexthop.hops(route)
     if not hops:
         number = nexthop.object_id(route)
@@ -163,7 +164,7 @@ def _describe_hop(hop: nexthop.Hop, names: "Mapping[int, str]") -> NextHop:
 
 
 def _is_to_link_local(route: inet.Route) -> bool:
-    """True for a destination in fe80::/10, which a guest has a route to once its NIC is up."""
+    """True for a destination in fe80::/10: a guest gets that route when its NIC comes up."""
     if route.family != inet.AF_INET6 or route.prefixlen < 10:
         return False
     head = (route.attributes.raw(uapi.RTA_DST) or b"")[:2]
@@ -179,7 +180,7 @@ def _prefix(route: inet.Route, type: int, length: int) -> str:
 
 
 def _ipv4_gateway(routes: "Iterable[GuestRoute]", ifname: str) -> "Optional[str]":
-    """The IPv4 gateway of the IPv4 default route; of the one that is used if there are several."""
+    """The IPv4 gateway of the IPv4 default route; if there are several, of the one in use."""
     found: List[GuestRoute] = [
         route
         for route in routes

@@ -4,7 +4,7 @@
 Attribute names are the keys of the JSON. They are iproute2's (`ip -j -d address`, `route` and
 `neighbour`), with four exceptions in a route: ``src`` is iproute2's ``prefsrc``, ``mtu`` comes from
 its ``metrics``, ``onlink`` from its ``flags``, and ``gateway`` from its ``via`` too. Every key is
-always there; where iproute2 leaves a key out the value is None, or an empty tuple of ``nexthops``.
+always there. If iproute2 leaves a key out, the value is None, or an empty tuple of ``nexthops``.
 """
 
 from .report import Record, Result
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class GuestAddress(Record):
     """One address of an uplink, without those that an IPv6 guest makes itself (fe80::/10).
 
-    ``family`` is "inet" or "inet6", ``local`` the address, ``prefixlen`` its network's bits.
-    ``address`` is the far end of a point-to-point address, ``broadcast`` that of its network.
+    ``family`` is "inet" or "inet6", ``local`` the address, ``prefixlen`` its prefix length.
+    ``address`` is the peer of a point-to-point address, ``broadcast`` the broadcast address.
     ``scope`` is "global", "link", "host", "site", "nowhere", or a number as text.
     """
 
@@ -48,7 +48,7 @@ class GuestAddress(Record):
 class NextHop(Record):
     """One of several next hops of a route. ``dev`` may be another device than the uplink.
 
-    ``dev`` is None for a next hop whose device has no name: it has gone meanwhile.
+    ``dev`` is None if the device is not in the list of devices: it came or went meanwhile.
     """
 
     __slots__ = ("gateway", "dev", "weight", "onlink")
@@ -78,13 +78,13 @@ def _via(family: str, gateway: "Optional[str]") -> "List[str]":
 class GuestRoute(Record):
     """One route of the main table that leads through an uplink.
 
-    ``family`` is "inet" or "inet6"; ``type`` "unicast" but for very rare routes. ``dst`` is
+    ``family`` is "inet" or "inet6"; ``type`` is almost always "unicast". ``dst`` is
     "default", an address, or an address and its prefix length: "10.9.0.0/16". ``gateway`` may be of
-    the other family (RTA_VIA); it is None for a destination on the link. ``protocol`` says who made
-    the route: "kernel" for that of an address, which comes with the address. ``src`` is the
-    preferred source address. ``metric`` and ``mtu`` (bytes) are None if the route has none of its
-    own. ``onlink``: the gateway is on the link though no route says so. ``tos`` ("0x10") and
-    ``from`` (a prefix, as ``dst``) limit the route to some packets; None for almost every route.
+    the other family (RTA_VIA); it is None for a destination on the link. ``protocol`` is the
+    origin of the route; a "kernel" route comes with its address. ``src`` is the preferred source
+    address. ``metric`` and ``mtu`` (bytes) are None if the route has none of its own. ``onlink``:
+    the gateway counts as on the link, although no route leads to it. ``tos`` ("0x10") and ``from``
+    (a prefix, as ``dst``) limit the route to some packets; None for almost every route.
     ``nexthops`` is a tuple of `NextHop`, empty unless there are several.
     """
 
@@ -112,7 +112,7 @@ class GuestRoute(Record):
             value: Optional[str] = getattr(self, name)
             words += [name, value] if value else []
         words += _via(self.family, self.gateway)
-        if self.protocol != "boot":  # which `ip` takes if none is given
+        if self.protocol != "boot":  # the default of `ip`
             words += ["proto", self.protocol]
         is_on_link = self.gateway is None and not self.nexthops
         if self.family == "inet" and self.scope != ("link" if is_on_link else "global"):
@@ -155,8 +155,8 @@ class GuestNeighbour(Record):
 class CreatedTap(Record):
     """The TAP for a VMM to attach to: MAC as colon-separated hex, MTU in bytes.
 
-    If it is ``multi_queue`` the VMM must ask for several queues, else it must not: the kernel
-    refuses any other open.
+    If ``multi_queue`` is true, the VMM must open it with several queues, otherwise with one: the
+    kernel refuses any other open.
     """
 
     __slots__ = ("ifname", "ifindex", "address", "mtu", "multi_queue")
@@ -219,9 +219,9 @@ class Setup(Result):
     """What a setup made. ``outcome`` is "created", "in-use" or "failed".
 
     ``cleanup`` is the `Report` of the cleanup before it. ``pairs`` is a tuple of `Pair`, empty
-    unless created; ``tap`` and ``uplink`` are those of the first one, else None. ``ahead``, which
-    is not in the JSON, holds the `TcObject` of each foreign filter on an uplink that sees a packet
-    before the redirect does.
+    unless created; ``tap`` and ``uplink`` are those of the first pair, or None. ``ahead`` is not in
+    the JSON: the `TcObject` of each foreign filter on an uplink that sees a packet before the
+    redirect does.
     """
 
     __slots__ = ("netns", "outcome", "cleanup", "tap", "uplink", "pairs", "error", "ahead")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One namespace as the agent of a node knows it, and a visit to it. No clock, no system calls.
 
-Whoever is root in a namespace can make events and work without end. So a namespace has two quotas:
-of visits and of events.
+Root in a namespace can cause events and work without end. So each namespace has two quotas: one of
+visits, one of events.
 """
 
 TYPE_CHECKING = False
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     # A TAP and one of its losses of carrier: ifindex, IFLA_CARRIER_DOWN_COUNT.
     Fall = Tuple[int, int]
 
-# Visits that a namespace may have at once, and per second in the long run: a VM that is started and
-# killed 20 times a second causes about 40. A second of processor time counts as so many visits.
+# The quota of visits: its size, and its growth per second. A VM that is started and killed 20
+# times a second causes about 40. A second of processor time costs VISITS_FOR_A_SECOND visits.
 VISITS, VISITS_PER_SECOND = 40.0, 60.0
 VISITS_FOR_A_SECOND = 200.0
 
-# Events that a namespace may cause at once, and per second in the long run. An orphan causes three
-# until it is gone; a namespace may have 1,000.
+# The quota of events: its size, and its growth per second. An orphan causes three events until it
+# is gone; a namespace may have 1,000 orphans.
 EVENTS, EVENTS_PER_SECOND = 4000.0, 200.0
 
-# Seconds for which a namespace is muted at first; twice as long each time.
+# Seconds for which a namespace is muted: the first time, doubled each time; and the maximum.
 MUTE, LONGEST_MUTE = 60.0, 3600.0
 
 
@@ -33,7 +33,7 @@ NOTHING, LOOK, VISIT = 0, 1, 2
 
 
 class Quota:
-    """A number that is spent, and grows back with time up to what it was (a token bucket)."""
+    """A token bucket: an amount that is spent, and grows back with time up to ``most``."""
 
     __slots__ = ("most", "rate", "_left", "_at")
 
@@ -51,25 +51,25 @@ class Quota:
         return self._left
 
     def spend(self, amount: float, now: float) -> None:
-        """Spend an amount, whether or not so much is left."""
+        """Spend an amount, even if less is left."""
         self._left = self.left(now) - amount
 
     def due(self, amount: float, now: float) -> float:
-        """When so much will be left; ``now`` if it is."""
+        """When this amount will be left; ``now`` if it is left already."""
         return now + max(0.0, amount - self.left(now)) / self.rate
 
 
 class Known:
     """A namespace that the agent knows.
 
-    ``id`` never repeats; ``key`` is its device and inode, ``path`` one path to it. ``since``: when
-    the first event arrived that no visit has answered, None if there is none. ``taps``: the indexes
-    of the matching TAPs that were there last. ``falls``: since when each orphan has been seen as
-    one. ``failures``: how many visits have failed in a row.
+    ``id`` never repeats; ``key`` is its device and inode, ``path`` one path to it. ``since``: the
+    time of the first event that no visit has answered, None if there is none. ``taps``: the indexes
+    of the matching TAPs that were seen last. ``falls``: when each orphan was first seen as one.
+    ``failures``: how many visits have failed in a row.
 
     During a visit ``heard`` counts events, ``later`` is the time of the first, and ``again`` is
     what has to follow: NOTHING, LOOK or VISIT. ``visits`` and ``events`` are its quotas. ``mute``
-    is the time for which it is muted next.
+    is for how many seconds it will be muted the next time.
     """
 
     __slots__ = (
@@ -111,8 +111,8 @@ class Known:
 class Task:
     """A visit to begin. ``since`` is the time of the event that it answers, None if there is none.
 
-    ``ready`` are the orphans that have been so for long enough (`Fall`): no others may be removed.
-    It is None if orphans need not be of any age.
+    ``ready`` are the orphans that are old enough (`Fall`): no others may be removed. It is None if
+    orphans of any age may be removed.
     """
 
     __slots__ = ("id", "key", "path", "since", "ready")

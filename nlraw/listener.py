@@ -2,10 +2,10 @@
 """Hear the link events of many network namespaces, and look at them, without entering one.
 
 The kernel delivers events of each namespace that has an ID in the listener's own
-(NETLINK_LISTEN_ALL_NSID). It gives the ID of a dead namespace to the next one at once. So the
-listener makes a network namespace of its own, where nobody else gives IDs: nothing happens in it,
-and the IDs come from a counter. Neither an ID nor a socket in there keeps another namespace alive.
-All of it ends with the process. Source: netlink(7), net/core/net_namespace.c.
+(NETLINK_LISTEN_ALL_NSID). It may assign the ID of a dead namespace to another one at once. So the
+listener makes a network namespace of its own, a room, where nobody else assigns IDs. There they
+come from a counter, and no ID is used twice. Neither an ID nor a socket in a room keeps another
+namespace alive. Rooms end with the process. Source: netlink(7), net/core/net_namespace.c.
 """
 
 import errno
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from .known import Fall, Key, Known
     from .verdict import Target
 
-# Bytes of a receive buffer. The kernel charges about 2 KiB for an event, and allows twice as much.
+# Bytes of a receive buffer; the kernel doubles the number. It charges about 2 KiB for an event.
 RECEIVE_BUFFER = 4 << 20
 
-# What a list of one namespace's TUN devices may take. One that holds more has to be visited.
+# The most bytes of a list of one namespace's TUN devices. If it has more, it has to be visited.
 BYTES = 256 << 10
 
 # Bytes of an event that are read: only the ID of its namespace counts.
@@ -44,7 +44,7 @@ _ANCILLARY = 64
 
 
 class Room:
-    """A network namespace without devices in use, in which others have IDs."""
+    """A network namespace in which others have IDs. None of its devices is in use."""
 
     __slots__ = ("namespace", "connection")
 
@@ -64,7 +64,7 @@ class Room:
                 _enlarge(opened)
                 if hears_all:
                     opened.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_LISTEN_ALL_NSID, 1)
-                # after the filter: nothing else must arrive
+                # after the filter is attached: no other event may arrive
                 opened.bind((0, 1 << (group - 1)))
                 return opened
             except BaseException:
@@ -80,7 +80,7 @@ class Room:
             raise refused(error, "listen to all namespaces", None, remedies) from None
 
     def assign(self, id: int, namespace: Namespace) -> int:
-        """Give a namespace this ID; return the one that it has, which may be an older one."""
+        """Assign this ID to a namespace; return its ID: an older one if it has one already."""
         request = nsid.assign(id, namespace.fileno(), namespace.path)
         (reply,) = self.connection.change(request)
         if reply.error is None:
@@ -125,11 +125,11 @@ def _enlarge(socket: "Socket") -> None:
 
 
 class Listener:
-    """Events and looks by ID. Not to be used by two threads at a time, except one for `look`.
+    """Events and looks by ID. For one thread, and one more that calls `look`.
 
-    ``events`` is the socket for link events, ``ends`` the one for the ends of namespaces; both are
-    there to be polled. ``events`` is None, and ``deafness`` the reason, if the process may not
-    listen to other namespaces.
+    ``events`` is the socket for link events, ``ends`` the one for the ends of namespaces; poll
+    both. If the process may not listen to other namespaces, ``events`` is None, and ``deafness`` is
+    the reason.
     """
 
     def __init__(self, target: "Target") -> None:
@@ -161,7 +161,7 @@ class Listener:
     # ------------------------------------------------------------ IDs
 
     def assign(self, id: int, path: str) -> "Tuple[int, Key]":
-        """Give the namespace at a path this ID; return the one that it has, and its key.
+        """Assign this ID to the namespace at a path; return its ID as `Room.assign`, and its key.
 
         From now on its events are heard. Raises `BadNamespace` if there is none, or `Refused`.
         """
@@ -172,11 +172,11 @@ class Listener:
             return number, namespace.identity()
 
     def begin_move(self, known: "Iterable[Known]") -> None:
-        """Begin to listen to these namespaces alone; `move` goes on. Raises `Refused`.
+        """Begin to listen to these namespaces alone; `move` continues it. Raises `Refused`.
 
-        A socket cannot leave out one namespace. So this makes another room, in which only these
-        get IDs, to listen there. Until all have one, the former socket is listened to. The first
-        room goes on to serve for looks.
+        A socket cannot exclude one namespace. So this makes another room with another socket, in
+        which only these namespaces get IDs. Until all have one, events come from the former socket.
+        Looks always use the first room.
         """
         self._end_move()
         room = Room()
@@ -188,13 +188,13 @@ class Listener:
 
     @property
     def is_moving(self) -> bool:
-        """True until `move` has listened to all that `begin_move` was given."""
+        """True from `begin_move` until `move` returns True."""
         return self._next is not None
 
     def move(self, most: int) -> bool:
-        """Go on, with at most so many namespaces. Return True at the end.
+        """Assign IDs to at most ``most`` more namespaces; return True if the move ends with it.
 
-        Events that were not yet read are lost then.
+        Then the events that were not read from the former socket are lost.
         """
         if self._next is None:
             return False
@@ -227,7 +227,7 @@ class Listener:
     # ------------------------------------------------------------ events
 
     def read_events(self, most: int) -> "Tuple[Dict[int, int], bool]":
-        """Read at most so many events; return their number for each ID, and if any were lost."""
+        """Read at most ``most`` events; return their number by ID, and True if some were lost."""
         counts: Dict[int, int] = {}
         is_lossy = False
         if self.events is None:
@@ -270,10 +270,10 @@ class Listener:
     # ------------------------------------------------------------ looks
 
     def look(self, id: int) -> "Dict[Fall, bool]":
-        """The matching TAPs of a namespace; True for an orphan that is not to be spared.
+        """Return the matching TAPs of a namespace; True for an orphan that is not spared.
 
         Raises `Refused` with EINVAL if no namespace has the ID, and `Error` if the list is too
-        long or cannot be had.
+        long or cannot be read.
         """
         last = self._looks.get(id)
         if last is None:
@@ -297,7 +297,7 @@ class Listener:
         return found
 
     def forget(self, id: int) -> None:
-        """No look at this ID will follow."""
+        """Forget what the last look at this ID saw."""
         self._looks.pop(id, None)
 
     # ------------------------------------------------------------ the end
@@ -323,7 +323,7 @@ def _assign_in(room: Room, known: "Known") -> None:
     try:
         with open_known(known.path, known.key) as namespace:
             room.assign(known.id, namespace)
-    except Error:  # it is gone, or looks alone find what happens there
+    except Error:  # it is gone; if it is not, looks still find what happens there
         pass
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Looks by ID on a thread of their own.
 
-Each look may wait for the kernel's lock for all links (rtnl), as long as others hold it: while many
-links are deleted that is 0.1 s and more. Whoever listens to events must not wait for that.
+Each look may wait for the kernel's lock on all links (rtnl). While many links are deleted, that
+takes 0.1 s and more. The thread that reads events must not wait for it.
 """
 
 from . import threads
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from .known import Fall
 
-    # The ID, and what was seen or why it could not be.
+    # The ID, and the TAPs that were seen, or the error.
     Sight = Tuple[int, Union[Mapping[Fall, bool], Error]]
 
 
 class Looker:
-    """Looks at some namespaces, then at some others.
+    """Look at a list of namespaces, one list at a time.
 
     ``look`` returns what it sees of the namespace with an ID, or raises `Error`; ``wake`` is called
     when all have been looked at. Both are called on the looker's thread.
@@ -53,19 +53,19 @@ class Looker:
                 sights.append((id, self._look(id)))
             except Error as error:
                 sights.append((id, error))
-            except Exception as error:  # a mistake of ours is not to end the looks
+            except Exception as error:  # a bug must not end the looks
                 sights.append((id, Error(repr(error), "look at", str(id))))
         self._sights = sights
         self._wake()
 
     def take(self) -> "Sequence[Sight]":
-        """What was seen, once all have been looked at; nothing before."""
+        """Return what was seen if all have been looked at, nothing before."""
         if self._sights is None:
             return ()
         sights, self._sights, self._wait = self._sights, None, None
         return sights
 
     def close(self) -> None:
-        """Wait until nothing is being looked at."""
+        """Wait until the looks in progress have ended."""
         if self._wait is not None:
             self._wait()

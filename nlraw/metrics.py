@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of a sweep and of a watch, for the textfile collector of Prometheus' node_exporter.
 
-A sweep has gauges of its result. A watch also has counters, from its start on, and a histogram. The
-format is that of Prometheus, text, version 0.0.4.
+A sweep has gauges of its result. A watch also has counters, which begin at its start, and a
+histogram. The format is the Prometheus text format, version 0.0.4.
 
-The file is written under another name and then renamed: a reader sees the whole of it, or of the
-one before. The file is not synced to disk: if the machine crashes, the next sweep or watch writes
-it again.
+The file is written under another name and then renamed: a reader sees the complete new file, or the
+complete old one. The file is not synced to disk: if the machine crashes, the next sweep or watch
+writes it again.
 """
 
 import os
@@ -39,7 +39,7 @@ TOTALS = (
 def text(totals: "Totals", duration: float, end: float) -> str:
     """Return the content of the file.
 
-    `duration` is that of the sweep in seconds, `end` the time when it ended, in seconds since 1970.
+    ``duration`` is how long the sweep took, in seconds; ``end`` is when, in seconds since 1970.
     """
     lines: List[str] = []
     for field, name, help in TOTALS:
@@ -125,16 +125,16 @@ class Watched:
         self.events = self.overruns = self.visits = self.failed = self.deleted = 0
         self.mutes = self.resyncs = 0
         self.resync_duration = self.resync_end = 0.0
-        self._removals = [0] * (len(BOUNDS) + 1)  # by the first bound that is not below
+        self._removals = [0] * (len(BOUNDS) + 1)  # by the first bound that is not below the time
         self._seconds = 0.0
 
     def resynced(self, seconds: float, end: float) -> None:
-        """Count a look at everything, which took so many seconds."""
+        """Count a look at everything: how long it took, and when it ended."""
         self.resyncs += 1
         self.resync_duration, self.resync_end = seconds, end
 
     def removed(self, seconds: float) -> None:
-        """Count a visit that removed something, so many seconds after the event that led to it."""
+        """Count a visit that removed something, ``seconds`` after the event that led to it."""
         place = 0
         while place < len(BOUNDS) and seconds > BOUNDS[place]:
             place += 1
@@ -168,7 +168,7 @@ def write(path: str, content: str) -> None:
     Raises `Refused`, or `Invalid` if something other than a regular file is there.
     """
     step = "write metrics to"
-    target = os.path.realpath(path)  # a symbolic link stays one
+    target = os.path.realpath(path)  # a symbolic link stays: what it leads to is replaced
     # The collector reads *.prom only. The name is random because two sweeps may write at once.
     new = "%s.%s.tmp" % (target, os.urandom(4).hex())
     try:

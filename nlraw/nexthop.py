@@ -35,7 +35,7 @@ class Hop:
 
     @property
     def is_onlink(self) -> bool:
-        """True if the gateway counts as on the link, though no route says so."""
+        """True if the gateway counts as on the link, although no route leads to it."""
         return self.flags & uapi.RTNH_F_ONLINK != 0
 
     def __repr__(self) -> str:
@@ -44,7 +44,7 @@ class Hop:
 
 
 def hops(route: inet.Route) -> "List[Hop]":
-    """The next hops that a route itself has; none if it has no device, or only the ID of one."""
+    """The next hops in a route itself; none if it has no device, or only the ID of an object."""
     attributes = route.attributes
     span = attributes.span(uapi.RTA_MULTIPATH)
     if span is None:
@@ -70,7 +70,7 @@ def object_id(route: inet.Route) -> "Optional[int]":
 
 
 def _gateway(attributes: wire.Attributes, family: int) -> "Optional[str]":
-    """The gateway of a next hop, of the route's family or of another one."""
+    """The gateway of a next hop, in the route's address family or in another one."""
     span = attributes.span(uapi.RTA_VIA)
     if span is None:
         return inet.read_address(attributes, uapi.RTA_GATEWAY, family)
@@ -129,7 +129,7 @@ def objects(messages: "Iterable[wire.Message]") -> "List[NextHopObject]":
 def resolve(known: "Mapping[int, NextHopObject]", number: int) -> "List[Hop]":
     """The next hops of an object or a group; none for a blackhole.
 
-    Raises `KeyError` if it is not known.
+    Raises `KeyError` if an object is not known.
     """
     found = known[number]
     members = found.members() or [(number, 1)]

@@ -13,8 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Mapping, Optional
 
-# The most seconds to wait for a manager that does not read; the service does nothing else then.
-# Without READY=1 the manager ends the service. A status is sent again when it changes.
+# The most seconds to wait for a manager that does not read. The service does nothing else then.
+# READY=1 is worth more: without it the manager ends the service. A lost status is sent again when
+# it changes.
 PATIENCE, FOR_READY, FOR_STATUS = 0.1, 1.0, 0.0
 
 
@@ -22,8 +23,8 @@ class Manager:
     """The service manager, by the variables of the environment.
 
     ``address`` is that of its socket, None if it wants no messages. ``watchdog`` is the number of
-    seconds after which it wants the next `alive`, None if it does not: half of the time after which
-    it ends the service. A method returns True if the message was sent.
+    seconds between two calls of `alive`: half of the time after which the manager ends the service;
+    None if it has no watchdog. A method returns True if the message was sent.
     """
 
     __slots__ = ("address", "watchdog")
@@ -69,7 +70,7 @@ class Manager:
                 sender.sendto("\n".join(lines).encode("ascii"), self.address)
             finally:
                 sender.close()
-        except OSError:  # the manager shows what it misses
+        except OSError:  # the manager itself reports that it got no message
             return False
         return True
 
@@ -80,5 +81,5 @@ def _number(text: bytes) -> int:
 
 
 def _status(text: str) -> str:
-    """A line that cannot become two: names in it come from outside."""
+    """The status in printable ASCII, so that it stays one line."""
     return "STATUS=" + "".join([char if " " <= char <= "~" else "?" for char in text])

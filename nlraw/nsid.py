@@ -66,8 +66,8 @@ def _request(type: int, flags: int, step: str, object: str, attributes: bytes) -
 def assign(number: int, fd: int, path: str) -> Request:
     """Give the network namespace open as ``fd`` an ID, from 0 to 2**31 - 1.
 
-    Refused with EEXIST if the namespace has an ID, or the ID a namespace. ``path`` is for errors
-    only.
+    The kernel refuses it with EEXIST if the namespace has an ID, or if another has this ID.
+    ``path`` is for errors only.
     """
     attributes = wire.attribute_u32(uapi.NETNSA_NSID, number)
     attributes += wire.attribute_u32(uapi.NETNSA_FD, fd)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The streams that results are printed on, results as JSON, and the line on one namespace.
 
-This is the only file that prints. `text` has what else is shown as text; it is imported only if
-there is anything to show. Names are bytes from outside: text shows them escaped, JSON holds them as
+This is the only file that prints. `text` makes all other text; it is imported only if there is more
+to show than that line. Names are bytes from outside: text shows them escaped, JSON holds them as
 they are.
 """
 
@@ -66,7 +66,7 @@ def head(report: "Report") -> str:
 
 
 def is_bare(report: "Report") -> bool:
-    """True if `head` says all: there is nothing to show in rows."""
+    """True if the line of `head` is all there is to show."""
     return not (report.taps or report.tc_removed or report.ignored or report.dead_redirects)
 
 
@@ -162,16 +162,16 @@ def say(text: str, end: str = "\n") -> None:
 
 
 def can_say(is_complaint: bool = False) -> bool:
-    """True unless stdout is full, because nobody reads it, so that `say` would wait.
+    """True unless `say` would wait, because nobody reads stdout and it is full.
 
-    If ``is_complaint``: the same of stderr and `complain`.
+    With ``is_complaint``, the same for `complain` and stderr.
     """
     import select
 
     try:
         poll = select.poll()
         poll.register((sys.stderr if is_complaint else sys.stdout).fileno(), select.POLLOUT)
-    except (AttributeError, OSError, ValueError):  # it is closed, or no file: they know better
+    except (AttributeError, OSError, ValueError):  # closed, or no file: the write shows it
         return True
     return bool(poll.poll(0))
 
@@ -198,7 +198,7 @@ def complain_about(
 ) -> None:
     """Print the error of a report on stderr, if it has one, with its namespace.
 
-    If orphans stay because there is no uplink, print a warning; ``uplinks`` are those asked for.
+    If orphans stay because there is no uplink, print a warning; ``uplinks`` are those requested.
     """
     error = report.error
     if error is not None:
@@ -210,7 +210,7 @@ def complain_about(
 
 
 def complain_about_setup(made: "Setup") -> None:
-    """Print on stderr the error of a setup, or what its caller has to know about the result."""
+    """Print on stderr the error of a setup, or warnings about its result."""
     complain_about(made)
     for found in dict.fromkeys(made.ahead):
         words = "%s: a foreign %s filter on %s sees packets before the redirect does"

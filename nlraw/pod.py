@@ -45,8 +45,9 @@ def scan(
     likewise, of names to leave alone. ``uplink`` is the container interface, or a list of them,
     which is never listed; it need not exist. ``who`` names the processes that hold a TAP.
 
-    Without an orphan it uses a shorter list, in which Linux 6.18 omits a TAP with very many
-    alternative names, and those after it (`link.dump`). `cleanup` uses the whole list.
+    If there is no orphan it reads only the list of TUN devices. Linux 6.18 omits from it a TAP with
+    very many alternative names, and all after it (`link.dump`). `cleanup` reads the list of all
+    links, which is complete.
     """
     target = Target(match, uplink, exclude)
     with Namespace(netns) as namespace, Connection(namespace, allowance=Allowance()) as connection:
@@ -76,9 +77,9 @@ def cleanup(
     """Remove the orphan TAPs of a namespace and the TC state that belongs to them.
 
     ``netns``, ``match``, ``exclude`` and ``who`` are as for `scan`; ``dry_run`` only reports what
-    would go. ``uplink`` names the container interfaces: if none of them exists nothing is touched.
-    "auto" takes that of the default route, "none" needs no uplink. ``keep_in_use`` removes orphans
-    beside TAPs in use. ``wait``: seconds to wait for a TAP in use to be released.
+    would be removed. ``uplink`` names the container interfaces: if none of them exists, nothing is
+    touched. "auto" takes that of the default route, "none" needs no uplink. ``keep_in_use`` removes
+    orphans beside TAPs in use. ``wait``: seconds to wait for a TAP in use to be released.
 
     Raises `TapInUse` if a matching TAP is in use and nothing was changed, and other kinds of
     `Error`; all but `Invalid` carry a `Report` as ``report``.
@@ -178,7 +179,7 @@ def connect(
     exclusive: bool = False,
     patience: "Optional[Patience]" = None,
 ) -> Connection:
-    """A connection for a look and what follows: it hears of changes, and reads within limits."""
+    """A connection for a look and a cleanup: it receives events, and reads within limits."""
     return Connection(
         namespace,
         exclusive=exclusive,
@@ -191,8 +192,8 @@ def connect(
 def wait_while_in_use(namespace: Namespace, seconds: float, act: "Callable[[], T]") -> "T":
     """Run `act`; while a TAP is in use, run it again for up to ``seconds``.
 
-    It runs at each link event, and at least every `LOOK_EVERY` seconds. No other writer has to wait
-    meanwhile: the connection that listens does not hold the writer port.
+    It runs after each link event, and at least every `LOOK_EVERY` seconds. Other writers need not
+    wait between two runs: the connection that listens does not hold the writer port.
     """
     result = act()
     if seconds <= 0 or result.outcome != "in-use":

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Create-only setup of a VM's network: TAPs, and redirects between each and its uplink.
 
-    cleanup      what a dead VM left; ends here if a TAP is in use
+    cleanup      remove what a dead VM left; the setup ends here if a TAP is in use
     create       the TAPs (IFF_TUN_EXCL: the kernel refuses a name that any link has)
     configure    MTU, up, address, ingress qdiscs, redirects: one datagram for all
     persist      last of all
 
 What to make is in `wanted`. The creating descriptors stay open until the end: another setup sees
-TAPs in use, and if this process dies the kernel deletes them. If a step fails, all that this call
-made is removed, the last first, and nothing else.
+TAPs in use, and if this process dies the kernel deletes them. If a step fails, what this call made
+is removed in reverse order, and nothing else.
 """
 
 import errno
@@ -143,7 +143,7 @@ def provide(
 
 
 def _missing_uplink(target: Target, seen: Snapshot) -> "Optional[Refused]":
-    """The refusal for an uplink that is not there, None if all are."""
+    """The refusal for an uplink that does not exist, None if all exist."""
     found = {uplink.ifname for uplink in seen.uplinks}
     missing = [name for name in target.uplinks if name not in found]
     if not missing and (found or target.uplink == "none"):
@@ -187,7 +187,7 @@ class _Builder:
             taps = [link.only(reply) for reply in replies]
             ahead = self.finish(fds, taps)
         finally:
-            release(fds)  # a TAP goes with it, unless it has been made persistent
+            release(fds)  # the kernel deletes a TAP then, unless it is persistent
         pairs = [
             Pair(tap=_describe_tap(tap, seen, self.wanted.multi_queue), uplink=uplink)
             for tap, seen, uplink in zip(taps, self.uplinks(), facts)
@@ -235,7 +235,7 @@ class _Builder:
         return observe_uplinks(self.connection, seen.uplinks, seen.names)
 
     def create(self, create: "Create") -> "List[int]":
-        """The descriptors of new TAPs; an error names what has the name already."""
+        """Create the TAPs, return their descriptors; an error names what has the name already."""
         try:
             return create(self.namespace, self.wanted.names, self.wanted.multi_queue)
         except Refused as error:

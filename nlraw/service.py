@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nlraw watch` as a process: its signals, its lines, its metrics, and the service manager.
+"""`nlraw watch` as a process: its signals, output, metrics and service manager.
 
 The agent itself is in `agent`.
 """
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from .verdict import Target
     from .workers import Outcome
 
-# The least seconds between two writes of the metrics, and of the status.
+# Minimum seconds between two writes of the metrics, and of the status.
 TICK = 1.0
 
-# Bytes that are kept while nobody reads stdout, and the seconds until it is tried again.
+# The most bytes to keep while nobody reads stdout, and the seconds until the next attempt.
 UNSAID, SAY_AGAIN = 1 << 20, 0.1
 
-# Seconds for which a thread may keep the interpreter when others want it; Python's own are 5 ms.
+# Seconds for which a thread may keep the interpreter if others wait; Python's default is 5 ms.
 SWITCH = 0.001
 
 
@@ -56,7 +56,7 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> int
         grace,
         _note,
     )
-    # not closed at the end: a thread of it may wait for the kernel, and the process ends anyway
+    # never closed: one of its threads may wait for the kernel, and the process ends anyway
     return _Service(given, agent).run()
 
 
@@ -102,10 +102,10 @@ class _Service:
         self._is_reloading = True
         self._agent.resync()
 
-    # ------------------------------------------------------------ what recurs
+    # ------------------------------------------------------------ periodic work
 
     def _tick(self) -> float:
-        """Do what is due beside the agent; return when there may be something again."""
+        """Do what is due besides the agent's work; return when to call this again."""
         now = time.monotonic()
         due = float("inf")
         if self._is_reloading:
@@ -148,7 +148,7 @@ class _Service:
                 _note(self._complaint)
 
     def _get_ready(self) -> None:
-        """Announce that the watch goes on; again later if the manager did not take it."""
+        """Report READY=1 to the manager; try again later if it did not take it."""
         self._is_ready = self._manager.ready(self._status())
         self._has_news = self._has_news or not self._is_ready
 
@@ -160,7 +160,7 @@ class _Service:
     # ------------------------------------------------------------ lines
 
     def _report(self, outcomes: "List[Outcome]") -> None:
-        """Print what is new, if stdout takes it: the agent does not wait for a reader."""
+        """Print the outcomes if stdout takes them: the agent does not wait for a reader."""
         for outcome in outcomes:
             self._has_news = True
             self._unsaid.append(self._text(outcome))

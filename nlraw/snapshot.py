@@ -98,7 +98,7 @@ def shared_priorities(
 
 
 def _owner(point: AttachmentPoint) -> "Hashable":
-    """What the tables of u32 belong to, and within which their handles are unique."""
+    """The qdisc or block that u32 tables belong to; their handles are unique within it."""
     return point.parent if point.qdisc is None else point.qdisc
 
 
@@ -110,8 +110,8 @@ def divide(
     """Keep the filters of shared priorities only where they belong, as the root tables show.
 
     ``roots`` are the root tables, by `priority_key`; a priority without one is gone. A filter in a
-    root table stays where that table belongs. A filter in another table stays where it is listed
-    first. That other table stays wherever it is listed.
+    root table is kept at the priority that owns the table. A filter in another table is kept where
+    it is listed first. The other table itself is kept wherever it is listed.
     """
     owners = {priority_key(point, each): _owner(point) for point, each in shared}
     tables = {(owner, roots[key]) for key, owner in owners.items() if key in roots}
@@ -205,7 +205,7 @@ class Snapshot:
 
     @property
     def is_bare(self) -> bool:
-        """True if there is no matching TAP and no filter, so that nothing can have to go."""
+        """True if there is no matching TAP and no filter, so that there is nothing to remove."""
         return not self.taps and not any(point.filters for point in self.points)
 
     def uppers_of(self, tap: "Link") -> "Sequence[str]":

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results as text: a row for each TAP and each change, and a sum in words at the end.
+"""Results as text: a row for each TAP and each change, and a line that sums them up.
 
     NETNS  TAP  VERDICT  ACTION  details
     NETNS  DEV  OBJECT   ACTION  details
 
-Each row has its namespace, so that grep finds it. A namespace with nothing to say has no row. Names
-are bytes from outside, and are shown escaped.
+Each row has its namespace, so that grep finds it. A namespace with nothing to report has no row.
+Names are bytes from outside, and are shown escaped.
 """
 
 from .output import escape, head
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Row = Tuple[str, str, str, str, str]
 
-# The words of a sum, in its order.
+# The words of the last line, in their order.
 _COUNTED = {
     "clean": "clean",
     "cleaned": "cleaned",
@@ -30,7 +30,7 @@ _COUNTED = {
     "failed": "failed",
 }
 
-# SGR parameters by what begins with a word (ECMA-48): yellow, green, red.
+# SGR parameters (ECMA-48) by the first word of a verdict: yellow, green, red.
 _COLOURS = {"orphan": "33", "in-use": "32", "failed": "31"}
 
 
@@ -71,7 +71,7 @@ def _in_text(
 
 
 def _sum(reports: "Sequence[Report]") -> str:
-    """What came of many namespaces, in words."""
+    """The last line: the outcomes of many namespaces."""
     outcomes = [report.outcome for report in reports]
     counts = [(outcomes.count(outcome), words) for outcome, words in _COUNTED.items()]
     said = ", ".join(["%d %s" % (count, words) for count, words in counts if count])
@@ -105,7 +105,7 @@ def rows(report: "Report", verbose: bool = False, spares_fresh: bool = False) ->
 
 
 def lines(report: "Report", verbose: bool = False) -> "List[str]":
-    """The rows of one report of many that are printed as they come; at least one."""
+    """The rows of a report that is printed by itself, as `watch` does; at least one."""
     found = rows(report, verbose, spares_fresh=True)
     if report.outcome == "failed" or not found:
         found.append(_failure(report))
@@ -196,7 +196,7 @@ def setup_in_text(made: "Setup", verbose: bool = False) -> str:
 
 
 def _facts(device: "Union[CreatedTap, Uplink]") -> str:
-    """What is known about a device, without lists; a fact that is True is its name alone."""
+    """What is known about a device, without lists; of a fact that is True only the name."""
     facts = [
         name if value is True else "%s %s" % (name, escape(str(value)))
         for name, value in device.fields().items()

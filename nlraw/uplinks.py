@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """List what a guest needs of each uplink: addresses, routes, permanent neighbours.
 
-A list of one datagram is whole. A longer one may lack entries without any flag: the kernel resumes
-the lists of neighbours and IPv6 routes by position (neigh_dump_table(), net/core/neighbour.c;
-fib6_dump_table(), net/ipv6/ip6_fib.c). Then all lists are read again, until two readings in a row
-are alike and no change was announced meanwhile. Two readings, because neighbours share a table with
-those of other namespaces, whose changes are not announced here.
+A list in one datagram is complete. A longer one may lack entries, and no flag shows it: the kernel
+resumes the lists of neighbours and IPv6 routes by position (neigh_dump_table(),
+net/core/neighbour.c; fib6_dump_table(), net/ipv6/ip6_fib.c). Then all lists are read again, until
+two readings in a row are alike and no change was announced meanwhile. It takes two, because all
+namespaces share one table of neighbours, and changes in others are not announced here.
 """
 
 from . import inet, nexthop, uapi
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from .link import Link
     from .wire import Message
 
-# The multicast groups that announce changes of these lists. IPv4 routes that go with a device or an
-# address are not announced by themselves (fib_table_flush(), net/ipv4/fib_trie.c).
+# The multicast groups that announce changes of these lists. Links and addresses are among them also
+# because the kernel does not announce an IPv4 route that goes with its device or address
+# (fib_table_flush(), net/ipv4/fib_trie.c).
 GROUPS = (
     uapi.RTMGRP_LINK
     | uapi.RTMGRP_NEIGH
@@ -47,7 +48,7 @@ def observe_uplinks(
 ) -> "List[Uplink]":
     """The `Uplink` records of some links. ``names`` are those of all devices, by ifindex.
 
-    Raises an `Error` if there is no reading that is whole.
+    Raises an `Error` if no reading is complete.
     """
     if not uplinks:
         return []
@@ -97,9 +98,9 @@ class _Reading:
         return found
 
     def _list(self, request: "Request") -> "List[Message]":
-        """The messages of a list. Only a request alone shows whether an event came between."""
+        """The messages of a list, requested alone: only then an event in the middle is noticed."""
         (reply,) = self._connection.ask(request)
         messages = reply.answer()
-        if messages and messages[0][4] is not messages[-1][4]:  # the datagrams that they are in
+        if messages and messages[0][4] is not messages[-1][4]:  # they are in several datagrams
             self.is_whole = False
         return messages

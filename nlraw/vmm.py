@@ -6,9 +6,10 @@
     firecracker       JSON in the layout of its --config-file
     cmdline           ip=, for the guest kernel's command line
 
-The name of a TAP is the only text from outside in them. It is quoted for the VMM's own parser and
-for the shell: as it is for common names, else in single quotes, or with bytes that are not
-printable ASCII as $'\\377'. `eval` and a copied line need quotes; a bare $(...) leaves them in.
+Only the names of TAPs come from outside. A name is quoted for the VMM's own parser, then for the
+shell. A common name stays as it is, another is put in single quotes, and one with bytes that are
+not printable ASCII becomes $'\\377'. A copied line and `eval` need the quotes; a bare $(...) passes
+them on.
 """
 
 from .errors import Invalid
@@ -24,7 +25,7 @@ QEMU, FIRECRACKER, CLOUD_HYPERVISOR = "qemu", "firecracker", "cloud-hypervisor"
 CMDLINE = "cmdline"
 FORMS = (QEMU, FIRECRACKER, CLOUD_HYPERVISOR, CMDLINE)
 
-# How many queue pairs a multi-queue TAP gets: the least. With one, a VMM opens the TAP without
+# Queue pairs of a multi-queue TAP: the minimum. With one pair, a VMM opens the TAP without
 # IFF_MULTI_QUEUE, which the kernel refuses (tun_set_iff(), drivers/net/tun.c).
 QUEUES = 2
 
@@ -33,7 +34,7 @@ DEFAULT_MTU = 1500
 
 
 def check(form: str, multi_queue: bool = False) -> None:
-    """Raise `Invalid` for an unknown form, or one whose VMM cannot attach to such a TAP."""
+    """Raise `Invalid` for an unknown form, or one whose VMM lacks ``multi_queue``."""
     if form not in FORMS:
         raise Invalid("one of %s is needed" % ", ".join(FORMS), "check --print", form)
     if form == FIRECRACKER and multi_queue:
@@ -147,7 +148,7 @@ def unsaid(form: str, made: "Setup") -> "Tuple[str, ...]":
     if form not in (FIRECRACKER, CMDLINE):
         return ()
     found = []
-    is_free = True  # no NIC before is configured
+    is_free = True  # no earlier NIC is configured
     for pair in made.pairs:
         if pair.uplink is None:
             continue
@@ -161,7 +162,7 @@ def unsaid(form: str, made: "Setup") -> "Tuple[str, ...]":
 
 
 def _left_out(uplink: "Uplink", is_configured: bool) -> "List[str]":
-    """What of an uplink ip= lacks, in words: how many of each."""
+    """What ip= cannot express of an uplink, in words: how many of each kind."""
     families = [each.family for each in uplink.addresses]
     routes = [each for each in uplink.routes if each.protocol != "kernel"]  # come with addresses
     if is_configured and _is_gateway_near(uplink):
@@ -181,7 +182,7 @@ def _left_out(uplink: "Uplink", is_configured: bool) -> "List[str]":
 
 
 def _is_gateway_near(uplink: "Uplink") -> bool:
-    """True if the gateway is in the address' network: the kernel refuses ip= with any other.
+    """True if the gateway is in the address' network: the kernel refuses any other in ip=.
 
     It also refuses the last address, which it takes for the broadcast address even in a network of
     two addresses (ic_setup_if() and ic_setup_routes(), net/ipv4/ipconfig.c).

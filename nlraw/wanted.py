@@ -24,8 +24,8 @@ class Wanted:
     """The TAPs to make, one for each uplink of the ``target``; without an uplink one TAP alone.
 
     ``tap`` names them: one for each uplink, or the first, whose number is counted up for the others
-    (`count_up`). ``owner`` and ``group`` are IDs. ``address`` is put on a TAP that is the only one:
-    it is None, or the bytes and the prefix length. ``multi_queue``: the TAPs take several queues.
+    (`count_up`). ``owner`` and ``group`` are IDs. ``address`` is for a single TAP: the bytes and
+    the prefix length, or None. ``multi_queue``: the TAPs take several queues.
 
     Raises `Invalid` for an impossible name, number of names, ID or address.
     """
@@ -67,7 +67,7 @@ class Wanted:
 
 
 def _names_of_taps(given: "Tuple[str, ...]", count: int) -> "Tuple[str, ...]":
-    """The names of so many TAPs: those given, or the first one counted up."""
+    """The names of ``count`` TAPs: those given, or the first one counted up."""
     names = given
     if len(given) == 1 and count > 1:
         check_name(given[0])

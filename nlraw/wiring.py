@@ -3,7 +3,7 @@
 
 They are for one datagram, in this order: each TAP up, with its uplink's MTU; the address; the
 `ingress` qdiscs that are missing, on uplinks and TAPs; the redirects from each TAP to its uplink;
-the redirects from each uplink to its TAP, with which traffic starts. `plan_undo` takes them back.
+the redirects from each uplink to its TAP, which start the traffic. `plan_undo` undoes them.
 """
 
 import errno
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from .link import Link
     from .snapshot import Snapshot
 
-# Where the kernel starts and stops picking priorities, downwards (tcf_auto_prio(), cls_api.c).
+# The kernel picks priorities downwards, from the first to the last (tcf_auto_prio(), cls_api.c).
 _FIRST_PRIORITY, _LAST_PRIORITY = 0xC000, 0x8000
 
 
 def mtu_for(tap: "Link", uplink: "Optional[Link]") -> int:
-    """The uplink's MTU, or the largest that the TAP can have if that is less.
+    """The uplink's MTU, or the largest MTU of the TAP if that is less.
 
-    A veth can have 65535, a TAP the 14 bytes of its header less (tun_net_init(), tun.c). Without an
+    A veth allows 65535, a TAP 14 bytes less, for its header (tun_net_init(), tun.c). Without an
     uplink a TAP keeps its own MTU.
     """
     mtu = (uplink or tap).mtu or 0
@@ -75,9 +75,9 @@ class Wiring:
         self.requests += [self._redirect(tap, uplink) for tap, uplink in connected]
 
     def had_ingress(self, replies: "Sequence[Reply]" = ()) -> "Set[int]":
-        """The uplinks, by ifindex, whose `ingress` or clsact is not made by these requests.
+        """The ifindexes of the uplinks whose `ingress` or clsact these requests do not create.
 
-        The kernel refuses one on a device that has got one since the snapshot, with EEXIST.
+        If somebody created one since the snapshot, the kernel refuses ours with EEXIST.
         """
         refused = {
             reply.request

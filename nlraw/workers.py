@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Visits on threads of their own. Each thread ends inside the namespace that it visited.
 
-A thread that idled there would keep the namespace alive, and `ip netns del` would free nothing.
+A thread that waited there would keep the namespace alive, and `ip netns del` would free nothing.
 """
 
 import os
@@ -30,7 +30,7 @@ STUCK = 60.0
 
 
 class PatientTarget(Target):
-    """A target that spares all orphans but some: the others have not been orphans for long."""
+    """A target that spares every orphan that is not in ``ready``: it is too young."""
 
     __slots__ = ("_ready",)
 
@@ -47,10 +47,10 @@ class PatientTarget(Target):
 
 
 class Result:
-    """A visit that has ended. ``report`` is None if there is no such namespace.
+    """A visit that has ended. ``report`` is None if the namespace is gone, or no thread started.
 
-    ``is_crowded``: it failed because it lacked a resource that others hold. ``seconds`` are those
-    of processor time.
+    ``is_crowded``: it failed because others hold a resource that it needs. ``seconds`` is its
+    processor time.
     """
 
     __slots__ = ("task", "report", "is_crowded", "seconds")
@@ -69,7 +69,7 @@ class Result:
 
     @property
     def left(self) -> "List[int]":
-        """The indexes of the matching TAPs that are there."""
+        """The indexes of the matching TAPs that are left."""
         taps = () if self.report is None else self.report.taps
         return [tap.ifindex for tap in taps if not tap.deleted]
 
@@ -143,7 +143,7 @@ class Workers:
             if visit.is_work:
                 visit.clean_up()
             return Result(task, visit.report, visit.is_crowded, 0.0)
-        except Exception as error:  # a mistake of ours in one namespace is not to end the agent
+        except Exception as error:  # a bug that one namespace triggers must not end the agent
             unexpected = Error(repr(error), "visit", task.path)
             return Result(task, failure(task.path, target, unexpected), False, 0.0)
         finally:
@@ -161,14 +161,14 @@ class Workers:
                 yield result
 
     def give_up(self, now: float) -> "List[Task]":
-        """Visits that have not ended for too long; from now on they count as ended."""
+        """Return the visits that take too long; from now on they count as ended."""
         stuck = [task for task, begin in self._begun.items() if begin + STUCK <= now]
         for task in stuck:
             del self._begun[task]
         return stuck
 
     def deadline(self) -> float:
-        """When `give_up` may have something; infinity if nothing is in progress."""
+        """When to call `give_up`; infinity if no visit is in progress."""
         return min(self._begun.values(), default=float("inf")) + STUCK
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class Workers:
 class Outcome:
     """What a visit saw or did. ``time`` is when it ended, in seconds since 1970.
 
-    ``seconds`` is the time from the event that it answers to its end, None if there was no event.
+    ``seconds`` is the time from the event that it answered to its end, None without an event.
     """
 
     __slots__ = ("report", "time", "seconds")
@@ -197,13 +197,13 @@ class Outcome:
 
 
 class News:
-    """What lasts in each namespace, by its ID, so that it is reported once."""
+    """The last state of each namespace, by its ID: a state that lasts is reported once."""
 
     def __init__(self) -> None:
         self._said: Dict[int, Optional[int]] = {}
 
     def is_new(self, id: int, report: "Report") -> bool:
-        """True if something was removed, or is in use, failed or left and was not before."""
+        """True if something was removed, or if there is a state to report that is new."""
         taps = frozenset([(tap.ifindex, tap.verdict) for tap in report.taps if not tap.deleted])
         state: Optional[int] = None
         if report.outcome in ("in-use", "failed") or (report.outcome == "skipped" and taps):
