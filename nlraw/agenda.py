@@ -42,8 +42,7 @@ MOST_TAPS = 1000
 # Seconds until the number of visits at a time may grow, after the system lacked resources.
 CROWDED = 1.0
 
-# Seconds until a failed look is repeated; and a failed visit the first time, doubled after each
-# further failure.
+# Seconds until a failed look is repeated, and a failed visit, doubled after each further failure.
 UNSEEN, RETRY = 1.0, 0.05
 
 
@@ -397,4 +396,5 @@ def check(jobs: "Optional[int]", resync: float, grace: float) -> None:
     if jobs is not None and jobs < 1:
         raise Invalid("at least one job is needed", "check jobs", str(jobs))
     if not (resync > 0 and grace >= 0):
-        raise Invalid("an impossible number of seconds", "check resync and grace")
+        words = "resync must be above 0 and grace not below: %g and %g s" % (resync, grace)
+        raise Invalid(words, "check arguments")

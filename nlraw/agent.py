@@ -102,6 +102,8 @@ class Agent:
                 self._note(words % (self._listener.deafness, resync))
             self.agenda = Agenda(now, jobs, resync, grace)
             self._take_in(self._discovery.find(now), now)
+            if self._discovery.refusal is not None:
+                raise self._discovery.refusal
         except BaseException:
             self.close()
             raise
@@ -280,11 +282,9 @@ class Agent:
     # ------------------------------------------------------------ find namespaces
 
     def _search(self, now: float) -> None:
-        try:
-            found = self._discovery.find(now)
-        except Error as error:
-            self._note_once("%s; trying again" % error)
-            return
+        found = self._discovery.find(now)
+        if self._discovery.refusal is not None:
+            self._note_once("%s; trying again" % self._discovery.refusal)
         # after the search, which may have found the reused inode number of a dead namespace
         self._read_ends(now)
         self._take_in(found, now)
@@ -293,11 +293,11 @@ class Agent:
             self._note_once(NO_NAMESPACE % other)
 
     def _take_in(self, found: "Dict[Key, str]", now: float) -> None:
-        """Add the namespaces that were found, and forget those without a path."""
+        """Add the namespaces that were found; forget those without a path, if all were read."""
         for id, known in list(self.agenda.known.items()):
             if known.key in found:
                 known.path = found[known.key]
-            else:
+            elif self._discovery.refusal is None:
                 self._forget(id, now)
         for key, path in found.items():
             if self.agenda.id_of(key) is None:

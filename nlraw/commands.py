@@ -117,8 +117,12 @@ def setup(given: "Options") -> int:
         lines += _describe(forms, made)
     elif not lines:
         lines = [setup_in_text(made, "verbose" in given)]
-    if lines:
-        say("\n".join(lines))
+    try:
+        if lines:
+            say("\n".join(lines))
+    except output.Unwritten as error:
+        names = ", ".join([pair.tap.ifname for pair in made.pairs]) or "nothing"
+        raise output.Unwritten("%s; made and left there: %s" % (error, names)) from None
     return _status([made])
 
 

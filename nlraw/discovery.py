@@ -9,6 +9,7 @@ import os
 import time
 
 from . import netns, node
+from .errors import Error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Discovery:
             self._own[netns.Namespace().identity()] = path
         self._others: Dict[Key, Tuple[str, float]] = {}  # since when
         self._earliest = now
+        self.refusal: Optional[Error] = None
         self._mounts = os.open("/proc/self/mounts", os.O_RDONLY | os.O_CLOEXEC)
 
     def fileno(self) -> int:
@@ -57,15 +59,19 @@ class Discovery:
         self.due = moment if self.due is None else min(self.due, moment)
 
     def find(self, now: float) -> "Dict[Key, str]":
-        """Search: return the path of each namespace. Raises `Refused` for a directory."""
-        self.due = None
+        """Search: return the path of each namespace, without those of unreadable directories.
+
+        ``refusal`` is then the `Error` about such a directory, else None. It is read again later.
+        """
+        self.due, self.refusal = None, None
         begin = time.monotonic()
-        paths = node.candidates(self._distinct_dirs(), False)
-        try:
-            found = {key: path for path, key in node.identified(paths, self._nodes_own) if key}
-        except BaseException:
-            self.due = now + RETRY
-            raise
+        paths: List[str] = []
+        for directory in self._distinct_dirs():
+            try:
+                paths += node.candidates([directory], False)
+            except Error as error:
+                self.refusal, self.due = error, now + RETRY
+        found = {key: path for path, key in node.identified(paths, self._nodes_own) if key}
         found.update(self._own)
         end = time.monotonic()
         self._earliest = end + max(PAUSE, (end - begin) / SHARE)

@@ -65,6 +65,7 @@ class _Service:
         self._agent = agent
         self._as_json = "json" in given
         self._is_verbose = "verbose" in given
+        self._prints = True
         self._metrics = given["metrics"][0] if "metrics" in given else None
         self._uplinks = options.texts(given, "uplink")
         self._manager = Manager()
@@ -167,7 +168,12 @@ class _Service:
             if output.can_say(is_complaint=True):  # the reason of a failure is on stdout too
                 output.complain_about(outcome.report, uplinks=self._uplinks)
         while self._unsaid and output.can_say():
-            output.say(self._unsaid.pop(0))
+            try:
+                output.say(self._unsaid.pop(0))
+            except output.Unwritten as error:  # the watch goes on
+                if self._prints:
+                    _note("results are not printed from now on: %s" % error)
+                self._prints = False
         lost = 0
         while sum(map(len, self._unsaid)) > UNSAID:
             del self._unsaid[0]

@@ -217,3 +217,33 @@ def test_the_namespaces_of_the_node_are_left_alone(host):
     with Agent("--include-node", **host.options) as agent:
         agents.wait_until(agent.deletions, "the removal")
         assert TAP not in host.links()
+
+
+# ---------------------------------------------------------------- what fails around it
+
+
+def test_a_directory_that_vanishes_does_not_hide_the_namespaces_of_others(node, tmp_path):
+    (tmp_path / "other").mkdir()
+    directories = ("--dir", node.directory, "--dir", tmp_path / "other")
+    with Agent(*directories, *NEVER) as agent:
+        early = Site(node, "early")
+        (tmp_path / "other").rmdir()
+        late = Site(node, "late")
+        for site in (early, late):
+            site.leave()
+            agent.wait_for(site.path)
+            site.close()
+        words = "list namespaces in %s: No such file" % (tmp_path / "other")
+        agents.wait_until(lambda: words in agent.err, lambda: agent.err)
+
+
+def test_a_watch_goes_on_though_nothing_can_be_printed(node):
+    closed = ("sh", "-c", 'exec "$@" >/dev/full', "sh")
+    with Agent("--dir", node.directory, *NEVER, before=closed) as agent:
+        for number in range(2):
+            site = Site(node, "pod%d" % number)
+            site.leave()
+            agents.wait_until(lambda site=site: TAP not in site.links(), "the TAP")
+            site.close()
+        words = "results are not printed from now on: No space left"
+        agents.wait_until(lambda: words in agent.err, lambda: agent.err)

@@ -66,13 +66,15 @@ def test_a_directory_that_is_not_there_is_an_error_only_if_somebody_named_it(
     made, tmp_path, monkeypatch
 ):
     search = made(tmp_path / "nowhere")
-    with pytest.raises(nlraw.Refused):
-        search.find(5.0)
-    assert search.due == 5.0 + RETRY
+    assert search.find(5.0) == {}
+    assert isinstance(search.refusal, nlraw.Refused) and search.due == 5.0 + RETRY
+    (tmp_path / "nowhere").mkdir()
+    assert search.find(6.0) == {}
+    assert search.refusal is None and search.due is None
     monkeypatch.setattr(netns, "DIRECTORIES", (str(tmp_path / "nowhere"), str(tmp_path)))
     default = Discovery(None, False, 0.0)
     assert default.find(0.0) == {}
-    assert default.due is None
+    assert default.due is None and default.refusal is None
     default.close()
 
 
