@@ -29,8 +29,11 @@ def program() -> "NoReturn":
     All output is flushed by then. Collecting garbage and finalizing take a sixth of a cold start.
     """
     gc.disable()
-    _leave_out_current_directory()
-    use_caches(__name__.rpartition(".")[0], __file__.rpartition("/")[0])
+    try:
+        _leave_out_current_directory()
+        use_caches(__name__.rpartition(".")[0], __file__.rpartition("/")[0])
+    except KeyboardInterrupt:
+        posix._exit(INTERRUPTED)
     posix._exit(main())
 
 

@@ -20,8 +20,8 @@ import pytest
 from lib import agents, pods, taps
 from lib.agents import Agent, Far, Site
 from lib.pods import TAP
-from live.test_watch_namespaces import check_deletions, warm_up
-from live.test_watch_namespaces import host as a_host
+from live.kernel.test_watch_namespaces import check_deletions, warm_up
+from live.kernel.test_watch_namespaces import host as a_host
 
 host = a_host  # the fixture
 

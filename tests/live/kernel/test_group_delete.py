@@ -286,7 +286,7 @@ NOBODY = """
 import json, os, sys
 sys.path.insert(0, sys.argv[1])
 import nlraw, select
-nlraw.cleanup
+from nlraw import pod, removal
 os.setgroups([]), os.setgid(65534), os.setuid(65534)
 print("ready", flush=True)
 try:

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from lib import command, pods
-from nlraw import inet, link, tc, uapi
+from nlraw import inet, link, nexthop, tc, uapi
 from nlraw.connection import Connection
 from nlraw.netns import Namespace
 
@@ -450,17 +450,18 @@ def test_addresses_and_default_routes_are_those_that_ip_reads(crowd):
     links = {found.ifindex: name for name, found in read_links(crowd).items()}
     addresses, routes = asked(crowd, inet.dump_addresses(), inet.dump_routes(inet.AF_INET))
     ours = [
-        (links[found.ifindex], found.local, found.prefixlen) for found in inet.addresses(addresses)
+        (links[found.ifindex], found.local, found.prefixlen, found.is_secondary)
+        for found in inet.addresses(addresses)
     ]
     theirs = [
-        (entry["ifname"], found["local"], found["prefixlen"])
-        for entry in json.loads(crowd.ip("-j", "-4", "address"))
+        (entry["ifname"], found["local"], found["prefixlen"], found.get("secondary", False))
+        for entry in json.loads(crowd.ip("-j", "address"))
         for found in entry["addr_info"]
-        if not found.get("secondary")
     ]
     assert sorted(ours) == sorted(theirs) and len(ours) >= 4
     ours = [
-        (links[found.ifindex], found.metric, found.gateway) for found in inet.default_routes(routes)
+        (links[found.ifindex], found.metric, nexthop.hops(found)[0].gateway)
+        for found in inet.default_routes(routes)
     ]
     theirs = []
     for entry in json.loads(crowd.ip("-j", "-4", "route", "show", "table", "main")):

@@ -180,7 +180,7 @@ INTENTS = {
     ),
     "dump addresses": (
         made(inet.dump_addresses),
-        lambda ip: ip.get_addr(family=socket.AF_INET),
+        lambda ip: ip.get_addr(family=socket.AF_UNSPEC),
         {},
     ),
     "create address": (
