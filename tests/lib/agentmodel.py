@@ -391,6 +391,7 @@ class Node:
         self.rooms = []
         self.agent = None
         self.has_mounted = False
+        self.is_unreadable = False
         self.looks_fail = 0
         self.crowded = 0  # threads that cannot be started
         self.stuck = 0  # visits that will not end
@@ -640,11 +641,17 @@ class Node:
 
     # ------------------------------------------------------------ the agent
 
+    def candidates(self, dirs, proc):
+        """The paths in the one directory, unless it cannot be read."""
+        if self.is_unreadable:
+            raise Refused(errno.EMFILE, "", "list namespaces in", "/model")
+        return sorted(self.pods)
+
     def patched(self):
         """Have the agent live here. A context manager."""
         clock = types.SimpleNamespace(monotonic=lambda: self.now, time=lambda: self.now + 1.7e9)
         paths = types.SimpleNamespace(
-            candidates=lambda dirs, proc: sorted(self.pods),
+            candidates=self.candidates,
             identified=lambda found, own: [(path, _key(self.pods[path])) for path in found],
         )
         polls = types.SimpleNamespace(

@@ -610,6 +610,18 @@ def test_what_finds_no_thread_is_done_when_another_visit_ends():
         assert first.taps == second.taps == []
 
 
+def test_a_directory_that_cannot_be_read_for_a_while_takes_away_no_namespace():
+    with World() as world:
+        pod = world.add()
+        id = world.known(pod).id
+        world.node.is_unreadable = world.node.has_mounted = True
+        world.run(3.0)
+        assert world.known(pod).id == id and len(world.notes) == 1
+        world.node.is_unreadable = False
+        world.run(3.0)
+        assert world.known(pod).id == id
+
+
 def test_the_end_of_a_namespace_is_noticed_although_it_was_not_announced():
     with World() as world:
         pod = world.add()

@@ -3,6 +3,7 @@
 
 import errno
 import json
+import posix
 import re
 import sys
 
@@ -392,3 +393,28 @@ def test_json_needs_no_module_json(monkeypatch):
     for name in ("json", "json.encoder", "_json"):
         monkeypatch.setitem(sys.modules, name, None)
     assert output.in_json([None, "\n"]) == '[null, "\\u000a"]'
+
+
+# ---------------------------------------------------------------- colour
+
+
+@pytest.mark.parametrize(
+    "is_terminal, environment, has_colour",
+    [
+        (True, {}, True),
+        (True, {b"NO_COLOR": b""}, True),
+        (True, {b"NO_COLOR": b"1"}, False),
+        (False, {}, False),
+    ],
+)
+def test_colours_are_for_terminals_whose_user_wants_them(
+    monkeypatch, is_terminal, environment, has_colour
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setattr(posix, "environ", environment)
+    assert output.has_colour() is has_colour
+
+
+def test_a_closed_stdout_has_no_colour(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert output.has_colour() is False
