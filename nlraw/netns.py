@@ -251,9 +251,9 @@ def _kind(fd: int) -> "Optional[int]":
 
 def ioctl(fd: int, number: int, argument: "Any" = 0) -> "Any":
     """Call fcntl.ioctl() with the number that the request has on this machine."""
-    from fcntl import ioctl
+    import fcntl
 
-    return ioctl(fd, uapi.ioctl(number, _MACHINE), argument)
+    return fcntl.ioctl(fd, uapi.ioctl(number, _MACHINE), argument)
 
 
 def create() -> Namespace:

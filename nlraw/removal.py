@@ -127,9 +127,6 @@ class Removal:
                 return self.report("failed", refusal)
         if not self.snapshot.may_act(self.target):
             return self.report("cleaned" if self.journal.done else "skipped")
-        if self.snapshot.is_bare and not self.journal.done and not self._is_torn():
-            self.plan = Plan()  # nothing can have to go
-            return self._report_done()
         self._take_marks_off()
         used = self.snapshot.in_use()
         if used and not self.target.keep_in_use:

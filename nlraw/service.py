@@ -4,9 +4,8 @@
 The agent itself is in `agent`.
 """
 
-# The C half of the signal module, without the enums that take longer to make than a scan.
-import _signal as signal  # type: ignore[import-not-found]
 import gc
+import signal
 import sys
 import time
 

@@ -126,6 +126,16 @@ def planned(*payloads, taps=(TAP,), qdisc=INGRESS_QDISC, parent=INGRESS, qdiscs=
     return steps(plan(snapshot(point, taps=taps, qdiscs=qdiscs), target).changes)
 
 
+@pytest.mark.parametrize("qdisc, parent", [("ingress", INGRESS), ("clsact", CLSACT_IN)])
+def test_nothing_has_to_go_from_a_bare_snapshot(qdisc, parent):
+    """`pod.remove` reports such a namespace without a plan."""
+    found = {"ingress": INGRESS_QDISC, "clsact": CLSACT_QDISC}[qdisc]
+    bare = snapshot(place(qdisc=found, parent=parent), taps=(), qdiscs=(found,))
+    assert bare.is_bare
+    made = plan(bare, ALL)
+    assert (made.changes, made.undecided, made.dead_redirects) == ((), (), ())
+
+
 def test_filters_go_first_then_the_ingress_qdisc_then_of_each_orphan_its_qdiscs_and_the_link():
     qdiscs = [build.as_qdisc(build.qdisc_payload(ifindex, "ingress")) for ifindex in (4, 5)]
     assert planned(
