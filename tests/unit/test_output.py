@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import nlraw
 from lib import build
+from lib.reports import a_report, a_tap
 from nlraw import output, text
 from nlraw.guest import CreatedTap, Pair, Uplink
 from nlraw.report import Holder, Ignored, TcObject
@@ -38,32 +39,6 @@ REPORT = nlraw.Report(
 )
 NAME = "\x1b[31mtap\udcff"
 ESCAPED = "\\x1b[31mtap\\xff"
-
-
-def a_tap(**fields):
-    facts = {
-        "ifname": "tap0_urunc",
-        "ifindex": 4,
-        "verdict": "orphan",
-        "fresh": False,
-        "carrier": False,
-        "operstate": "DOWN",
-        "flags": ("UP",),
-        "deleted": False,
-    }
-    return nlraw.Tap(**dict(facts, **fields))
-
-
-def a_report(outcome="clean", **fields):
-    facts = {
-        "netns": "/run/netns/pod1",
-        "uplink": "eth0",
-        "outcome": outcome,
-        "taps": (),
-        "tc_removed": (),
-        "error": None,
-    }
-    return nlraw.Report(**dict(facts, **fields))
 
 
 # ---------------------------------------------------------------- holders

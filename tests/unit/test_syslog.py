@@ -10,6 +10,7 @@ import time
 import pytest
 
 import nlraw
+from lib.reports import a_report, a_tap
 from nlraw import syslog
 
 PATTERN = re.compile(
@@ -98,15 +99,11 @@ def test_without_a_log_socket_a_line_is_lost_and_nothing_else(tmp_path):
 
 
 def tap(name, **fields):
-    values = dict.fromkeys(nlraw.Tap.__slots__)
-    values.update(ifname=name, verdict="orphan", deleted=False, **fields)
-    return nlraw.Tap(**values)
+    return a_tap(ifname=name, **fields)
 
 
 def report(outcome, taps=(), tc_removed=(), error=None):
-    return nlraw.Report(
-        netns="/n", uplink="eth0", outcome=outcome, taps=taps, tc_removed=tc_removed, error=error
-    )
+    return a_report(outcome, netns="/n", taps=taps, tc_removed=tc_removed, error=error)
 
 
 REFUSED = nlraw.TapInUse("in use (carrier on), nothing was changed", "clean up", "tap0")

@@ -6,38 +6,12 @@ import re
 import pytest
 
 import nlraw
+from lib.reports import POD, a_report, a_tap
 from nlraw import output, text
 from nlraw.report import DeadRedirect, Holder, Ignored, TcObject
 
 NAME = "\x1b[31mtap\udcff"
 ESCAPED = "\\x1b[31mtap\\xff"
-POD = "/run/netns/pod1"
-
-
-def a_tap(**fields):
-    facts = {
-        "ifname": "tap0_urunc",
-        "ifindex": 4,
-        "verdict": "orphan",
-        "fresh": False,
-        "carrier": False,
-        "operstate": "DOWN",
-        "flags": ("BROADCAST", "UP"),
-        "deleted": False,
-    }
-    return nlraw.Tap(**dict(facts, **fields))
-
-
-def a_report(outcome="clean", **fields):
-    facts = {
-        "netns": POD,
-        "uplink": "eth0",
-        "outcome": outcome,
-        "taps": (),
-        "tc_removed": (),
-        "error": None,
-    }
-    return nlraw.Report(**dict(facts, **fields))
 
 
 def cells(report, **options):

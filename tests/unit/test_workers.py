@@ -9,7 +9,8 @@ import pytest
 
 import nlraw
 from lib import build
-from nlraw import Report, Tap, TcObject, workers
+from lib.reports import a_report, a_tap
+from nlraw import TcObject, workers
 from nlraw.known import Task
 from nlraw.verdict import Target
 from nlraw.workers import STUCK, News, PatientTarget, Result, Workers
@@ -40,21 +41,11 @@ def results(crew):
 
 
 def report(outcome, *taps, **fields):
-    fields = dict({"tc_removed": (), "error": None}, **fields)
-    return Report(netns="/pod", uplink="eth0", outcome=outcome, taps=taps, **fields)
+    return a_report(outcome, netns="/pod", taps=taps, **fields)
 
 
 def tap(ifindex=4, deleted=False):
-    return Tap(
-        ifname="tap0_urunc",
-        ifindex=ifindex,
-        verdict="orphan",
-        fresh=False,
-        carrier=False,
-        operstate="UP",
-        flags=(),
-        deleted=deleted,
-    )
+    return a_tap(ifindex=ifindex, deleted=deleted)
 
 
 # ---------------------------------------------------------------- visits

@@ -25,7 +25,7 @@ from live.once.test_story import image as guest_image
 
 image = guest_image  # the fixture
 TAP = pods.TAP
-# How often each story is played; 20 is what is promised to work 20 times.
+# How many times each story is played. The promise is 20 of 20.
 TRIES = int(os.environ.get("NLRAW_TRIES", "5"))
 
 # No look at everything happens by itself meanwhile: what is found is found by events.
