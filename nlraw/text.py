@@ -67,21 +67,22 @@ def _in_text(
 ) -> str:
     found = [row for report in reports for row in rows(report, verbose, spares_fresh)]
     found += [_failure(report) for report in reports if report.outcome == "failed"]
-    return "\n".join(_aligned(found, has_colour) + [_sum(reports)])
+    return "\n".join(_aligned(found, has_colour) + [_sum(reports, spares_fresh)])
 
 
-def _sum(reports: "Sequence[Report]") -> str:
+def _sum(reports: "Sequence[Report]", spares_fresh: bool) -> str:
     """The last line: the outcomes of many namespaces."""
     outcomes = [report.outcome for report in reports]
     counts = [(outcomes.count(outcome), words) for outcome, words in _COUNTED.items()]
     said = ", ".join(["%d %s" % (count, words) for count, words in counts if count])
     line = "%s: %s" % (_count(len(reports), "namespace"), said or "nothing to do")
-    taps = [tap for report in reports for tap in report.taps]
-    deleted = sum(tap.deleted for tap in taps)
-    orphans = sum(tap.verdict == "orphan" for tap in taps) - deleted
-    used = sum(tap.verdict == "in-use" for tap in taps)
-    parts = [_count(deleted, "orphan") + " deleted"] if deleted else []
-    parts += [_count(orphans, "orphan") + " left"] if orphans else []
+    actions = [_action(report, tap, spares_fresh) for report in reports for tap in report.taps]
+    parts = [
+        "%s %s" % (_count(actions.count(action), "orphan"), action)
+        for action in ("deleted", "to be deleted", "spared", "left")
+        if action in actions
+    ]
+    used = actions.count("left alone")
     parts += [_count(used, "TAP") + " in use"] if used else []
     return line + ("; " + ", ".join(parts) if parts else "")
 
@@ -112,16 +113,19 @@ def lines(report: "Report", verbose: bool = False) -> "List[str]":
     return _aligned(found)
 
 
+def _action(report: "Report", tap: "Tap", spares_fresh: bool) -> str:
+    """What became of a TAP, or would."""
+    if tap.deleted:
+        return "deleted"
+    if tap.verdict == "in-use":
+        return "left alone"
+    if tap.fresh and (spares_fresh or report.outcome in ("clean", "cleaned")):
+        return "spared"
+    return "to be deleted" if report.outcome == "would-clean" else "left"
+
+
 def _tap_row(report: "Report", tap: "Tap", verbose: bool, spares_fresh: bool) -> "Row":
     verdict = tap.verdict + (" (fresh)" if tap.fresh else "")
-    if tap.deleted:
-        action = "deleted"
-    elif tap.verdict == "in-use":
-        action = "left alone"
-    elif tap.fresh and (spares_fresh or report.outcome in ("clean", "cleaned")):
-        action = "spared"
-    else:
-        action = "to be deleted" if report.outcome == "would-clean" else "left"
     details = []
     if tap.holders is not None and (tap.holders or tap.verdict == "in-use"):
         details.append("held by " + _holders(tap.holders))
@@ -129,6 +133,7 @@ def _tap_row(report: "Report", tap: "Tap", verbose: bool, spares_fresh: bool) ->
         carrier = "unknown" if tap.carrier is None else "on" if tap.carrier else "off"
         facts = "ifindex %d, carrier %s, operstate %s, %s"
         details.append(facts % (tap.ifindex, carrier, tap.operstate, ",".join(tap.flags)))
+    action = _action(report, tap, spares_fresh)
     return report.netns, tap.ifname, verdict, action, "; ".join(details)
 
 

@@ -30,7 +30,7 @@ def test_a_sweep_reports_what_it_saw_and_did(node, make_pod, tmp_path):
     assert (done.status, done.err) == (0, "")
     assert done.out.splitlines()[-1] == (
         "4 namespaces: 1 clean, 1 cleaned, 1 in use, 1 without an uplink;"
-        " 2 orphans deleted, 1 orphan left, 1 TAP in use"
+        " 2 orphans deleted, 1 orphan spared, 1 TAP in use"
     )
     shown = read(path)
     assert counted(shown) == {

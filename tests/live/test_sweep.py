@@ -1070,7 +1070,7 @@ def test_a_dry_run_of_the_command_line_changes_nothing(node):
     done = command.nlraw("sweep", "--dir", node.directory, "-N")
     row, last = done.out.splitlines()
     assert (done.status, row.split()) == (0, [path, "tap0_urunc", "orphan", "to", "be", "deleted"])
-    assert last == "1 namespace: 1 to be cleaned; 1 orphan left"
+    assert last == "1 namespace: 1 to be cleaned; 1 orphan to be deleted"
     assert len(taps(path)) == 1
 
 

@@ -194,10 +194,10 @@ def test_many_namespaces_are_summed_up_in_words():
     ]
     assert sweep(*reports)[-1] == (
         "5 namespaces: 2 clean, 1 cleaned, 1 in use, 1 without an uplink;"
-        " 2 orphans deleted, 1 orphan left, 1 TAP in use"
+        " 2 orphans deleted, 1 orphan spared, 1 TAP in use"
     )
     assert sweep(a_report("would-clean", taps=(a_tap(),)))[-1] == (
-        "1 namespace: 1 to be cleaned; 1 orphan left"
+        "1 namespace: 1 to be cleaned; 1 orphan to be deleted"
     )
 
 

@@ -142,7 +142,7 @@ def test_the_runbook_mends_one_pod_and_changes_no_other(node):
     done = node(look + "\n")
     assert done.status == 0, done.err
     assert {name: pod.state() for name, pod in node.pods.items()} == states
-    assert "3 namespaces: 3 to be cleaned; 3 orphans left\n" in done.out
+    assert "3 namespaces: 3 to be cleaned; 3 orphans to be deleted\n" in done.out
     found = re.findall("^/run/netns/(pod.)  tap0_urunc  orphan +to be deleted$", done.out, re.M)
     assert sorted(found) == ["pod1"] * 3 + ["pod2", "pod3"]  # the sweep, then the scan and cleanup
     assert done.out.count("\n/run/netns/pod1: would clean (uplink eth0)\n") == 2
