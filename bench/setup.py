@@ -15,7 +15,8 @@ Both contenders do the same, on one socket each:
 
 The library of Go sends each change by itself, nlraw all in one datagram. Only nlraw takes turns
 with other writers, hears of changes to what it lists, and undoes it all if a step fails.
-`Go, no search` is the same without the search.
+`Go, no search` is the same without the search. The Python floor makes the system calls of nlraw
+with requests made beforehand, and decodes nothing: that is as fast as Python can be.
 
 The uplink is as in any pod: an MTU of its own, an address and a gateway of each family, a permanent
 neighbour. What a turn makes is removed by nlraw before the next one.
@@ -35,6 +36,7 @@ WARM = 8
 # What is measured and who does it; the peer and its task.
 TASKS = {
     ("library", lab.NLRAW): (lab.NLRAW, "setup"),
+    ("library", lab.PYTHON_FLOOR): (lab.NLRAW, "setup-floor"),
     ("library", lab.GO): (lab.GO, "setup"),
     ("library", NO_SEARCH): (lab.GO, "setup-alone"),
     ("library, other", lab.NLRAW): (lab.NLRAW, "setup-other"),
@@ -56,7 +58,7 @@ def measure(laboratory):
         workers = {peer: laboratory.worker(peer, pod) for peer in peers}
         try:
             contenders = {
-                key: _turn(pod, workers[peer], peer, task)
+                key: _turn(pod, workers[peer], peer, task, {} if lab.PYTHON_FLOOR in key else FACTS)
                 for key, (peer, task) in TASKS.items()
                 if peer in peers
             }
@@ -67,9 +69,9 @@ def measure(laboratory):
     return [Row("setup", what, 1, who, taken) for (what, who), taken in samples.items()]
 
 
-def _turn(pod, worker, who, task):
+def _turn(pod, worker, who, task, facts):
     def turn():
-        seconds = worker.do(task, **FACTS)["seconds"]
+        seconds = worker.do(task, **facts)["seconds"]
         pod.check_set_up(who)
         nlraw.cleanup(pod.path)
         pod.check_clean(who)

@@ -4,6 +4,7 @@
 Arguments: the directories to import it and the rest of this folder from.
 """
 
+import fcntl
 import os
 import struct
 import sys
@@ -16,10 +17,13 @@ from serve import serve, tally
 # A cleanup imports removal once it has found something; imports do not count.
 import nlraw
 import nlraw.removal
-from nlraw import connection, exchange, link, netns, observe, threads, transport, uapi, wire
+from nlraw import connection, exchange, link, netns, observe, tap, threads, transport, uapi, wire
 from nlraw.connection import MSG_DONTWAIT, Connection
 from nlraw.plan import plan
 from nlraw.verdict import Target
+
+# The lists of a setup that come before it leaves the multicast groups: links and qdiscs.
+LOOK = 2
 
 # So a process enters its own namespace as it would any other: through a thread and setns().
 OWN = "/proc/self/ns/net"
@@ -260,6 +264,70 @@ def setup(where=None):
     }
 
 
+# What a setup sends, each datagram with the number of those received then; the bytes in it that
+# are the index of its TAP.
+recorded = []
+recorded_index = []
+
+
+class RecordingSocket(transport.Socket):
+    """Fills `recorded`."""
+
+    __slots__ = ()
+
+    def send(self, datagram):
+        recorded.append([bytes(datagram), 0])
+        return super().send(datagram)
+
+    def recvfrom(self, *arguments):
+        received = super().recvfrom(*arguments)
+        recorded[-1][1] += 1
+        return received
+
+
+def record_setup():
+    """Set up once, keep what that sends, and clean up."""
+    plain, transport.Socket = transport.Socket, RecordingSocket
+    try:
+        recorded_index.append(struct.pack("=i", nlraw.setup().tap.ifindex))
+    finally:
+        transport.Socket = plain
+    nlraw.cleanup(OWN)
+
+
+def setup_floor():
+    """The system calls of `setup` with requests made beforehand. Only the TAP's index is read."""
+    if not recorded:
+        record_setup()
+    (*lists, find, connect), (index,) = recorded, recorded_index
+    flags = uapi.IFF_TAP | uapi.IFF_NO_PI | uapi.IFF_VNET_HDR | uapi.IFF_TUN_EXCL
+    wanted = uapi.ifreq.pack(b"tap0_urunc", flags | uapi.IFF_ONE_QUEUE)
+    groups, patience = uapi.RTMGRP_LINK | uapi.RTMGRP_TC, transport.Patience()
+
+    def exchange(datagram, receives):
+        socket.send(datagram)
+        for _ in range(receives):
+            answer = socket.recvfrom(connection.BUFFER, MSG_DONTWAIT)[0]
+        return answer
+
+    begun = time.perf_counter_ns()
+    socket, port = transport.open_socket(transport.SYSTEM, patience, groups, False)
+    for number, each in enumerate(lists):
+        if number == LOOK:
+            socket.bind((port, 0))
+        exchange(*each)
+    fd = os.open(tap.DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(fd, uapi.TUNSETIFF, wanted)
+    fcntl.ioctl(fd, uapi.TUNSETOWNER, os.getuid())
+    fcntl.ioctl(fd, uapi.TUNSETGROUP, os.getgid())
+    made = exchange(*find)[20:24]
+    exchange(connect[0].replace(index, made), connect[1])
+    fcntl.ioctl(fd, uapi.TUNSETPERSIST, 1)
+    os.close(fd)
+    socket.close()
+    return {"ns": time.perf_counter_ns() - begun}
+
+
 def sweep(directory, dry_run=False):
     totals = nlraw.sweep(dirs=[directory], include_fresh=True, dry_run=dry_run).totals
     return {"removed": totals.deleted, "namespaces": totals.namespaces}
@@ -330,6 +398,7 @@ if __name__ == "__main__":
             "cleanup": cleanup,
             "cleanup-split": cleanup_split,
             "setup": lambda count: setup(),
+            "setup-floor": lambda count: setup_floor(),
             "setup-other": lambda count: setup(OWN),
             "set-up": set_up,
             "sweep": sweep,
