@@ -14,7 +14,7 @@ from .output import complain, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, List, Optional
+    from typing import Any, List, Optional, Tuple
 
 # The files: name, where each belongs, what it does.
 FILES = (
@@ -48,8 +48,8 @@ def run(name: "Optional[str]") -> None:
         say(listing())
         return
     say(text(name), end="")
-    for path in hidden(name):
-        complain("the sandbox of %s hides %s: install nlraw elsewhere, as in /opt" % (name, path))
+    for path, advice in hidden(name):
+        complain("the sandbox of %s hides %s: %s" % (name, path, advice))
 
 
 def listing() -> str:
@@ -79,11 +79,15 @@ def program() -> str:
     return archive if os.path.isfile(archive) else os.path.join(folder, "__main__.py")
 
 
-def hidden(name: str) -> "List[str]":
-    """Return the paths in a file that its service will not find: its sandbox hides them."""
+def hidden(name: str) -> "List[Tuple[str, str]]":
+    """Return the paths in a file that the sandbox of its service hides, each with what to do."""
     if not name.endswith(".service"):
         return []
-    return [path for path in (sys.executable, program()) if path.startswith(_HIDDEN)]
+    advice = {
+        sys.executable: "print the file with another Python, such as /usr/bin/python3",
+        program(): "install nlraw elsewhere, as in /opt",
+    }
+    return [(path, advice[path]) for path in advice if path.startswith(_HIDDEN)]
 
 
 def _checked(path: str) -> str:

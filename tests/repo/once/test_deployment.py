@@ -129,13 +129,17 @@ def test_a_path_that_would_need_quotes_is_refused(tmp_path):
     assert str(copy) in done.err
 
 
-def test_a_copy_that_the_units_sandbox_hides_is_a_warning(tmp_path):
+def test_a_python_or_a_copy_that_the_units_sandbox_hides_is_a_warning(tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(command.PACKAGE, str(copy), ignore=shutil.ignore_patterns("__pycache__"))
-    argv = (sys.executable, "-I", str(copy))
+    python = tmp_path / "python3"
+    python.symlink_to(sys.executable)
+    argv = (str(python), "-I", str(copy))
     if not str(copy).startswith("/tmp/"):
         pytest.skip("the directory for temporary files is not below /tmp")
-    assert str(copy) in command.nlraw("deploy", UNIT, argv=argv).err
+    err = command.nlraw("deploy", UNIT, argv=argv).err
+    assert re.search("hides %s/\\S+: install nlraw elsewhere" % re.escape(str(copy)), err)
+    assert "hides %s: print the file with another Python" % python in err
     assert command.nlraw("deploy", "hooks.d.json", argv=argv).err == ""
 
 
@@ -163,7 +167,30 @@ def test_the_readmes_lines_add_the_hooks_to_containerds_spec(tmp_path):
     made = json.loads((tmp_path / "etc" / "nlraw.json").read_text())
     plain = json.loads((tmp_path / "spec.json").read_text())
     assert made.pop("hooks") == json.loads(printed("base-runtime-spec.json"))["hooks"]
+    # with them, containerd would give each container these and not its own limits
+    (limit,) = plain["process"].pop("rlimits")
+    assert limit == {"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}
     assert made == plain and {"process", "linux"} <= set(plain)
+
+
+def test_the_readmes_lines_keep_the_hooks_that_a_spec_has(tmp_path):
+    text = readme.block("You run Kubernetes", "sh", "ctr oci spec")
+    own = [{"path": "/own"}]
+    before = {"hooks": {"poststop": own, "prestart": own}, "process": {"user": {}}}
+    (tmp_path / "spec.json").write_text(json.dumps(before))
+    (path,) = re.findall(r">(/etc/containerd/\S+)", text)
+    (tmp_path / "etc").mkdir()
+    begun, _, rest = text.partition("\n")
+    assert begun == "ctr oci spec >spec.json"
+    shell(rest.replace(path, "etc/nlraw.json"), tmp_path)
+    made = json.loads((tmp_path / "etc" / "nlraw.json").read_text())
+    added = json.loads(printed("base-runtime-spec.json"))["hooks"]
+    assert made["hooks"] == {
+        "poststop": own + added["poststop"],
+        "prestart": own,
+        "createRuntime": added["createRuntime"],
+    }
+    assert made["process"] == before["process"]
 
 
 @needs("containerd")
@@ -173,7 +200,7 @@ def test_containerd_reads_the_lines_of_its_configuration(tmp_path):
     argv = ["containerd", "--config", str(tmp_path / "config.toml"), "config", "dump"]
     dumped = command.run(*argv)
     for line in toml.splitlines():
-        assert line.strip("[] ") in dumped
+        assert line.partition("#")[0].strip("[] ") in dumped
 
 
 # ---------------------------------------------------------------- systemd

@@ -75,7 +75,7 @@ def test_the_first_command_is_the_selftest(node):
 
 
 def test_the_copies_of_install_run_by_the_commands_beside_them(node):
-    copy, one_file = readme.block("Install", "sh", "/opt/nlraw").splitlines()
+    _, copy, one_file = readme.block("Install", "sh", "/opt/nlraw").splitlines()  # pip: packaging
     commands = re.findall(r"^\|.*\| `([^`]+)` \|$", readme.sections()["Install"], re.MULTILINE)
     assert commands == ["nlraw", "python3 -I /opt/nlraw/nlraw", "python3 -I nlraw.pyz"]
     text = "rm -r /opt/nlraw\n%s\n%s\n" % (copy, one_file)
