@@ -267,66 +267,68 @@ def _status(reports: "Iterable[Union[Report, Setup]]") -> int:
 COMMANDS = {
     "scan": Command(
         "list matching TAPs and their verdicts; change nothing",
-        "A TAP whose carrier is on is in use. One whose carrier is off is an orphan: its VMM is\n"
-        "gone. The outcome is what a cleanup would report. The exit status is 0 even if a\n"
-        "TAP is in use.",
+        "Lists the TAPs whose names match, and what a cleanup would remove. Changes nothing.\n"
+        "A TAP that a program holds has its carrier on: it is in use. A TAP whose carrier is off\n"
+        "is an orphan. The exit status is 0 even if a TAP is in use.",
         options.SCAN,
         scan,
     ),
     "cleanup": Command(
         "remove orphan TAPs, their TC state first",
-        "Removes every matching TAP that nobody holds, the redirects to it, and redirects on the\n"
-        "uplinks whose target is gone. If any matching TAP is in use, nothing is changed and the\n"
-        "exit status is 3; with --keep-in-use it stays, and the orphans are removed. If there is\n"
-        "no uplink, nothing is touched. One VM per namespace is assumed.",
+        "Removes every matching TAP that nobody holds and the redirects to it. Also removes\n"
+        "redirects on the uplinks whose target is gone. If a matching TAP is in use, nothing is\n"
+        "changed and the exit status is 3; --keep-in-use removes the orphans beside it. If there\n"
+        "is no uplink, nothing is touched. One VM per namespace is assumed.",
         options.CLEANUP,
         cleanup,
     ),
     "setup": Command(
         "clean up, then create the TAP and its redirects for the next VM",
-        "Makes a TAP for each uplink, all or none. Never reuses a TAP: fails if a name is taken.\n"
-        "If a step fails, removes all that it made. Prints what to configure the VMM with. If a\n"
-        "matching TAP is in use, nothing is changed and the exit status is 3.",
+        "Cleans up as `nlraw cleanup` does, then makes a TAP for each uplink, all or none. If a\n"
+        "matching TAP is in use, nothing is changed and the exit status is 3. Never reuses a TAP:\n"
+        "fails if a name is taken. If a step fails, removes all that it made. Prints what the VMM\n"
+        "needs.",
         options.SETUP,
         setup,
     ),
     "sweep": Command(
         "clean up every namespace of a node",
-        "Visits every namespace in %s,\n"
-        "but not that of this command or of process 1, which is the node's. A namespace with a\n"
-        "TAP in use is left alone, which is not an error. A fresh orphan, to which nobody has\n"
-        "attached since it was made, is spared: its VM may be starting right now. If your VMM\n"
-        "inherits the TAP's descriptor, every orphan is fresh: give --include-fresh. If one\n"
-        "namespace fails, the others go on and the exit status is 1." % ", ".join(DIRECTORIES),
+        "Cleans up every namespace in %s,\n"
+        "but not the node's own: that of this command and that of process 1. A namespace with a\n"
+        "TAP in use is left alone; this is no error. A fresh orphan is one to which nobody has\n"
+        "attached since it was made. It is spared, because its VM may be starting right now. If\n"
+        "your VMM inherits the TAP's descriptor, every orphan is fresh: give --include-fresh. If\n"
+        "one namespace fails, the others go on and the exit status is 1." % ", ".join(DIRECTORIES),
         options.SWEEP,
         sweep,
     ),
     "watch": Command(
         "remove an orphan when its VMM dies: an agent for a node",
-        "Listens to the namespaces that a sweep would visit, and cleans one up when a TAP in it\n"
-        "loses its holder. Finds new namespaces when they appear. Also looks at all of them from\n"
-        "time to time. As in a sweep, a namespace with a TAP in use is left alone, and a fresh\n"
-        "orphan is spared. Prints a line for each removal, TAP in use and failure. SIGTERM ends\n"
-        "it; SIGHUP makes it visit every namespace. Needs CAP_SYS_ADMIN, CAP_NET_ADMIN and, to\n"
-        "listen, CAP_NET_BROADCAST; without that it looks every 5 seconds.",
+        "Listens to the namespaces that `nlraw sweep` cleans up, and cleans one up when a program\n"
+        "lets go of a TAP in it. Finds new namespaces when they appear. Also looks at all of them\n"
+        "from time to time. A namespace with a TAP in use is left alone. A fresh orphan, to which\n"
+        "nobody has attached since it was made, is spared. Prints a line for each removal, TAP in\n"
+        "use and failure. SIGTERM ends it; SIGHUP makes it look at every namespace. Needs\n"
+        "CAP_SYS_ADMIN, CAP_NET_ADMIN and, to listen, CAP_NET_BROADCAST. Without the last one it\n"
+        "looks every 5 seconds.",
         options.WATCH,
         watch,
     ),
     "hook": Command(
         "clean up as a hook of an OCI runtime, which writes the container's state to stdin",
-        "As createRuntime (or prestart) or poststop: cleans up the container's network namespace.\n"
-        "The hook runs for every container of a pod. So a TAP in use is left alone and the start\n"
-        "goes on, unless --refuse is given; and a fresh orphan is spared, because its VM may be\n"
-        "starting right now, unless --annotation names the VM's container. The host's network is\n"
-        "never touched. Changes, refusals, doubts and failures go to the system log too. For bad\n"
-        "input the exit status is 1. Start it with `python3 -I` and full paths: see the README.",
+        "Cleans up the container's network namespace, at the stages createRuntime (or prestart)\n"
+        "and poststop. The hook runs for every container of a pod. So a TAP in use is left alone\n"
+        "and the start goes on, unless --refuse is given. A fresh orphan, to which nobody has\n"
+        "attached since it was made, is spared, unless --annotation names the VM's container.\n"
+        "The host's network is never touched. Changes, refusals, doubts and failures go to the\n"
+        "system log too. For bad input the exit status is 1. `nlraw deploy` prints its files.",
         options.HOOK,
         hook,
     ),
     "deploy": Command(
         "print a file for systemd, Kubernetes or a container runtime",
-        "Prints the file of that name, with the path of this Python and of this copy of nlraw;\n"
-        "without a name, lists the files and where each belongs. Changes nothing.",
+        "Prints the file of that name, with the paths of this Python and of this copy of nlraw.\n"
+        "Without a name, lists the files and where each belongs. Changes nothing.",
         options.DEPLOY,
         deploy,
         "NAME",
@@ -344,8 +346,8 @@ COMMANDS = {
 _OVERVIEW = """\
 usage: nlraw COMMAND [OPTION...]
 
-Removes orphan TAPs: a VM-based container runtime leaves them in the network namespace of a pod
-when its VMM dies.
+Removes orphan TAPs. A container runtime that runs each pod in a VM connects the VM by a TAP. If the
+program that runs the VM, the VMM, dies, the TAP stays in the pod's network namespace: an orphan.
 
 commands:
 %s

@@ -99,49 +99,48 @@ UPLINKS = Option(
     "u",
     "uplink",
     "NAME",
-    "the container interface; may be repeated;\n"
-    "auto: the device of the default route; none: work without an\n"
-    "uplink, and change TC state for orphans only (default: %s)" % verdict.UPLINK,
+    "the pod's interface towards the node; may be repeated;\n"
+    "auto: the device of the default route; none: require no uplink, and\n"
+    "leave redirects whose target is gone (default: %s)" % verdict.UPLINK,
     many=True,
 )
 CONNECTED = Option(
     "u",
     "uplink",
     "NAME",
-    "the container interface; may be repeated: each one gets a TAP;\n"
-    "auto: the device of the default route; none: make a TAP\n"
-    "without an uplink and without redirects (default: %s)" % verdict.UPLINK,
+    "the pod's interface towards the node; may be repeated: each gets a TAP;\n"
+    "auto: the device of the default route; none: require no uplink, and\n"
+    "make a TAP without redirects (default: %s)" % verdict.UPLINK,
     many=True,
 )
 KEEP_IN_USE = Option(
-    "", "keep-in-use", "", "remove orphans even if other TAPs are in use, and leave those alone"
+    "", "keep-in-use", "", "remove the orphans beside a TAP in use, and leave that TAP alone"
 )
 WAIT = Option("", "wait", "SECONDS", "wait this long for a TAP in use to be released (default: 0)")
 WHO = Option("", "who", "", "name the processes that hold a TAP in use")
 INCLUDE_NODE = Option(
-    "", "include-node", "", "visit the namespace of this command too, for VMs without pods"
+    "", "include-node", "", "clean up the namespace of this command too, for VMs without pods"
 )
-JSON = Option(
-    "j", "json", "", "print one JSON document, with iproute2's key names where it has them"
-)
-VERBOSE = Option("v", "verbose", "", "show what the kernel reports of each TAP")
+JSON = Option("j", "json", "", "print one JSON document")
+VERBOSE = Option("v", "verbose", "", "show what the kernel reports about each TAP")
 JSON_LINES = Option(
-    "j", "json", "", "print each report as a line of JSON: like an entry of a sweep, plus the time"
+    "j", "json", "", "print each report as a line of JSON, as in `sweep --json`, with the time"
 )
 DRY_RUN = Option("N", "dry-run", "", "report what would be done, and change nothing")
 TAP = Option(
     "",
     "tap",
     "NAME",
-    "the name of the TAP; may be repeated, for several uplinks. If only one is\n"
-    "given, its number is counted up: tap0_urunc, tap1_urunc (default: %s)" % verdict.TAP,
+    "the name of the TAP; may be repeated, one for each uplink. If only one is\n"
+    "given, it is counted up: tap0_urunc, tap1_urunc (default: %s)" % verdict.TAP,
     many=True,
 )
 OWNER = Option(
     "",
     "owner",
     "USER",
-    "who may attach to the TAP without privilege, a name or a number\n(default: the caller)",
+    "the user who may attach to the TAP without privilege, a name or a number\n"
+    "(default: the caller)",
 )
 GROUP = Option(
     "",
@@ -154,20 +153,22 @@ ADDRESS = Option(
     "", "address", "CIDR", "an address to put on the TAP, such as 10.9.8.1/24 (default: none)"
 )
 MULTI_QUEUE = Option(
-    "", "multi-queue", "", "let a TAP have several queues; a VMM must request several to attach"
+    "", "multi-queue", "", "make TAPs with several queues; a VMM must request several, too"
 )
 PRINT = Option(
     "",
     "print",
     "FORM",
-    "print what attaches a VMM instead: qemu, firecracker or cloud-hypervisor;\n"
-    "or cmdline, which configures the guest's kernel (ip=); may be repeated:\n"
-    "one line for each, after the JSON if --json is given too",
+    "print a configuration instead of the report: qemu, firecracker or\n"
+    "cloud-hypervisor for the VMM, cmdline for the guest's kernel (ip=);\n"
+    "may be repeated: one line for each; with --json, the JSON comes first",
     many=True,
 )
-DIR = Option("", "dir", "DIR", "search this directory instead; may be repeated", many=True)
+DIR = Option(
+    "", "dir", "DIR", "search this directory, not the usual ones; may be repeated", many=True
+)
 PROC = Option("", "proc", "", "visit the namespaces of all processes instead")
-INCLUDE_FRESH = Option("", "include-fresh", "", "remove fresh orphans too")
+INCLUDE_FRESH = Option("", "include-fresh", "", "remove fresh orphans too (see above)")
 JOBS = Option("", "jobs", "N", "how many namespaces to clean up at a time (default: 64)")
 METRICS = Option(
     "", "metrics", "FILE", "write the totals to this file, for Prometheus' textfile collector"
@@ -189,8 +190,8 @@ ANNOTATION = Option(
     "",
     "annotation",
     "KEY=GLOB",
-    "do nothing for a container without this annotation, and remove fresh\n"
-    "orphans too for one that has it; may be repeated, all must match",
+    "act only for a container with this annotation, and remove fresh orphans\n"
+    "too; may be repeated: all must match",
     many=True,
 )
 REFUSE = Option("", "refuse", "", "refuse the start while a TAP is in use (exit status 3)")

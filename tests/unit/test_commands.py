@@ -135,7 +135,7 @@ def test_version(run, asked):
         ("scan -jm", "scan -m: this option needs a value: GLOB, names of TAPs, with * and ?"),
         (
             "scan --uplink",
-            "scan --uplink: this option needs a value: NAME, the container interface",
+            "scan --uplink: this option needs a value: NAME, the pod's interface towards the node",
         ),
         ("setup -n 1 --owner 0 --owner=1", "setup --owner=1: this option can be given only once"),
         (
