@@ -125,6 +125,19 @@ def test_what_is_named_for_tests_is_there():
         )
 
 
+@pytest.mark.parametrize("page", readme.PAGES)
+def test_the_tools_have_the_options_and_files_that_a_page_names(page):
+    lines = re.findall(r"\bpython3? (tests/tools/\w+\.py)([^#`\n]*)", readme.text(page))
+    assert lines or page not in (readme.TESTS, ".github/CONTRIBUTING.md")
+    for tool, arguments in lines:
+        with open(os.path.join(TREE, tool), encoding="utf-8") as file:
+            source = file.read()
+        for option in re.findall(r"--\w+", arguments):
+            assert 'add_argument("%s"' % option in re.sub(r"\(\s+", "(", source), (tool, option)
+        for module in arguments.split() if tool.endswith("mutants.py") else []:
+            assert os.path.exists(os.path.join(TREE, "nlraw", module + ".py")), module
+
+
 def test_the_gate_installs_what_the_page_says_the_benches_take():
     (text,) = readme.blocks("", "sh", readme.BENCH)
     packages = (
