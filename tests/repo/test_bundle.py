@@ -69,6 +69,10 @@ def test_the_same_sources_make_the_same_bytes(bundle, tmp_path, env):
     assert content(make(tmp_path / "other.pyz", folder, env)) == content(bundle)
 
 
+def test_the_file_fits_into_a_config_map(bundle):
+    assert os.path.getsize(str(bundle)) < 1 << 20  # the most that Kubernetes takes
+
+
 def test_the_zip_holds_every_file_and_compresses_what_no_start_reads(bundle):
     with zipfile.ZipFile(bundle) as packed:
         entries = packed.infolist()
