@@ -114,7 +114,9 @@ def setup(given: "Options") -> int:
     output.complain_about_setup(made)
     lines = [output.in_json(made)] if "json" in given else []
     if forms:
-        lines += _describe(forms, made)
+        from . import vmm
+
+        lines += vmm.lines(forms, made)
     elif not lines:
         lines = [setup_in_text(made, "verbose" in given)]
     try:
@@ -135,17 +137,6 @@ def _forms(given: "Options") -> "Sequence[str]":
         for form in forms:
             vmm.check(form, "multi-queue" in given)
     return forms
-
-
-def _describe(forms: "Sequence[str]", made: "Setup") -> "List[str]":
-    """A line of each form; none for a setup that failed, because a script passes it on."""
-    from . import vmm
-
-    if made.error is not None:
-        return []
-    for words in dict.fromkeys([words for form in forms for words in vmm.unsaid(form, made)]):
-        complain("%s: %s" % (made.netns, words))
-    return [vmm.describe(form, made) for form in forms]
 
 
 def sweep(given: "Options") -> int:
@@ -343,26 +334,10 @@ COMMANDS = {
     ),
 }
 
-_OVERVIEW = """\
-usage: nlraw COMMAND [OPTION...]
-
-Removes orphan TAPs. A container runtime that runs each pod in a VM connects the VM by a TAP. If the
-program that runs the VM, the VMM, dies, the TAP stays in the pod's network namespace: an orphan.
-
-commands:
-%s
-
-Try `nlraw selftest` first, then `nlraw scan -n NETNS`, then `nlraw cleanup -n NETNS`.
-`nlraw COMMAND --help` shows the options of a command.
-
-exit status: 0 done, or nothing to do; 1 the system refused, or part of the work failed; 2 usage;
-3 a TAP is in use, and nothing was changed there
-"""
-
 
 def overview() -> str:
     """Return what `nlraw --help` prints."""
-    return _OVERVIEW % options.list_commands(COMMANDS)
+    return options.overview(COMMANDS)
 
 
 def help_on(name: str) -> str:

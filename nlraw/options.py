@@ -214,10 +214,27 @@ SELFTEST = (JSON, HELP)
 # ---------------------------------------------------------------- help
 
 
-def list_commands(commands: "Dict[str, Command]") -> str:
-    """Return a line on each command."""
+_OVERVIEW = """\
+usage: nlraw COMMAND [OPTION...]
+
+Removes orphan TAPs. A container runtime that runs each pod in a VM connects the VM by a TAP. If the
+program that runs the VM, the VMM, dies, the TAP stays in the pod's network namespace: an orphan.
+
+commands:
+%s
+
+Try `nlraw selftest` first, then `nlraw scan -n NETNS`, then `nlraw cleanup -n NETNS`.
+`nlraw COMMAND --help` shows the options of a command.
+
+exit status: 0 done, or nothing to do; 1 the system refused, or part of the work failed; 2 usage;
+3 a TAP is in use, and nothing was changed there
+"""
+
+
+def overview(commands: "Dict[str, Command]") -> str:
+    """Return the help of the program, with a line on each command."""
     lines = ["  %-9s %s" % (name, command.summary) for name, command in commands.items()]
-    return "\n".join(lines)
+    return _OVERVIEW % "\n".join(lines)
 
 
 def help_on(name: str, command: Command) -> str:

@@ -13,11 +13,11 @@ them on.
 """
 
 from .errors import Invalid
-from .output import in_json
+from .output import complain, in_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Dict, List, Optional, Tuple
+    from typing import Dict, List, Optional, Sequence, Tuple
 
     from .guest import Pair, Setup, Uplink
 
@@ -40,6 +40,18 @@ def check(form: str, multi_queue: bool = False) -> None:
     if form == FIRECRACKER and multi_queue:
         words = "it opens a TAP with one queue, which a multi-queue TAP refuses"
         raise Invalid(words, "check --print", form)
+
+
+def lines(forms: "Sequence[str]", made: "Setup") -> "List[str]":
+    """A line of each form; none for a setup that failed, because a script passes it on.
+
+    Prints on stderr what the forms cannot express.
+    """
+    if made.error is not None:
+        return []
+    for words in dict.fromkeys([words for form in forms for words in unsaid(form, made)]):
+        complain("%s: %s" % (made.netns, words))
+    return [describe(form, made) for form in forms]
 
 
 def describe(form: str, made: "Setup") -> str:
