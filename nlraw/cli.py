@@ -72,25 +72,25 @@ def _ended(run: "Callable[[], int]") -> int:
     """Run a function that returns an exit status; print an error, and return its status."""
     try:
         from .errors import Error, Invalid
-        from .output import Unwritten, complain
+        from .output import ERROR, Unwritten, complain
     except (OSError, ImportError, MemoryError) as error:  # Python itself lacks something
         posix.write(2, ("nlraw: start: %s\n" % error).encode("utf-8", "surrogateescape"))
         return FAILED
     try:
         return run()
     except Invalid as error:
-        complain(str(error))
+        complain(str(error), ERROR)
         return USAGE
     except Error as error:
-        complain(str(error))
+        complain(str(error), ERROR)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     except Unwritten as error:
-        complain("the result could not be written: %s" % error)
+        complain("the result could not be written: %s" % error, ERROR)
         return FAILED
     except (OSError, ImportError, MemoryError) as error:
-        complain("run the command: %s" % (str(error) or type(error).__name__))
+        complain("run the command: %s" % (str(error) or type(error).__name__), ERROR)
         return FAILED
 
 

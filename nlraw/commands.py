@@ -7,10 +7,10 @@ is its start.
 """
 
 from . import __version__, options, output, verdict
-from .errors import Error, Invalid
+from .errors import Error, Invalid, Refused
 from .netns import DIRECTORIES
 from .options import Command
-from .output import complain, say
+from .output import ERROR, WARNING, complain, say
 from .verdict import Target
 
 TYPE_CHECKING = False
@@ -140,28 +140,46 @@ def _forms(given: "Options") -> "Sequence[str]":
 
 
 def sweep(given: "Options") -> int:
-    """Run `nlraw sweep`."""
+    """Run `nlraw sweep`. A dry run is not logged."""
+    if "dry-run" in given:
+        return _sweep(given)
+    try:
+        return _sweep(given)
+    except Refused as error:
+        from . import syslog
+
+        syslog.log_too(ERROR, str(error))
+        raise
+
+
+def _sweep(given: "Options") -> int:
     import time
 
     from . import node
 
     begin = time.monotonic()
+    uplinks = options.texts(given, "uplink", [verdict.UPLINK])
+    is_dry = "dry-run" in given
     swept = node.sweep(
         dirs=given.get("dir"),
         proc="proc" in given,
         match=options.texts(given, "match", [verdict.MATCH]),
-        uplink=options.texts(given, "uplink", [verdict.UPLINK]),
+        uplink=uplinks,
         include_fresh="include-fresh" in given,
         jobs=options.number(given, "jobs"),
-        dry_run="dry-run" in given,
+        dry_run=is_dry,
         progress=output.progress(),
         exclude=options.texts(given, "exclude"),
         keep_in_use="keep-in-use" in given,
         include_node="include-node" in given,
     )
-    uplinks = options.texts(given, "uplink", [verdict.UPLINK])
     for report in swept.namespaces:
-        output.complain_about(report, uplinks=uplinks)
+        if is_dry:
+            output.complain_about(report, uplinks=uplinks)
+        elif output.is_news(report):
+            from . import syslog
+
+            syslog.publish(report, uplinks)
     if "metrics" in given:
         from . import metrics
 
@@ -169,12 +187,18 @@ def sweep(given: "Options") -> int:
         try:
             metrics.write(given["metrics"][0], content)
         except Error as error:  # a full disk must not look like an orphan that stays
-            complain("%s; the sweep itself is done" % error)
+            words = "%s; the sweep itself is done" % error
+            complain(words)
+            if not is_dry:
+                from . import syslog
+
+                syslog.log_too(WARNING, words)
     if "json" in given:
         say(output.in_json(swept))
-    else:
+    elif is_dry or "verbose" in given or not output.is_journal():
         from .text import sweep_in_text
 
+        # in the journal, rows would say again what the log says
         spares_fresh = "include-fresh" not in given
         say(sweep_in_text(swept, "verbose" in given, spares_fresh, output.has_colour()))
     return _status(swept.namespaces)
@@ -289,7 +313,8 @@ COMMANDS = {
         "TAP in use is left alone; this is no error. A fresh orphan is one to which nobody has\n"
         "attached since it was made. It is spared, because its VM may be starting right now. If\n"
         "your VMM inherits the TAP's descriptor, every orphan is fresh: give --include-fresh. If\n"
-        "one namespace fails, the others go on and the exit status is 1." % ", ".join(DIRECTORIES),
+        "one namespace fails, the others go on and the exit status is 1. Changes, failures and\n"
+        "warnings go to the system log too." % ", ".join(DIRECTORIES),
         options.SWEEP,
         sweep,
     ),
@@ -299,9 +324,9 @@ COMMANDS = {
         "lets go of a TAP in it. Finds new namespaces when they appear. Also looks at all of them\n"
         "from time to time. A namespace with a TAP in use is left alone. A fresh orphan, to which\n"
         "nobody has attached since it was made, is spared. Prints a line for each removal, TAP in\n"
-        "use and failure. SIGTERM ends it; SIGHUP makes it look at every namespace. Needs\n"
-        "CAP_SYS_ADMIN, CAP_NET_ADMIN and, to listen, CAP_NET_BROADCAST. Without the last one it\n"
-        "looks every 5 seconds.",
+        "use and failure. Changes, failures and warnings go to the system log too. SIGTERM ends\n"
+        "it; SIGHUP makes it look at every namespace. Needs CAP_SYS_ADMIN, CAP_NET_ADMIN and, to\n"
+        "listen, CAP_NET_BROADCAST. Without the last one it looks every 5 seconds.",
         options.WATCH,
         watch,
     ),

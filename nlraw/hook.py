@@ -57,9 +57,11 @@ def run(given: "Options", target_of: "Callable[[Options, bool], Target]") -> "Op
         raise
     is_left_alone = report.outcome == "in-use" and "refuse" not in given
     # a TAP in use that is left alone is logged only if the VM's own container has ended
-    is_news = not is_left_alone or (wanted and state.status not in oci.ALIVE)
-    if is_news and report.outcome not in ("clean", "skipped"):
-        _log(title, report)
+    is_due = not is_left_alone or (wanted and state.status not in oci.ALIVE)
+    if is_due and output.is_news(report):
+        from . import syslog
+
+        syslog.log_report(report, title, target.uplinks)
     if is_left_alone:
         output.complain("%s%s: %s; left alone" % (title, report.netns, report.error))
         report = report.replace(error=None)
@@ -98,15 +100,12 @@ def parse_annotations(texts: "Iterable[str]") -> "Wanted":
     return found
 
 
-def _log(title: str, what: "Union[LeftAlone, Error, Report]") -> None:
-    """Log a doubt, a failure or a report."""
+def _log(title: str, what: "Union[LeftAlone, Error]") -> None:
+    """Log a doubt or a failure."""
     from . import syslog
 
-    if isinstance(what, Report):
-        syslog.log_report(what, title)
-    else:
-        priority = syslog.ERROR if isinstance(what, Error) else syslog.WARNING
-        syslog.log(priority, title + str(what))
+    priority = output.ERROR if isinstance(what, Error) else output.WARNING
+    syslog.log(priority, title + str(what))
 
 
 def _say(result: str) -> None:

@@ -13,6 +13,7 @@ from io import RawIOBase
 
 from .errors import Error
 from .report import Record, Report
+from .verdict import listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from .selftest import Check
 
 
-# The most names that a warning lists.
-NAMES = 10
+# The severities of lines in the system log (sys/syslog.h).
+ERROR, WARNING, NOTICE = 3, 4, 5
 
 
 # ---------------------------------------------------------------- text
@@ -68,6 +69,24 @@ def head(report: "Report") -> str:
 def is_bare(report: "Report") -> bool:
     """True if the line of `head` is all there is to show."""
     return not (report.taps or report.tc_removed or report.ignored or report.dead_redirects)
+
+
+def is_news(report: "Report") -> bool:
+    """True if the system log gets a line: something was done, has failed, or needs an operator."""
+    return report.outcome != "would-clean" and bool(
+        report.error
+        or report.tc_removed
+        or report.dead_redirects
+        or any(tap.deleted for tap in report.taps)
+        or orphans_left(report)
+    )
+
+
+def orphans_left(report: "Report") -> "Sequence[str]":
+    """The names of the orphans that stay because there is no uplink."""
+    if report.outcome != "skipped":
+        return ()
+    return [tap.ifname for tap in report.taps if tap.verdict == "orphan"]
 
 
 def check_in_text(check: "Check") -> str:
@@ -188,9 +207,26 @@ def _write_unbuffered(rest: bytes) -> None:
         rest = rest[written:]
 
 
-def complain(text: str) -> None:
+def is_journal(is_complaint: bool = False) -> bool:
+    """True if systemd has connected stdout to the journal (JOURNAL_STREAM in systemd.exec(5)).
+
+    With ``is_complaint``, the same for stderr. A line there begins with its priority, such as "<4>"
+    (sd-daemon(3)).
+    """
+    named = posix.environ.get(b"JOURNAL_STREAM")
+    if not named:
+        return False
+    try:
+        found = posix.fstat((sys.stderr if is_complaint else sys.stdout).fileno())
+    except (AttributeError, OSError, ValueError):  # closed, or no file
+        return False
+    return named == b"%d:%d" % (found.st_dev, found.st_ino)
+
+
+def complain(text: str, priority: int = WARNING) -> None:
     """Print a line on stderr, escaped. If that fails, the work goes on."""
-    hint("nlraw: " + escape(text) + "\n")
+    head = "<%d>" % priority if is_journal(is_complaint=True) else "nlraw: "
+    hint(head + escape(text) + "\n")
 
 
 def complain_about(
@@ -204,9 +240,9 @@ def complain_about(
     if error is not None:
         if error.object != report.netns:  # else the error names the namespace itself
             prefix += report.netns + ": "
-        complain(prefix + str(error))
-    elif isinstance(report, Report) and report.outcome == "skipped":
-        _warn_of_orphans(report, prefix, uplinks)
+        complain(prefix + str(error), ERROR if report.outcome == "failed" else WARNING)
+    elif isinstance(report, Report) and orphans_left(report):
+        complain("%s%s: warning: %s" % (prefix, report.netns, why_left(report, uplinks)))
 
 
 def complain_about_setup(made: "Setup") -> None:
@@ -225,28 +261,27 @@ def complain_about_setup(made: "Setup") -> None:
             complain(words % (made.netns, uplink.ifname))
 
 
-def _warn_of_orphans(report: "Report", prefix: str, uplinks: "Sequence[str]") -> None:
-    orphans = [tap.ifname for tap in report.taps if tap.verdict == "orphan"]
-    if not orphans:
-        return
-    if len(orphans) > NAMES:
-        orphans[NAMES:] = ["%d more" % (len(orphans) - NAMES)]
+def why_left(report: "Report", uplinks: "Sequence[str]") -> str:
+    """Return why orphans stay, and which ones; ``uplinks`` are those requested."""
     if report.uplink is None:
         why = "`-u auto` finds no uplink"
     else:
         why = "there is no uplink " + (", ".join(uplinks) or report.uplink)
-    words = "%s: warning: %s, so these orphans stay: %s; `-u none` needs no uplink"
-    complain(prefix + words % (report.netns, why, ", ".join(orphans)))
+    words = "%s, so these orphans stay: %s; `-u none` needs no uplink"
+    return words % (why, listed(orphans_left(report)))
 
 
-def hint(text: str) -> None:
-    """Print text on stderr as it is. If that fails, the work goes on."""
-    if sys.stderr is not None:
-        try:
-            sys.stderr.write(text)
-            sys.stderr.flush()
-        except OSError:
-            sys.stderr = open("/dev/null", "w")
+def hint(text: str) -> bool:
+    """Print text on stderr as it is; return True if it was written. Never raises."""
+    if sys.stderr is None:
+        return False
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open("/dev/null", "w")
+        return False
+    return True
 
 
 def progress() -> "Optional[Callable[[str, int, int], None]]":

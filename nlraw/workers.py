@@ -206,8 +206,10 @@ class News:
         """True if something was removed, or if there is a state to report that is new."""
         taps = frozenset([(tap.ifindex, tap.verdict) for tap in report.taps if not tap.deleted])
         state: Optional[int] = None
-        if report.outcome in ("in-use", "failed") or (report.outcome == "skipped" and taps):
-            state = hash((report.outcome, taps, str(report.error)))  # of a bounded size
+        is_skipped = report.outcome == "skipped" and bool(taps)
+        if report.outcome in ("in-use", "failed") or is_skipped or report.dead_redirects:
+            # a hash, because that has a bounded size
+            state = hash((report.outcome, taps, report.dead_redirects, str(report.error)))
         is_same = state is None or self._said.get(id) == state
         self._said[id] = state
         return report.outcome == "cleaned" or bool(report.tc_removed) or not is_same

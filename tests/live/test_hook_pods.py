@@ -8,7 +8,6 @@ in it.
 import json
 import os
 import re
-import socket
 import threading
 import time
 
@@ -16,6 +15,7 @@ import pytest
 
 from lib import command
 from lib.command import MODULE
+from lib.logs import ERROR, NOTICE, WARNING, Log
 from lib.pods import TAP
 
 HOST = "it has the host's network, which is left alone"
@@ -523,51 +523,11 @@ def test_what_cannot_be_meant_is_a_usage_error(arguments):
 # ---------------------------------------------------------------- the system log
 
 
-class Log:
-    """A log socket, and the command in a mount namespace where it is /dev/log."""
-
-    def __init__(self, path):
-        self.path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(path)
-        self._socket.setblocking(False)
-        furnish = 'mount -t tmpfs tmpfs /dev && ln -s "$0" /dev/log && exec "$@"'
-        self.argv = ["unshare", "--mount", "--propagation", "private", "sh", "-c", furnish, path]
-        self.argv += MODULE
-
-    def lines(self):
-        """The messages since the last call, without time and process ID."""
-        found = []
-        while True:
-            try:
-                line = self._socket.recv(65536).decode("ascii")
-            except BlockingIOError:
-                return found
-            priority, text = re.fullmatch(r"<(\d+)>.{15} nlraw\[\d+\]: (.*)", line).groups()
-            found.append((int(priority), text))
-
-    def fill(self):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            try:
-                while True:
-                    sender.sendto(b"x", self.path)
-            except BlockingIOError:
-                pass
-
-    def close(self):
-        self._socket.close()
-
-
 @pytest.fixture
 def log(tmp_path):
     made = Log(str(tmp_path / "log"))
     yield made
     made.close()
-
-
-# LOG_DAEMON with LOG_ERR, LOG_WARNING, LOG_NOTICE
-ERROR, WARNING, NOTICE = 27, 28, 29
 
 
 def test_a_change_is_one_line_in_the_system_log(pod, task, log):
@@ -576,8 +536,9 @@ def test_a_change_is_one_line_in_the_system_log(pod, task, log):
     assert_cleaned(hook(task.state(), argv=log.argv), pod.path)
     ((priority, text),) = log.lines()
     assert priority == NOTICE
-    assert text.startswith("container t1: %s: deleted %s, removed " % (pod.path, TAP))
-    assert "u32 filter on eth0" in text
+    words = "container t1: %s: deleted orphan %s (nobody held it); removed "
+    assert text.startswith(words % (pod.path, TAP))
+    assert "u32 filter on eth0 (it redirected to %s)" % TAP in text
     # the second time there is nothing to do
     assert hook(task.state(), argv=log.argv).status == 0
     assert log.lines() == []
@@ -594,6 +555,14 @@ def test_a_refusal_is_a_line_and_a_tap_left_alone_is_none(pod, task, log):
     assert priority == WARNING
     assert text.startswith("container t1: %s: clean up %s: in use (" % (pod.path, TAP))
     assert "PID %d" % holder.pid in text
+
+
+def test_an_orphan_that_is_left_because_there_is_no_uplink_is_a_line(pod, task, log):
+    pod.add_orphan()
+    task.write("c1", pod.path)
+    assert hook(task.state(), "-u", "eth7", argv=log.argv).status == 0
+    words = "there is no uplink eth7, so these orphans stay: %s; `-u none` needs no uplink" % TAP
+    assert log.lines() == [(WARNING, "container t1: %s: %s" % (pod.path, words))]
 
 
 def test_a_tap_that_is_in_use_once_the_vms_container_has_stopped_is_a_line(pod, task, log):
@@ -651,4 +620,5 @@ def test_a_line_about_many_taps_fits(pod, task, log):
     assert hook(state, *wanted, argv=log.argv).status == 0
     ((priority, text),) = log.lines()
     assert priority == NOTICE and len(text) < 1024
-    assert "deleted tap00000000000, " in text and text.endswith("92 more")
+    assert "deleted orphans tap00000000000, " in text
+    assert text.endswith(" and 90 more (nobody held them)")

@@ -230,7 +230,7 @@ def test_every_uplink_that_was_asked_for_is_named(capsys, uplink, asked, words):
 def test_a_warning_about_very_many_orphans_is_short(capsys):
     taps = tuple(a_tap(ifname="tap%d_urunc" % each) for each in range(1000))
     said = warning(capsys, a_report("skipped", taps=taps))
-    assert "tap9_urunc, 990 more; " in said and "tap10_urunc" not in said
+    assert "tap9_urunc and 990 more; " in said and "tap10_urunc" not in said
 
 
 @pytest.mark.parametrize(

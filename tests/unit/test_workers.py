@@ -12,6 +12,7 @@ from lib import build
 from lib.reports import a_report, a_tap
 from nlraw import TcObject, workers
 from nlraw.known import Task
+from nlraw.report import DeadRedirect
 from nlraw.verdict import Target
 from nlraw.workers import STUCK, News, PatientTarget, Result, Workers
 
@@ -179,6 +180,15 @@ def test_failures_are_news_if_the_reason_is_another():
     assert news.is_new(1, report("failed", error=nlraw.Error("one")))
     assert not news.is_new(1, report("failed", error=nlraw.Error("one")))
     assert news.is_new(1, report("failed", error=nlraw.Error("two")))
+
+
+def test_a_dead_redirect_that_stays_is_news_once():
+    news = News()
+    dead = report("clean", dead_redirects=(DeadRedirect(dev="eth0", kind="u32", priority=1),))
+    assert news.is_new(1, dead)
+    assert not news.is_new(1, dead)
+    assert not news.is_new(1, report("clean"))
+    assert news.is_new(1, dead)
 
 
 def test_a_skipped_namespace_is_news_if_it_has_taps():

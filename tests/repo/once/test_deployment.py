@@ -21,6 +21,7 @@ import uuid
 import pytest
 
 from lib import command, pods, readme
+from lib.logs import IN_JOURNAL
 from lib.prometheus import counted, read
 from nlraw import deployment
 
@@ -338,7 +339,7 @@ def allowed(name):
 def test_the_service_makes_no_system_call_that_its_filters_forbid(pod, metrics):
     pod.add_orphan()
     trace = os.path.join(os.path.dirname(unit()["ExecStart"].split()[-1]), "trace")
-    done = service(pod, metrics, wrapper=["strace", "-f", "-q", "-o", trace])
+    done = service(pod, metrics, wrapper=IN_JOURNAL + ["strace", "-f", "-q", "-o", trace])
     assert done.status == 0, done.err
     with open(str(metrics / "trace")) as file:
         calls = re.findall(r"^\d+ +(\w+)\((.*)", file.read(), re.MULTILINE)
