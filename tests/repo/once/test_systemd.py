@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The units, as `nlraw deploy` prints them, run by a real systemd on a node of their own."""
 
-import re
+import json
 
 import pytest
 
@@ -24,10 +24,18 @@ def node():
         made.close()
 
 
-def lines(node):
-    """The words of the lines that nlraw has in the journal."""
-    found = re.findall(r"^\S+ +\S+ \S+ \S+ nlraw\[\d+\]: (.*)", node.journal(), re.MULTILINE)
-    return "\n".join(found)
+def entries(node, *options):
+    """The priority, the unit and the message of each line in the journal with its identifier."""
+    node.run("journalctl", "--sync")
+    text = node.run("journalctl", "--no-pager", "-t", "nlraw", "-o", "json", *options)
+    found = [json.loads(line) for line in text.splitlines()]
+    return [(each["PRIORITY"], each.get("_SYSTEMD_UNIT"), each["MESSAGE"]) for each in found]
+
+
+# LOG_ERR, LOG_WARNING, LOG_NOTICE, LOG_INFO (sys/syslog.h), as the journal has them
+ERROR, WARNING, NOTICE, INFO = "3456"
+DELETED = "%s: deleted orphan tap0_urunc (nobody held it); removed u32 filter on eth0 (it"
+SWEEP, WATCH = "nlraw-sweep.service", "nlraw-watch.service"
 
 
 # ---------------------------------------------------------------- sweep
@@ -37,14 +45,59 @@ def test_the_sweep_removes_an_orphan_and_says_so_in_the_journal(node, pod):
     before = pod.state()
     pod.add_orphan()
     path = node.pin("pod1", pod)
-    node.deploy("nlraw-sweep.service")
+    node.deploy(SWEEP)
     node.run("systemctl", "start", "nlraw-sweep")
     assert node.show("nlraw-sweep", "Result") == "success"
     assert pod.state() == before
-    assert path in lines(node) and pods.TAP in lines(node)
+    ((priority, unit, message),) = entries(node)
+    assert (priority, unit) == (NOTICE, SWEEP) and message.startswith(DELETED % path)
+    node.run("systemctl", "start", "nlraw-sweep")  # there is nothing to do
+    assert len(entries(node)) == 1
     text = node.run("cat", METRICS + "/nlraw.prom")
-    assert counted(parse(text)) == {"namespaces": 1, "orphans": 1, "orphans_removed": 1}
+    assert counted(parse(text)) == {"namespaces": 1}
     assert node.run("stat", "-c", "%a", METRICS) == "755\n"
+
+
+def test_what_an_operator_has_to_know_has_its_priority(node, make_pod):
+    without, metrics = make_pod(), ("nlraw.prom\n", "nowhere/nlraw.prom\n")
+    without.ip("link", "del", "eth0")
+    without.add_orphan(redirect=False)
+    path = node.pin("pod1", without)
+    node.deploy(SWEEP, metrics)
+    node.run("systemctl", "start", "nlraw-sweep")
+    first, second = entries(node)
+    assert first[:2] == second[:2] == (WARNING, SWEEP)
+    assert first[2].startswith(
+        path + ": there is no uplink eth0, so these orphans stay: tap0_urunc;"
+    )
+    assert second[2].startswith("write metrics to " + METRICS)
+    node.deploy(SWEEP, ("nlraw.prom\n", "nlraw.prom --dir /nowhere\n"))
+    node.attempt("systemctl", "start", "nlraw-sweep")
+    assert entries(node)[2:] == [
+        (ERROR, SWEEP, "list namespaces in /nowhere: No such file or directory")
+    ]
+
+
+def test_a_command_of_a_shell_logs_what_it_prints(node, pod):
+    pod.add_orphan()
+    path = node.pin("pod1", pod)
+    assert path in node.run("nlraw", "sweep", "--dry-run")
+    assert entries(node) == []
+    assert [path, pods.TAP, "orphan", "deleted"] in [
+        row.split() for row in node.run("nlraw", "sweep").splitlines()
+    ]
+    ((priority, _, message),) = entries(node)
+    assert priority == NOTICE and message.startswith(DELETED % path)
+
+
+def test_json_in_the_journal_is_json_beside_the_log(node, pod):
+    pod.add_orphan()
+    path = node.pin("pod1", pod)
+    node.deploy(SWEEP, ("nlraw.prom\n", "nlraw.prom --json\n"))
+    node.run("systemctl", "start", "nlraw-sweep")
+    assert [each[2].startswith(DELETED % path) for each in entries(node, "-p", "notice")] == [True]
+    ((_, _, document),) = entries(node, "PRIORITY=" + INFO)
+    assert json.loads(document)["totals"]["deleted"] == 1
 
 
 def parse(text):
@@ -70,7 +123,7 @@ def test_the_timer_starts_the_sweep(node, pod):
 def test_a_directory_for_metrics_that_is_there_keeps_its_rights(node):
     node.run("mkdir", "-p", METRICS)
     node.run("chmod", "2775", METRICS)
-    node.deploy("nlraw-sweep.service")
+    node.deploy(SWEEP)
     node.run("systemctl", "start", "nlraw-sweep")
     assert node.run("stat", "-c", "%a", METRICS) == "2775\n"
 
@@ -91,13 +144,21 @@ def test_the_watch_removes_an_orphan_when_its_vmm_dies(node, pod):
     holder.kill()
     node.wait_for(lambda: pods.TAP not in pod.links())
     assert pod.state() == before
-    node.wait_for(lambda: path in lines(node) and pods.TAP in lines(node))
+    node.wait_for(lambda: entries(node))
+    pod.add_tap()  # in use: that is no line
+    holder = pod.hold()
+    node.run("systemctl", "reload", "nlraw-watch")
+    holder.kill()
+    node.wait_for(lambda: len(entries(node)) > 1)
+    for priority, unit, message in entries(node):
+        assert (priority, unit) == (NOTICE, WATCH) and message.startswith(DELETED % path)
+    assert len(entries(node)) == 2
     assert "Traceback" not in node.journal()
     node.wait_for(lambda: "nlraw-watch.prom" in node.run("ls", METRICS))
 
 
 def test_the_watch_sees_a_namespace_that_is_pinned_after_its_start(node, pod):
-    node.deploy("nlraw-watch.service")
+    node.deploy(WATCH)
     node.run("systemctl", "start", "nlraw-watch")
     pod.add_orphan()
     node.pin("pod1", pod)
@@ -105,7 +166,7 @@ def test_the_watch_sees_a_namespace_that_is_pinned_after_its_start(node, pod):
 
 
 def test_the_watch_ends_when_told(node):
-    node.deploy("nlraw-watch.service")
+    node.deploy(WATCH)
     node.run("systemctl", "start", "nlraw-watch")
     node.run("systemctl", "reload", "nlraw-watch")
     assert node.show("nlraw-watch", "ActiveState") == "active"
@@ -116,7 +177,7 @@ def test_the_watch_ends_when_told(node):
 
 
 def test_a_watch_that_hangs_is_started_again(node):
-    node.deploy("nlraw-watch.service", ("WatchdogSec=30", "WatchdogSec=2"))
+    node.deploy(WATCH, ("WatchdogSec=30", "WatchdogSec=2"))
     node.run("systemctl", "start", "nlraw-watch")
     first = node.show("nlraw-watch", "MainPID")
     node.run("sleep", "5")  # a live one is left alone
@@ -129,8 +190,10 @@ def test_a_watch_that_hangs_is_started_again(node):
 
 def test_the_watch_needs_each_of_its_capabilities(node, pod):
     node.pin("pod1", pod)
-    node.deploy("nlraw-watch.service", (" CAP_NET_BROADCAST", ""))
+    node.deploy(WATCH, (" CAP_NET_BROADCAST", ""))
     node.run("systemctl", "start", "nlraw-watch")
-    node.wait_for(lambda: "CAP_NET_BROADCAST" in lines(node))
+    node.wait_for(lambda: entries(node))
+    ((priority, _, message),) = entries(node)
+    assert priority == WARNING and "CAP_NET_BROADCAST" in message
     pod.add_orphan()  # found by looking now and then
     node.wait_for(lambda: pods.TAP not in pod.links())
