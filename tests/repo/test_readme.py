@@ -28,6 +28,7 @@ TRIED = {
     (readme.README, "You write Python", "python"): ONCE,
     (readme.README, RUNBOOK, "sh"): ONCE,
     (readme.DEPLOY, "A sweep once a minute", "sh"): SYSTEMD,
+    (readme.DEPLOY, "The log", "sh"): SYSTEMD,
     (readme.DEPLOY, "The hook", "sh"): RUNTIMES,
     (readme.TESTS, "", "sh"): HERE,
     (readme.TESTS, "The tests, tested", "sh"): HERE + "; .ci/run",

@@ -98,6 +98,10 @@ def test_json_in_the_journal_is_json_beside_the_log(node, pod):
     assert [each[2].startswith(DELETED % path) for each in entries(node, "-p", "notice")] == [True]
     ((_, _, document),) = entries(node, "PRIORITY=" + INFO)
     assert json.loads(document)["totals"]["deleted"] == 1
+    everything, grave, in_json = readme.block("The log", "sh", "-p", readme.DEPLOY).splitlines()
+    assert DELETED % path in node.run("sh", "-euc", everything)
+    assert path not in node.run("sh", "-euc", grave)
+    assert [json.loads(line)["PRIORITY"] for line in node.run("sh", "-euc", in_json).splitlines()]
 
 
 def parse(text):
