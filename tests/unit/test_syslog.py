@@ -340,8 +340,17 @@ def test_what_a_broken_stream_does_not_take_goes_to_the_log(streams):
 
 def test_nobody_waits_for_a_journal_that_does_not_read(streams):
     reader, writer = os.pipe()
-    with open(reader, "rb"), open(writer, "w") as pipe:
-        streams.connect(pipe)
+    pipe = open(writer, "w")
+    streams.connect(pipe)
+
+    def send():
         for _ in range(200):  # a pipe holds 64 KiB
             syslog.record(5, "x" * 2000, waits=False)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    sender.join(10)
+    assert not sender.is_alive()
     assert 100 < len(streams.logged) < 200
+    pipe.close()
+    os.close(reader)
