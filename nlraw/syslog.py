@@ -47,9 +47,9 @@ def record(priority: int, text: str, waits: bool = True) -> None:
 
     ``waits``: until stderr takes the line.
     """
-    line = _cut("<%d>%s" % (priority, escape(text))) + "\n"
+    printed = _cut("<%d>%s" % (priority, escape(text))) + "\n"
     is_open = is_journal(is_complaint=True) and (waits or can_say(is_complaint=True))
-    if not (is_open and hint(line)):
+    if not (is_open and hint(printed)):
         log(priority, text)
 
 
