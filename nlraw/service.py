@@ -15,7 +15,7 @@ from .agent import Agent
 from .errors import Error, Refused
 from .known import Quota
 from .notify import Manager
-from .text import lines
+from .text import count, lines
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -224,9 +224,8 @@ class _Service:
         self._has_news = self._has_news or not self._is_ready
 
     def _status(self) -> str:
-        watched = self._agent.watched
-        counts = (len(self._agent.agenda.known), watched.deleted)
-        return "%d namespaces watched, %d orphans removed" % counts
+        known = count(len(self._agent.agenda.known), "namespace")
+        return "%s watched, %s removed" % (known, count(self._agent.watched.deleted, "orphan"))
 
     # ------------------------------------------------------------ lines
 

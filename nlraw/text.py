@@ -74,20 +74,21 @@ def _sum(reports: "Sequence[Report]", spares_fresh: bool) -> str:
     """The last line: the outcomes of many namespaces."""
     outcomes = [report.outcome for report in reports]
     counts = [(outcomes.count(outcome), words) for outcome, words in _COUNTED.items()]
-    said = ", ".join(["%d %s" % (count, words) for count, words in counts if count])
-    line = "%s: %s" % (_count(len(reports), "namespace"), said or "nothing to do")
+    said = ", ".join(["%d %s" % (number, words) for number, words in counts if number])
+    line = "%s: %s" % (count(len(reports), "namespace"), said or "nothing to do")
     actions = [_action(report, tap, spares_fresh) for report in reports for tap in report.taps]
     parts = [
-        "%s %s" % (_count(actions.count(action), "orphan"), action)
+        "%s %s" % (count(actions.count(action), "orphan"), action)
         for action in ("deleted", "to be deleted", "spared", "left")
         if action in actions
     ]
     used = actions.count("left alone")
-    parts += [_count(used, "TAP") + " in use"] if used else []
+    parts += [count(used, "TAP") + " in use"] if used else []
     return line + ("; " + ", ".join(parts) if parts else "")
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: "1 orphan", "2 orphans"."""
     return "%d %s%s" % (number, noun, "" if number == 1 else "s")
 
 
