@@ -26,7 +26,8 @@ import sys
 import zipfile
 from importlib import util
 
-from .output import say
+from .errors import Error, Invalid, refused
+from .output import Unwritten, complain, say
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,24 +105,39 @@ def _zip(packed: "Dict[str, bytes]") -> bytes:
     return made.getvalue()
 
 
-def main(arguments: "Sequence[str]") -> None:
-    """Write the bundle to a path, the only argument. If that fails, exit with a message."""
-    if list(arguments) in (["-h"], ["--help"]):
-        say(HELP, end="")
-        return
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise SystemExit(HELP.partition("\n")[0] + "; see --help")
-    path, new = arguments[0], "%s.%d.tmp" % (arguments[0], os.getpid())
+def write(path: str) -> None:
+    """Write the bundle to a path. Raises `Refused`, and `Invalid` if no regular file is there."""
+    step, new = "write bundle to", "%s.%d.tmp" % (path, os.getpid())
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise Invalid("it exists and is not a regular file", step, path)
     try:
         content = _zip(files())
+    except OSError as error:
+        raise refused(error, "read", str(error.filename)) from None
+    try:
         with open(new, "wb") as file:
             file.write(content)
         os.rename(new, path)  # atomic: a process that starts it meanwhile runs the old one
     except OSError as error:
         if os.path.exists(new):
             os.unlink(new)
-        raise SystemExit("nlraw.bundle: %s" % error) from None
+        raise refused(error, step, path) from None
+
+
+def main(arguments: "Sequence[str]") -> int:
+    """Write the bundle to the only argument; return the exit status."""
+    try:
+        if list(arguments) in (["-h"], ["--help"]):
+            say(HELP, end="")
+        elif len(arguments) != 1 or not arguments[0] or arguments[0].startswith("-"):
+            raise Invalid("one FILE is needed; see `python3 -m nlraw.bundle --help`", "bundle")
+        else:
+            write(arguments[0])
+    except (Error, Unwritten) as error:
+        complain(str(error))
+        return 2 if isinstance(error, Invalid) else 1
+    return 0
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

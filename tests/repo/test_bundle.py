@@ -192,11 +192,12 @@ def test_it_plays_the_story_in_a_user_namespace_where_it_needs_one(bundle):
     assert "enter a user namespace" in done.out
 
 
-@pytest.mark.parametrize("arguments", [(), ("one", "two"), ("--halp",)])
+@pytest.mark.parametrize("arguments", [(), ("one", "two"), ("--halp",), ("",)])
 def test_its_maker_says_how_it_is_called(arguments, tmp_path):
     done = command.nlraw(*arguments, argv=command.BUNDLE)
-    assert (done.status, done.out) == (1, "")
-    assert done.err == "usage: python3 -m nlraw.bundle FILE; see --help\n"
+    assert (done.status, done.out) == (2, "")
+    words = "nlraw: bundle: one FILE is needed; see `python3 -m nlraw.bundle --help`\n"
+    assert done.err == words
 
 
 @pytest.mark.parametrize("argument", ["-h", "--help"])
@@ -208,8 +209,19 @@ def test_its_maker_has_a_help(argument):
 
 def test_a_file_that_cannot_be_written_is_named():
     done = command.nlraw("/nonexistent/nlraw.pyz", argv=command.BUNDLE)
-    assert (done.status, done.out) == (1, "")
-    assert "/nonexistent/nlraw.pyz" in done.err
+    words = "nlraw: write bundle to /nonexistent/nlraw.pyz: No such file or directory\n"
+    assert done == (1, "", words)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["a directory", "a FIFO"])
+def test_only_a_regular_file_is_replaced(tmp_path, make):
+    path = str(tmp_path / "nlraw.pyz")
+    make(path)
+    before = os.stat(path)
+    words = "nlraw: write bundle to %s: it exists and is not a regular file\n" % path
+    assert command.nlraw(path, argv=command.BUNDLE) == (2, "", words)
+    assert os.stat(path).st_ino == before.st_ino
+    assert os.listdir(str(tmp_path)) == ["nlraw.pyz"]
 
 
 def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path):
@@ -233,4 +245,4 @@ def test_a_bundle_cannot_make_another(bundle, tmp_path):
     )
     done = command.nlraw(bundle, str(tmp_path / "other.pyz"), argv=argv)
     assert (done.status, done.out) == (1, "")
-    assert done.err.startswith("nlraw.bundle: ")
+    assert done.err.startswith("nlraw: read %s" % bundle)
