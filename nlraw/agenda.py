@@ -395,6 +395,6 @@ def check(jobs: "Optional[int]", resync: float, grace: float) -> None:
     """Raise `Invalid` for numbers that make no sense."""
     if jobs is not None and jobs < 1:
         raise Invalid("at least one job is needed", "check jobs", str(jobs))
-    if not (resync > 0 and grace >= 0):
-        words = "resync must be above 0 and grace not below: %g and %g s" % (resync, grace)
-        raise Invalid(words, "check arguments")
+    for name, number, fits in (("resync", resync, resync > 0), ("grace", grace, grace >= 0)):
+        if not fits:
+            raise Invalid("more seconds are needed", "check " + name, "%g" % number)

@@ -90,8 +90,15 @@ def _ended(run: "Callable[[], int]") -> int:
         complain("the result could not be written: %s" % error, ERROR)
         return FAILED
     except (OSError, ImportError, MemoryError) as error:
-        complain("run the command: %s" % (str(error) or type(error).__name__), ERROR)
+        complain("run the command: " + _in_words(error), ERROR)
         return FAILED
+
+
+def _in_words(error: Exception) -> str:
+    """What an error of Python says, without the number of an OSError."""
+    words = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    file = getattr(error, "filename", None)
+    return "%s: %s" % (words, file) if file else words
 
 
 # ---------------------------------------------------------------- the import of modules

@@ -56,17 +56,13 @@ def cleanup(given: "Options") -> int:
 def _need_namespace(given: "Options", command: str) -> None:
     """Raise `Invalid` if no namespace is named: on a node, the current one is the node's."""
     if "netns" not in given:
-        words = (
-            "a namespace is needed: give `-n` with a PID, a path or a name as in `ip netns`,"
-            " or `-n current` for the current one"
-        )
+        words = "a namespace is needed: -n with a PID, path or name (`ip netns`), or `-n current`"
         raise Invalid(words, command)
 
 
 def _namespaces(given: "Options") -> "List[Optional[str]]":
     """The namespaces named; None is the current one."""
-    names = options.texts(given, "netns")
-    return [None if name == options.CURRENT else name for name in names]
+    return [None if name == options.CURRENT else name for name in options.texts(given, "netns")]
 
 
 def _each_namespace(
@@ -183,9 +179,9 @@ def _sweep(given: "Options") -> int:
     if "metrics" in given:
         from . import metrics
 
-        content = metrics.text(swept.totals, time.monotonic() - begin, time.time())
+        seconds = time.monotonic() - begin
         try:
-            metrics.write(given["metrics"][0], content)
+            metrics.write(given["metrics"][0], metrics.text(swept.totals, seconds, time.time()))
         except Error as error:  # a full disk must not look like an orphan that stays
             words = "%s; the sweep itself is done" % error
             complain(words)
@@ -253,10 +249,8 @@ def _print_checks(story: "Iterable[Check]", as_json: bool) -> int:
     ok = all(check.ok is not False for check in checks)
     if as_json:
         say(output.in_json({"ok": ok, "steps": checks}))
-    elif ok:
-        say("This host has what nlraw needs.")
     else:
-        say("A check failed: see FAILED above.")
+        say("This host has what nlraw needs." if ok else "A check failed: see FAILED above.")
     return DONE if ok else FAILED
 
 
@@ -372,10 +366,19 @@ def help_on(name: str) -> str:
 
 def parse(name: str, arguments: "Sequence[str]") -> "Options":
     """Parse the arguments of the command of that name. Raises `Invalid`."""
-    return options.parse(name, COMMANDS[name], arguments)
+    return options.parse(name, COMMANDS, arguments)
 
 
 # ---------------------------------------------------------------- run
+
+
+def _run(name: str, given: "Options") -> int:
+    try:
+        return COMMANDS[name].run(given)
+    except output.Unwritten as error:
+        if name not in ("cleanup", "sweep") or "dry-run" in given:
+            raise
+        raise output.Unwritten("%s; the %s itself has ended" % (error, name)) from None
 
 
 def run(arguments: "Sequence[str]") -> int:
@@ -394,6 +397,6 @@ def run(arguments: "Sequence[str]") -> int:
     else:
         given = parse(name, arguments[1:])
         if "help" not in given:
-            return COMMANDS[name].run(given)
+            return _run(name, given)
         say(help_on(name), end="")
     return DONE

@@ -164,7 +164,9 @@ class Connection:
             asked = tuple([reply.request for reply in again])
         for reply in replies.values():
             if reply.interrupted:
-                words = "the list changed while it was read, %d times in a row" % ATTEMPTS
+                words = (
+                    "the list changed while it was read, %d times in a row; try again" % ATTEMPTS
+                )
                 raise DumpInterrupted(words, reply.request.step, reply.request.object)
         return [replies[request] for request in requests]
 
@@ -381,7 +383,8 @@ def _is_put_off(reply: Reply) -> bool:
 
 def _lost(number: int, exchange: Exchange) -> Lost:
     request = exchange.replies[0].request
-    return Lost(number, posix.strerror(number), request.step, request.object)
+    words = "the answer is lost (%s); try again" % posix.strerror(number)
+    return Lost(number, words, request.step, request.object)
 
 
 def _in_words(error: Refused) -> Refused:

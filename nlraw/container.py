@@ -109,7 +109,8 @@ def read_config(directory: str, *names: str) -> "Tuple[Config, float]":
         if not _is_regular(file):
             raise Error("it is not a regular file", oci.READ_CONFIG, path)
         if file.st_uid not in (0, posix.geteuid()):
-            raise LeftAlone("%s belongs to user %d" % (path, file.st_uid), is_doubt=True)
+            words = "%s belongs to user %d, and not to root" % (path, file.st_uid)
+            raise LeftAlone(words, is_doubt=True)
         return oci.config(read(fd, oci.READ_CONFIG, path), path), file.st_ctime
     except Refused:
         raise

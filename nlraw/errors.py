@@ -33,6 +33,9 @@ class Error(Exception):
     errno: "Optional[int]" = None
     report: "Any" = None
 
+    # How an object without characters is shown. A request about everything has no object.
+    _empty = ""
+
     def __init__(
         self, message: str, step: "Optional[str]" = None, object: "Optional[str]" = None
     ) -> None:
@@ -42,7 +45,8 @@ class Error(Exception):
         self.object = object
 
     def __str__(self) -> str:
-        doing = " ".join(part for part in (self.step, self.object) if part)
+        object = self._empty if self.object == "" else self.object
+        doing = " ".join(part for part in (self.step, object) if part)
         return "%s: %s" % (doing, self.message) if doing else self.message
 
 
@@ -56,6 +60,8 @@ class Malformed(Error, ValueError):
 
 class Invalid(Error, ValueError):
     """An impossible argument: a name of over 15 bytes, a malformed address."""
+
+    _empty = '""'
 
 
 class BadNamespace(Error, ValueError):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # What to do about a refusal.
 REMEDIES = {
     errno.EPERM: "it takes CAP_SYS_ADMIN in this user namespace and in the one that owns it",
+    errno.ENOSPC: "the sysctls user.max_*_namespaces have the limits",
 }
 
 # Functions found in the C library, by name: the search takes longer than the call. `find` looks

@@ -192,7 +192,10 @@ def check_name(name: str) -> None:
         words = "an interface name has at most 15 bytes, this one has %d" % len(data)
         raise Invalid(words, "check name", name)
     if data in (b"", b".", b"..") or not _NOT_IN_NAMES.isdisjoint(data):
-        raise Invalid("this cannot be the name of an interface", "check name", name)
+        words = (
+            "no interface has such a name: empty, . or .., or with a slash, colon or white space"
+        )
+        raise Invalid(words, "check name", name)
 
 
 # ---------------------------------------------------------------- requests

@@ -168,6 +168,8 @@ def write(path: str, content: str) -> None:
     Raises `Refused`, or `Invalid` if something other than a regular file is there.
     """
     step = "write metrics to"
+    if not path:
+        raise Invalid("the name of a file is needed", step, path)
     target = os.path.realpath(path)  # a symbolic link stays: what it leads to is replaced
     # The collector reads *.prom only. The name is random because two sweeps may write at once.
     new = "%s.%s.tmp" % (target, os.urandom(4).hex())

@@ -8,7 +8,7 @@ from .errors import Invalid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Iterable, List, Optional
+    from typing import Collection, Iterable, List, Mapping, Optional
 
 # What others call our commands and options.
 COMMANDS_ELSEWHERE = {
@@ -58,6 +58,10 @@ LONGEST = 40
 
 def unknown_command(word: str, commands: "Iterable[str]") -> Invalid:
     """The error for a first argument that is no command."""
+    if word.startswith("--"):
+        meant = nearest(word[2:], ("version", "help"))
+        if meant:
+            return Invalid("there is no such option; did you mean `--%s`?" % meant, word)
     if word.startswith("-"):
         words = "the command comes first, as in `nlraw scan -n pod1`; see `nlraw --help`"
         return Invalid(words, word)
@@ -71,13 +75,18 @@ def unknown_command(word: str, commands: "Iterable[str]") -> Invalid:
     return Invalid("there is no such command; " + advice, word)
 
 
-def unknown_argument(command: str, argument: str, flags: "Iterable[str]") -> Invalid:
-    """The error for an argument that is no option of a command; ``flags`` are its options."""
+def unknown_argument(
+    command: str, argument: str, flags: "Mapping[str, Collection[str]]"
+) -> Invalid:
+    """The error for an argument that is no option; ``flags`` are the options of each command."""
     what = "no such option" if argument.startswith("-") else "unexpected argument"
-    if not argument:
-        what = "unexpected empty argument"
-    meant = _meant(argument, list(flags))
+    flag = argument.partition("=")[0] if argument.startswith("--") else argument[:2]
+    others = ["`%s`" % other for other in flags if flag in flags[other]]
+    meant = None if others else _meant(argument, list(flags[command]))
     advice = "did you mean `%s`?" % meant if meant else "see `nlraw %s --help`" % command
+    if others:
+        names = " and ".join([", ".join(others[:-1])] * bool(others[1:]) + others[-1:])
+        advice = "%s %s it" % (names, "have" if others[1:] else "has")
     return Invalid("%s; %s" % (what, advice), command, argument)
 
 

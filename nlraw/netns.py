@@ -98,6 +98,8 @@ class Namespace:
         self._fd: Optional[int] = None
         if netns is None:
             return
+        if netns == "":  # of a variable that is not set, perhaps
+            raise BadNamespace("the name is empty; give a PID, a path or a name", OPEN, self.path)
         self._fd = _open(self.path, netns)
         try:
             _check(self._fd, self.path)
@@ -209,7 +211,10 @@ def _open(path: str, netns: "NetnsArgument") -> int:
 def _not_opened(error: OSError, path: str) -> Refused:
     from . import libc
 
-    return refused(error, OPEN, path, libc.REMEDIES)
+    remedies = dict(libc.REMEDIES)
+    if path.startswith("/proc/"):
+        remedies[errno.EACCES] = "it takes CAP_SYS_PTRACE, unless the process is this user's"
+    return refused(error, OPEN, path, remedies)
 
 
 def _why_missing(netns: "NetnsArgument") -> str:
@@ -217,7 +222,8 @@ def _why_missing(netns: "NetnsArgument") -> str:
     if isinstance(netns, (int, str)) and str(netns).isdecimal():
         return "there is no process %s, or it has ended" % netns
     if isinstance(netns, str) and "/" not in netns:
-        return "there is no namespace of that name in %s" % " or ".join(NAMED)
+        words = "there is no namespace of that name in %s; `ip netns` lists them"
+        return words % " or ".join(NAMED)
     return ""
 
 
@@ -228,7 +234,12 @@ def _check(fd: int, path: str) -> None:
     except OSError as error:
         raise _not_opened(error, path) from None
     if kind is None:
-        raise BadNamespace("this is not a namespace", OPEN, path)
+        file = posix.fstat(fd)
+        is_empty = file.st_mode & uapi.S_IFMT == uapi.S_IFREG and file.st_size == 0
+        # what is left of a pinned namespace without its mount
+        words = "this is an empty file: no namespace is mounted here"
+        words = words if is_empty else "this is not a namespace"
+        raise BadNamespace(words, OPEN, path)
     if kind != uapi.CLONE_NEWNET:
         found = uapi.CLONE_NAMES.get(kind, "unknown")
         words = "this is a namespace of the %s kind, not a network namespace" % found
@@ -274,6 +285,7 @@ def unshare(kinds: int) -> None:
     With CLONE_NEWUSER this must be the only thread of its process.
     """
     names = [name for bit, name in uapi.CLONE_NAMES.items() if kinds & bit]
+    noun = "namespace" if len(names) == 1 else "namespaces"
     from . import libc
 
-    libc.call("unshare", "create namespace", ", ".join(names), kinds)
+    libc.call("unshare", "create", "%s %s" % (", ".join(names), noun), kinds)

@@ -151,7 +151,7 @@ def candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
         except OSError as error:
             if dirs is None and isinstance(error, FileNotFoundError):
                 continue
-            raise refused(error, "list namespaces in", directory) from None
+            raise refused(error, "list namespaces in", directory or '""') from None
         for name in names:
             yield os.path.join(directory, name)
 

@@ -253,10 +253,10 @@ def help_on(name: str, command: Command) -> str:
 # ---------------------------------------------------------------- the parser
 
 
-def parse(name: str, command: Command, arguments: "Sequence[str]") -> "Options":
-    """Parse the arguments of a command. Raises `Invalid`."""
-    known = {"--" + option.name: option for option in command.options}
-    known.update({"-" + option.letter: option for option in command.options if option.letter})
+def parse(name: str, commands: "Dict[str, Command]", arguments: "Sequence[str]") -> "Options":
+    """Parse the arguments of the command of that name. Raises `Invalid`."""
+    command = commands[name]
+    known = _by_flag(command)
     options: Options = {}
     rest = list(arguments)
     while rest:
@@ -264,12 +264,15 @@ def parse(name: str, command: Command, arguments: "Sequence[str]") -> "Options":
         flag, joined = _split(argument)
         option = known.get(flag)
         if option is None:
-            if _is_operand(argument, command, options):
+            if argument and not argument.startswith("-") and command.operand:
+                if command.operand in options:
+                    raise Invalid("only one %s can be given" % command.operand, name, argument)
                 options[command.operand] = [argument]
                 continue
             from .mistakes import unknown_argument
 
-            raise unknown_argument(name, argument, known)
+            flags = {other: _by_flag(commands[other]) for other in commands}
+            raise unknown_argument(name, argument, flags)
         if _is_long_name(argument, option):
             words = "a long option has two dashes; did you mean `-%s`?" % argument
             raise Invalid(words, name, argument)
@@ -288,10 +291,11 @@ def parse(name: str, command: Command, arguments: "Sequence[str]") -> "Options":
     return options
 
 
-def _is_operand(argument: str, command: Command, options: "Options") -> bool:
-    """True for the first argument that is no option, of a command that takes one."""
-    is_first = bool(command.operand) and command.operand not in options
-    return is_first and bool(argument) and not argument.startswith("-")
+def _by_flag(command: Command) -> "Dict[str, Option]":
+    """The options of a command, by what stands for them on a command line."""
+    known = {"--" + option.name: option for option in command.options}
+    known.update({"-" + option.letter: option for option in command.options if option.letter})
+    return known
 
 
 def _split(argument: str) -> "Tuple[str, Optional[str]]":
@@ -331,7 +335,8 @@ def number(given: "Options", name: str) -> "Optional[int]":
         return None
     digits = given[name][0]
     if not digits.isdecimal() or len(digits) > 10:
-        raise Invalid("a number is needed", "check --%s" % name, digits)
+        words = "a whole number of at most 10 digits is needed"
+        raise Invalid(words, "check --%s" % name, digits)
     return int(digits)
 
 

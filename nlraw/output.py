@@ -59,11 +59,21 @@ def head(report: "Report") -> str:
     """The line on one namespace: the outcome, and the uplink or the reason of a failure."""
     about = ""
     if report.outcome == "failed" and report.error is not None:
-        about = ": " + escape(str(report.error))
+        about = ": " + escape(reason(report))
     elif report.uplink is not None:
         form = " %s" if report.outcome == "skipped" else " (uplink %s)"
         about = form % escape(report.uplink)
     return "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], about)
+
+
+def reason(report: "Union[Report, Setup]") -> str:
+    """Why a namespace failed, for a line that begins with the namespace: it is not named again."""
+    error = report.error
+    if error is None:
+        return "nothing done"
+    if error.step and error.object == report.netns:
+        return "%s: %s" % (error.step, error.message)
+    return str(error)
 
 
 def is_bare(report: "Report") -> bool:
@@ -177,7 +187,7 @@ def say(text: str, end: str = "\n") -> None:
             sys.stdout.flush()
     except OSError as error:
         sys.stdout = open("/dev/null", "w")  # else the interpreter writes again when it ends
-        raise Unwritten(error.strerror) from None
+        raise Unwritten("stdout: %s" % error.strerror) from None
 
 
 def can_say(is_complaint: bool = False) -> bool:
@@ -240,9 +250,18 @@ def complain_about(
     if error is not None:
         if error.object != report.netns:  # else the error names the namespace itself
             prefix += report.netns + ": "
-        complain(prefix + str(error), ERROR if report.outcome == "failed" else WARNING)
+        priority = ERROR if report.outcome == "failed" else WARNING
+        complain(prefix + str(error) + _advice(report), priority)
     elif isinstance(report, Report) and orphans_left(report):
         complain("%s%s: warning: %s" % (prefix, report.netns, why_left(report, uplinks)))
+
+
+def _advice(report: "Union[Report, Setup]") -> str:
+    """What to do about a TAP in use whose holders are not known; else nothing."""
+    seen = report if isinstance(report, Report) else report.cleanup
+    if report.outcome != "in-use" or any(tap.holders is not None for tap in seen.taps):
+        return ""
+    return "; `--who` names its holder, `--wait SECONDS` waits for it"
 
 
 def complain_about_setup(made: "Setup") -> None:
@@ -257,8 +276,9 @@ def complain_about_setup(made: "Setup") -> None:
             words = "%s: %s cannot have the MTU of %s, %d: it has %d"
             complain(words % (made.netns, tap.ifname, uplink.ifname, uplink.mtu, tap.mtu))
         if uplink is not None and uplink.local is None:
-            words = "%s: %s has no IPv4 address" if uplink.addresses else "%s: %s has no address"
-            complain(words % (made.netns, uplink.ifname))
+            kind = "IPv4 address" if uplink.addresses else "address"
+            words = "%s: %s has no %s, so the guest gets none"
+            complain(words % (made.netns, uplink.ifname, kind))
 
 
 def why_left(report: "Report", uplinks: "Sequence[str]") -> str:

@@ -149,7 +149,7 @@ def _missing_uplink(target: Target, seen: Snapshot) -> "Optional[Refused]":
     if not missing and (found or target.uplink == "none"):
         return None
     if missing or not seen.default_taps:
-        words = "there is no %s: this is no pod's namespace, or it is not ready"
+        words = "there is no %s: this is no pod's namespace, or it is not ready; `-u` names another"
         words %= "such uplink" if missing else "default route"
     else:
         words = "the default route is on %s, which the pattern of TAPs matches"
@@ -223,7 +223,7 @@ class _Builder:
             seen = observe_tc(self.connection, self.snapshot, self.wanted.target)
             if not self.connection.is_torn:
                 return seen
-        words = "TC state changed each time it was listed"
+        words = "TC state changed each time it was listed; try again"
         raise Error(words, "set up", self.connection.path)
 
     def read_facts(self) -> "Sequence[Optional[Uplink]]":
@@ -249,7 +249,8 @@ class _Builder:
                 words = "in use (%s), another start may be in progress" % evidence(taken)
                 raise TapInUse(words, error.step, error.object) from None
             kind = "TUN device" if taken.kind == "tun" else taken.kind or "device of no kind"
-            words = "the name is taken by a %s, ifindex %d" % (kind, taken.ifindex)
+            words = "the name is taken by a %s, ifindex %d; choose another name"
+            words %= kind, taken.ifindex
             raise Refused(errno.EBUSY, words, error.step, error.object) from None
 
     def finish(self, fds: "Sequence[int]", taps: "Sequence[Link]") -> "Tuple[TcObject, ...]":

@@ -92,7 +92,7 @@ class Removal:
         return self.report("failed", self._unsteady())
 
     def _unsteady(self) -> Error:
-        words = "the namespace changed each time it was looked at"
+        words = "the namespace changed each time it was looked at; try again"
         return Error(words, "clean up", self.connection.path)
 
     # ------------------------------------------------------------ look and plan

@@ -57,6 +57,7 @@ _USERNS = (
     "run it as root, or allow user and network namespaces (the sysctls user.max_user_namespaces, "
     "user.max_net_namespaces and kernel.unprivileged_userns_clone)"
 )
+_PYTHON = "run it with Python 3.12 or newer, or install ctypes (Debian: libpython3-stdlib)"
 _VETH = "load the module veth, or enable CONFIG_VETH"
 _TUN = (
     "load the module tun, or enable CONFIG_TUN; if /dev/net/tun is missing, make it: mknod "
@@ -141,6 +142,8 @@ def play(own_user_namespace: bool = False) -> "Iterator[Check]":
                 seen, failed = (str(error),), True
                 if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM):
                     remedy = _RIGHTS.get(remedy, remedy)
+                elif type(error) is Error and remedy == _USERNS:
+                    remedy = _PYTHON
             yield Check(
                 step=name,
                 ok=not failed,

@@ -26,10 +26,10 @@ _OPEN = {
     errno.EACCES: "let this user open it (chmod 666 %s), or run this as root" % DEVICE,
     errno.EPERM: "the device cgroup must allow c 10:200",
 }
-_ATTACH = {
-    errno.EPERM: "it takes CAP_NET_ADMIN in the user namespace that owns the network namespace,"
-    " or the TAP's owner",
+_CREATE = {
+    errno.EPERM: "it takes CAP_NET_ADMIN in the user namespace that owns the network namespace",
 }
+_ATTACH = {errno.EPERM: _CREATE[errno.EPERM] + ", or the TAP's owner"}
 _OWN = {errno.EINVAL: "there is no such ID in this user namespace"}
 
 
@@ -54,7 +54,7 @@ def create_all(
         fds: List[int] = []
         try:
             for name in names:
-                fds.append(_attached(name, flags, "create TAP"))
+                fds.append(_attached(name, flags, "create TAP", _CREATE))
         except BaseException:
             release(fds)
             raise
@@ -75,17 +75,17 @@ def attach(namespace: Namespace, name: str) -> int:
     If there is no link of that name, the kernel creates a TAP.
     """
     flags = uapi.IFF_TAP | uapi.IFF_NO_PI | uapi.IFF_VNET_HDR
-    return namespace.run(lambda: _attached(name, flags, "attach to TAP"))
+    return namespace.run(lambda: _attached(name, flags, "attach to TAP", _ATTACH))
 
 
-def _attached(name: str, flags: int, step: str) -> int:
+def _attached(name: str, flags: int, step: str, remedies: "Dict[int, str]") -> int:
     try:
         fd = posix.open(DEVICE, posix.O_RDWR | posix.O_CLOEXEC)
     except OSError as error:
         raise refused(error, "open", DEVICE, _OPEN) from None
     try:
         request = uapi.ifreq.pack(name.encode("utf-8", "surrogateescape"), flags)
-        _control(fd, uapi.TUNSETIFF, request, step, name, _ATTACH)
+        _control(fd, uapi.TUNSETIFF, request, step, name, remedies)
     except BaseException:
         close(fd)
         raise

@@ -8,7 +8,7 @@ Each row has its namespace, so that grep finds it. A namespace with nothing to r
 Names are bytes from outside, and are shown escaped.
 """
 
-from .output import escape, head
+from .output import escape, head, reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,13 +163,18 @@ def _dead_row(netns: str, found: "DeadRedirect") -> "Row":
 
 
 def _failure(report: "Report") -> "Row":
-    return report.netns, "-", report.outcome, str(report.error or "nothing done"), ""
+    return report.netns, "-", report.outcome, reason(report), ""
 
 
 def _aligned(rows: "Sequence[Row]", has_colour: bool = False) -> "List[str]":
     """The rows as lines with aligned columns."""
     cells = [tuple(map(escape, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)]
+    # the last cell of a row, such as the reason of a failure, makes no column wider
+    ends = [max([at for at, cell in enumerate(row) if cell]) for row in cells]
+    widths = [
+        max([len(row[at]) for row, end in zip(cells, ends) if at < end], default=0)
+        for at in range(5)
+    ]
     lines = []
     for row in cells:
         padded = [cell.ljust(width) for cell, width in zip(row, widths)]
@@ -189,9 +194,10 @@ def setup_in_text(made: "Setup", verbose: bool = False) -> str:
     That is a line on each TAP, one on its uplink, and one on each address, route and neighbour of
     the uplink, in the words that `ip` takes.
     """
-    lines = ["%s: %s" % (escape(made.netns), made.outcome)]
+    outcome = "in use, nothing changed" if made.outcome == "in-use" else made.outcome
+    lines = ["%s: %s" % (escape(made.netns), outcome)]
     if made.outcome == "failed" and made.error is not None:
-        lines[0] += ": " + escape(str(made.error))
+        lines[0] += ": " + escape(reason(made))
     lines += ["  before that: " + line for line in _cleanup_in_text(made, verbose)]
     for pair in made.pairs:
         lines.append("  TAP     " + _facts(pair.tap))
@@ -224,9 +230,7 @@ def _cleanup_in_text(made: "Setup", verbose: bool) -> "List[str]":
     cleanup = made.cleanup
     if cleanup is None:
         return []
-    if cleanup.error is made.error:  # the first line has the reason
-        cleanup = cleanup.replace(error=None)
-    lines = in_text([cleanup], verbose).splitlines()
-    if len(lines) == 1 and cleanup.error is None and cleanup.outcome in ("clean", "failed"):
-        return []
-    return lines
+    lines = _aligned(rows(cleanup, verbose))
+    has_reason = cleanup.error is not None and cleanup.error is not made.error
+    # else the first line has the reason, or there is none
+    return lines + [head(cleanup)] if has_reason or cleanup.outcome == "cleaned" else lines

@@ -68,7 +68,7 @@ def observe_uplinks(
             last = None if connection.is_torn else found
     finally:
         connection.set_groups(groups)
-    words = "its addresses, routes or neighbours changed each time they were listed"
+    words = "its addresses, routes or neighbours changed each time they were listed; try again"
     raise Error(words, "read uplink", ", ".join([uplink.ifname for uplink in uplinks]))
 
 

@@ -78,7 +78,7 @@ def evidence(link: Link, uppers: "Sequence[str]" = ()) -> str:
     if carrier is None:
         facts = ["no carrier to read"]
     if tun is not None and (tun.queues or tun.disabled_queues):
-        facts.append("%d queues attached, %d detached" % (tun.queues, tun.disabled_queues))
+        facts.append("queues: %d attached, %d detached" % (tun.queues, tun.disabled_queues))
     if carrier is None and not link.flags & uapi.IFF_UP:
         facts.append("down")
     if uppers:
@@ -174,7 +174,7 @@ def names_in(given: "Names") -> "Tuple[str, ...]":
 def check_pattern(pattern: str) -> None:
     """Raise `Invalid` for a pattern that is empty, or has other special characters than * and ?."""
     if not pattern:
-        raise Invalid("a pattern must not be empty", "check pattern")
+        raise Invalid("a pattern cannot be empty", "check pattern", pattern)
     if any(char in "[]{}" for char in pattern):
         words = "only * and ? are special in a pattern; give several patterns instead of [] and {}"
         raise Invalid(words, "check pattern", pattern)

@@ -38,7 +38,7 @@ def check(form: str, multi_queue: bool = False) -> None:
     if form not in FORMS:
         raise Invalid("one of %s is needed" % ", ".join(FORMS), "check --print", form)
     if form == FIRECRACKER and multi_queue:
-        words = "it opens a TAP with one queue, which a multi-queue TAP refuses"
+        words = "it opens a TAP with one queue only; leave out --multi-queue"
         raise Invalid(words, "check --print", form)
 
 

@@ -56,7 +56,7 @@ class Wanted:
                 raise Invalid(words, "check TAP", name)
         for number in (owner, group):
             if number is not None and not 0 <= number < 0xFFFFFFFF:
-                raise Invalid("this cannot be a user or group", "check ID", str(number))
+                raise Invalid("an ID is a number from 0 to 4294967294", "check ID", str(number))
         self.owner = posix.getuid() if owner is None else owner
         self.group = posix.getgid() if owner is None and group is None else group
         self.address = None if address is None else _parse_cidr(address)
@@ -74,7 +74,7 @@ def _names_of_taps(given: "Tuple[str, ...]", count: int) -> "Tuple[str, ...]":
         names = tuple(count_up(given[0], number) for number in range(count))
     if len(names) != count:
         words = "there must be one name for each uplink, or one to count up: %d for %d"
-        raise Invalid(words % (len(names), count), "check TAP", ", ".join(names))
+        raise Invalid(words % (len(names), count), "check TAP", ", ".join(names) or None)
     for name in names:
         check_name(name)
         if names.count(name) > 1:
@@ -86,7 +86,8 @@ def check_name(name: str) -> None:
     """Raise `Invalid` if no new interface can have this name."""
     link.check_name(name)
     if "%" in name:  # the kernel would put a number in its place
-        raise Invalid("this cannot be the name of a new interface", "check name", name)
+        words = "the name of a new interface cannot have a %: leave it out"
+        raise Invalid(words, "check name", name)
 
 
 def count_up(name: str, number: int) -> str:

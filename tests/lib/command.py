@@ -26,6 +26,9 @@ MODULE = (sys.executable, "-m", package.__name__)
 MAIN = os.path.join(PACKAGE, "__main__.py")  # as a runtime starts it: by its path
 BUNDLE = (sys.executable, "-m", package.__name__ + ".bundle")
 
+# What stderr advises on a TAP in use, unless its holders are named.
+ADVICE = "; `--who` names its holder, `--wait SECONDS` waits for it"
+
 # What is waited for is over in less than a second; one that takes this many hangs.
 PATIENCE = 60
 

@@ -273,7 +273,7 @@ def is_expected(error):
         return True
     if error.message.startswith("came into use ("):
         return "after something was removed" in error.message
-    return error.message == "the namespace changed each time it was looked at"
+    return error.message == "the namespace changed each time it was looked at; try again"
 
 
 # ---------------------------------------------------------------- many rounds

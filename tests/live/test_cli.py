@@ -76,10 +76,8 @@ def test_a_tap_in_use_is_3_and_nothing_is_changed(pod, arguments):
             "%s: in use, nothing changed (uplink eth0)" % pod.path,
         ],
     )
-    assert (
-        err
-        == "nlraw: %s: clean up tap0_urunc: in use (carrier on), nothing was changed\n" % pod.path
-    )
+    words = "nlraw: %s: clean up tap0_urunc: in use (carrier on), nothing was changed%s\n"
+    assert err == words % (pod.path, command.ADVICE)
     assert pod.state() == before
 
 
@@ -152,8 +150,8 @@ def test_a_bad_namespace_is_reported_on_both_streams(pod):
     path = pod.path + "-gone"
     status, out, err = nlraw("scan", "-n", path)
     reason = "open namespace %s: No such file or directory" % path
-    assert (status, out) == (1, "%s: failed: %s\n" % (path, reason))
-    assert err == "nlraw: %s\n" % reason
+    assert (status, out) == (1, "%s: failed: %s\n" % (path, reason.replace(" " + path, "")))
+    assert err == "nlraw: %s\n" % reason  # on stdout the path is not named again
 
 
 def test_an_uplink_of_15_bytes_is_a_name_and_one_of_16_is_2(pod):
@@ -213,7 +211,8 @@ def test_a_namespace_that_may_not_be_entered_is_1_and_names_the_capability(pod):
     status, out, err = nlraw("cleanup", "-n", pod.path, argv=without("sys_admin"))
     assert status == 1
     assert err.startswith("nlraw: enter namespace %s: " % pod.path) and "CAP_SYS_ADMIN" in err
-    assert out == "%s: failed: %s" % (pod.path, err[len("nlraw: ") :])
+    reason = err[len("nlraw: ") :].replace(" " + pod.path, "")
+    assert out == "%s: failed: %s" % (pod.path, reason)
 
 
 # ---------------------------------------------------------------- JSON
@@ -406,11 +405,8 @@ def test_no_name_reaches_a_terminal_unescaped_in_an_error(pod):
     status, out, err = nlraw("cleanup", "-n", pod.path)
     assert status == 3
     assert is_plain(out) and is_plain(err)
-    assert (
-        err
-        == "nlraw: %s: clean up tap\\x1b[31m_urunc: in use (carrier on), nothing was changed\n"
-        % pod.path
-    )
+    words = "nlraw: %s: clean up tap\\x1b[31m_urunc: in use (carrier on), nothing was changed%s\n"
+    assert err == words % (pod.path, command.ADVICE)
 
 
 @pytest.mark.parametrize(
@@ -453,14 +449,15 @@ def test_json_holds_the_same_path_in_any_locale():
 
 @pytest.mark.parametrize(
     "streams, reason",
-    [(">&-", "stdout is closed"), (">/dev/full", "No space left on device")],
+    [(">&-", "stdout is closed"), (">/dev/full", "stdout: No space left on device")],
     ids=["closed", "full"],
 )
 @pytest.mark.parametrize("form", [[], ["-j"]], ids=["text", "JSON"])
 def test_a_result_that_cannot_be_written_is_1_but_the_work_is_done(pod, streams, reason, form):
     pod.add_orphan()
     done = nlraw("cleanup", "-n", pod.path, *form, streams=streams)
-    assert done == (1, "", "nlraw: the result could not be written: %s\n" % reason)
+    words = "nlraw: the result could not be written: %s; the cleanup itself has ended\n"
+    assert done == (1, "", words % reason)
     assert pods.TAP not in pod.links()
 
 
@@ -472,7 +469,10 @@ def test_a_reader_who_has_gone_is_1_but_the_work_is_done(pod):
         done = nlraw("cleanup", "-n", pod.path, stdout=writer)
     finally:
         os.close(writer)
-    assert done == (1, "", "nlraw: the result could not be written: Broken pipe\n")
+    words = (
+        "nlraw: the result could not be written: stdout: Broken pipe; the cleanup itself has ended"
+    )
+    assert done == (1, "", words + "\n")
     assert pods.TAP not in pod.links()
 
 
@@ -481,7 +481,7 @@ def test_a_result_that_there_is_no_room_for_the_end_of_is_1(tmp_path, flags):
     limited = ("sh", "-c", 'ulimit -f 1; exec "$0" "$@" >%s/printed' % tmp_path, sys.executable)
     env = {"PYTHONDONTWRITEBYTECODE": "1"}  # or a cache of that size is written
     done = nlraw("--help", argv=limited + flags + MODULE[1:], env=env)
-    assert done == (1, "", "nlraw: the result could not be written: File too large\n")
+    assert done == (1, "", "nlraw: the result could not be written: stdout: File too large\n")
     assert (tmp_path / "printed").stat().st_size == 512
 
 

@@ -354,7 +354,7 @@ def test_a_config_of_another_users_proves_nothing(pod, managed, name):
     task.by_process(pod.child().pid, **annotations)
     path = task.path(name, "config.json")
     os.chown(path, 12345, -1)
-    assert hook(task.state()) == left_alone(path + " belongs to user 12345")
+    assert hook(task.state()) == left_alone(path + " belongs to user 12345, and not to root")
     assert TAP in pod.links()
 
 
@@ -419,8 +419,8 @@ def test_with_refuse_it_is_3_and_nothing_is_changed(pod, task, status):
     before = pod.state()
     done = hook(task.state(status), "--refuse")
     assert done.status == 3
-    words = "nlraw: container t1: %s: clean up %s: in use (carrier on), nothing was changed\n"
-    assert done.err == words % (pod.path, TAP)
+    words = "nlraw: container t1: %s: clean up %s: in use (carrier on), nothing was changed%s\n"
+    assert done.err == words % (pod.path, TAP, command.ADVICE)
     assert pod.state() == before
 
 
@@ -592,7 +592,7 @@ def test_a_doubt_is_a_line_and_nothing_to_do_is_none(pod, task, log):
     os.chown(task.path("c1", "config.json"), 12345, -1)
     assert hook(task.state(), argv=log.argv).status == 0
     ((priority, text),) = log.lines()
-    assert priority == WARNING and text.endswith(" belongs to user 12345")
+    assert priority == WARNING and text.endswith(" belongs to user 12345, and not to root")
     for path in (None, "/run/netns/nlraw-test-nowhere", "/proc/self/ns/net"):
         os.unlink(task.path("c1", "config.json"))
         task.write("c1", path)

@@ -28,7 +28,9 @@ def test_a_setup_makes_and_reports_a_tap_of_any_name(make_pod, name):
     setup = ("setup", "-n", pod.path, "-u", uplink, "-m", pattern(name), "--tap", name)
     done = command.nlraw(*setup, "-j")
     assert done.status == 0 and is_plain(done.out) and is_plain(done.err)
-    assert done.err.endswith(" has no address\n")  # the name of the uplink stands before it
+    assert done.err.endswith(
+        " has no address, so the guest gets none\n"
+    )  # the name of the uplink stands before it
     shown = json.loads(done.out)
     assert shown["tap"]["ifname"].encode("utf-8", "surrogateescape") == name
     assert os.fsencode(uplink) == shown["uplink"]["ifname"].encode("utf-8", "surrogateescape")

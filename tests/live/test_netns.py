@@ -147,7 +147,7 @@ def check_report(error, path):
 
 def test_a_plain_file_is_no_namespace(tmp_path):
     path = tmp_path / "plain"
-    path.write_text("")
+    path.write_text("a")
     error = refusal(path, nlraw.BadNamespace)
     assert str(error) == "open namespace %s: this is not a namespace" % path
     check_report(error, str(path))
@@ -181,6 +181,13 @@ def test_a_missing_name_is_looked_for_where_ip_netns_keeps_them():
     check_report(error, "/run/netns/nlraw-no-such-name")
 
 
+def test_an_empty_name_is_none():
+    error = refusal("", nlraw.BadNamespace)
+    assert str(error) == (
+        "open namespace /run/netns/: the name is empty; give a PID, a path or a name"
+    )
+
+
 def test_a_missing_path_is_the_kernels_word(tmp_path):
     error = refusal(tmp_path / "missing", nlraw.Refused)
     assert (error.errno, error.message) == (errno.ENOENT, os.strerror(errno.ENOENT))
@@ -188,7 +195,8 @@ def test_a_missing_path_is_the_kernels_word(tmp_path):
 
 def test_the_file_that_a_deleted_name_leaves_behind_is_no_namespace(pod):
     command.run("umount", pod.path)  # the file stays where a namespace was mounted
-    assert "this is not a namespace" in str(refusal(pod.name, nlraw.BadNamespace))
+    words = "this is an empty file: no namespace is mounted here"
+    assert words in str(refusal(pod.name, nlraw.BadNamespace))
 
 
 def test_a_dead_process_has_no_namespace():
@@ -260,6 +268,8 @@ def test_a_descriptor_that_is_not_open_is_the_kernels_word(number):
 
 def test_a_descriptor_of_something_else_is_no_namespace(tmp_path):
     with (tmp_path / "plain").open("w") as file:
+        file.write("a")
+        file.flush()
         assert "this is not a namespace" in str(refusal(file, nlraw.BadNamespace))
 
 

@@ -145,7 +145,11 @@ IN_USER_NAMESPACE = (
 
 def test_in_a_user_namespace_too_a_story_that_cannot_be_told_is_1():
     done = nlraw(argv=(sys.executable, "-c", IN_USER_NAMESPACE), streams=">/dev/full")
-    assert done == (1, "", "nlraw: the result could not be written: No space left on device\n")
+    assert done == (
+        1,
+        "",
+        "nlraw: the result could not be written: stdout: No space left on device\n",
+    )
 
 
 def test_the_holder_ends_with_a_story_that_is_broken_off(pod, monkeypatch):
@@ -264,7 +268,9 @@ def test_a_kind_of_namespace_that_is_forbidden_is_named_with_the_remedy(kind, pr
     steps, ok = told(done)
     assert (done.status, ok) == (1, False)
     assert_stopped_at(steps, step)
-    assert "create namespace" in steps[step]["seen"][0]
+    words = {"net": "create network namespace: ", "user": "create user, network namespaces: "}
+    assert steps[step]["seen"][0].startswith(words[kind])
+    assert "user.max_*_namespaces" in steps[step]["seen"][0]
     assert "user.max_user_namespaces" in steps[step]["remedy"]
 
 

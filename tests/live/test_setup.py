@@ -323,7 +323,7 @@ def test_without_a_namespace_nothing_is_set_up(pod):
     before = pod.state()
     told = command.nlraw("setup", before=["ip", "netns", "exec", pod.name])
     assert (told.status, told.out) == (2, "")
-    assert told.err.startswith("nlraw: setup: a namespace is needed: give `-n` with ")
+    assert told.err.startswith("nlraw: setup: a namespace is needed: -n with ")
     assert pod.state() == before
 
 
@@ -365,6 +365,7 @@ def test_the_library_leaves_the_callers_namespace_threads_and_descriptors_alone(
 
 
 UNFINDABLE = "no cleanup would find it: --match must match it, --exclude and --uplink must not"
+NO_NAME = "no interface has such a name: empty, . or .., or with a slash, colon or white space"
 PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns instead of [] and {}"
 
 
@@ -392,9 +393,9 @@ PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns i
             ["--uplink", "x" * 16],
             "check name xxxxxxxxxxxxxxxx: an interface name has at most 15 bytes, this one has 16",
         ),
-        (["--tap", "a/b"], "check name a/b: this cannot be the name of an interface"),
-        (["--tap", ""], "check name: this cannot be the name of an interface"),
-        (["--match", ""], "check pattern: a pattern must not be empty"),
+        (["--tap", "a/b"], "check name a/b: " + NO_NAME),
+        (["--tap", ""], 'check name "": ' + NO_NAME),
+        (["--match", ""], 'check pattern "": a pattern cannot be empty'),
         (
             ["--address", "10.9.8.1"],
             "check address 10.9.8.1: this is not an address with a prefix length, such as "
@@ -423,14 +424,14 @@ PLAIN_PATTERNS = "only * and ? are special in a pattern; give several patterns i
             ["--group", "-1"],
             "check --group -1: there is no such group; give another name, or a number",
         ),
-        (["--owner", "4294967295"], "check ID 4294967295: this cannot be a user or group"),
+        (["--owner", "4294967295"], "check ID 4294967295: an ID is a number from 0 to 4294967294"),
         (["--tap", "vm0"], "check TAP vm0: " + UNFINDABLE),
         (["--match", "vm*"], "check TAP tap0_urunc: " + UNFINDABLE),
         (["--exclude", "tap0*"], "check TAP tap0_urunc: " + UNFINDABLE),
         (["--tap", "eth0", "--match", "*"], "check TAP eth0: " + UNFINDABLE),
         (["--match", "tap[01]*"], "check pattern tap[01]*: " + PLAIN_PATTERNS),
         (["--match", "{tap0,tap1}*"], "check pattern {tap0,tap1}*: " + PLAIN_PATTERNS),
-        (["--dry-run"], "setup --dry-run: no such option; see `nlraw setup --help`"),
+        (["--dry-run"], "setup --dry-run: no such option; `cleanup` and `sweep` have it"),
         (["now"], "setup now: unexpected argument; did you mean `-n now`?"),
         (["--tap"], "setup --tap: this option needs a value: NAME, the name of the TAP"),
         (["-n", "2"], "setup -n: this option can be given only once"),
@@ -488,7 +489,8 @@ def test_a_tap_in_use_is_exit_3_and_nothing_is_changed(pod):
     told = command.nlraw("setup", "-n", pod.path, "-j")
     assert told.status == 3
     words = "in use (carrier on), nothing was changed"
-    assert told.err == "nlraw: %s: clean up tap0_urunc: %s\n" % (pod.path, words)
+    shown = (pod.path, words, command.ADVICE)
+    assert told.err == "nlraw: %s: clean up tap0_urunc: %s%s\n" % shown
     document = told.document
     assert (document["outcome"], document["tap"], document["uplink"]) == ("in-use", None, None)
     assert document["pairs"] == []

@@ -115,7 +115,8 @@ def test_the_reason_of_a_failure_is_on_stdout_too(pod):
     path = pod.path + "-gone"
     for line in (["scan", "-n", path], ["cleanup", "-n", path], ["setup", "-n", path]):
         status, out, err = nlraw(*line)
-        assert (status, out) == (1, "%s: failed: %s" % (path, err[len("nlraw: ") :]))
+        reason = err[len("nlraw: ") :].replace(" " + path, "")
+        assert (status, out) == (1, "%s: failed: %s" % (path, reason))
 
 
 def test_a_tap_that_no_cleanup_would_find_is_a_usage_error(pod):

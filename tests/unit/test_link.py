@@ -413,7 +413,9 @@ def test_what_a_link_cannot_be_called(name):
     size = len(name.encode("utf-8", "replace"))
     too_long = "an interface name has at most 15 bytes, this one has %d" % size
     assert caught.value.message == (
-        too_long if size > 15 else "this cannot be the name of an interface"
+        too_long
+        if size > 15
+        else "no interface has such a name: empty, . or .., or with a slash, colon or white space"
     )
     assert (caught.value.step, caught.value.object) == ("check name", name)
 

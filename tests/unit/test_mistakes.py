@@ -51,6 +51,11 @@ def test_a_misspelt_command_gets_a_suggestion(complaint, word, command):
     assert complaint(word) == said
 
 
+@pytest.mark.parametrize("word, meant", [("--verison", "--version"), ("--halp", "--help")])
+def test_an_option_of_no_command_that_is_misspelt(complaint, word, meant):
+    assert complaint(word) == "%s: there is no such option; did you mean `%s`?" % (word, meant)
+
+
 @pytest.mark.parametrize(
     "word, meant",
     [
@@ -125,6 +130,25 @@ def test_an_option_that_is_near_none_gets_none(complaint, option):
 
 
 @pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("scan -N", "scan -N: no such option; `cleanup` and `sweep` have it"),
+        ("scan --dry-run", "scan --dry-run: no such option; `cleanup` and `sweep` have it"),
+        ("cleanup --owner=7", "cleanup --owner=7: no such option; `setup` has it"),
+        ("watch -npod1", "watch -npod1: no such option; `scan`, `cleanup` and `setup` have it"),
+        ("sweep --wait 3", "sweep --wait: no such option; `cleanup`, `setup` and `hook` have it"),
+    ],
+)
+def test_an_option_of_other_commands_names_them(complaint, arguments, words):
+    assert complaint(*arguments.split()) == words
+
+
+def test_a_command_that_takes_one_argument_takes_no_second_one(complaint):
+    said = complaint("deploy", "nlraw-watch.service", "nlraw-watch.yaml")
+    assert said == "deploy nlraw-watch.yaml: only one NAME can be given"
+
+
+@pytest.mark.parametrize(
     "argument", ["-netns", "-netns=pod1", "-match=tap*", "-uplink", "-json", "-help"]
 )
 def test_a_long_name_with_one_dash_is_not_taken_for_a_value(complaint, argument):
@@ -161,7 +185,7 @@ def test_a_stray_argument_that_a_shell_would_change_is_not_repeated(complaint, a
 
 
 def test_a_stray_empty_argument_is_named(complaint):
-    assert complaint("scan", "") == "scan: unexpected empty argument; see `nlraw scan --help`"
+    assert complaint("scan", "") == 'scan "": unexpected argument; see `nlraw scan --help`'
 
 
 # ---------------------------------------------------------------- values
@@ -206,8 +230,8 @@ def test_what_changes_something_needs_a_namespace(complaint, command, more):
     if command == "setup" and "none" in more:
         more = ["--tap", "tap1_urunc"]
     assert complaint(command, *more) == (
-        "%s: a namespace is needed: give `-n` with a PID, a path or a name as in `ip netns`,"
-        " or `-n current` for the current one" % command
+        "%s: a namespace is needed: -n with a PID, path or name (`ip netns`), or `-n current`"
+        % command
     )
 
 
@@ -231,6 +255,19 @@ def test_seconds_to_wait_are_a_decimal_number(complaint, command, value):
     said = complaint(command, "-n", "current", "--wait", value)
     assert said.startswith("check --wait")
     assert said.endswith(": a number of seconds from 0 to 86400 is needed, such as 5 or 0.5")
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ("--jobs x", "check --jobs x: a whole number of at most 10 digits is needed"),
+        ("--jobs 0", "check jobs 0: at least one job is needed"),
+        ("--resync 0", "check resync 0: more seconds are needed"),
+        ("--grace -1", "check --grace -1: a number of seconds from 0 to 86400 is needed, "),
+    ],
+)
+def test_numbers_of_a_watch_that_make_no_sense(complaint, arguments, words):
+    assert complaint("watch", *arguments.split()).startswith(words)
 
 
 @pytest.mark.parametrize("arguments", ["-u auto -u eth0", "-u none -u eth0", "-u eth0 -u auto"])

@@ -88,7 +88,7 @@ def test_what_a_setup_s_cleanup_saw_is_shown_though_nothing_was_to_be_done():
         error=None,
         ahead=(),
     )
-    assert "  tap0_kata  macvtap  not judged\n" in text.setup_in_text(made)
+    assert text.setup_in_text(made).endswith("  tap0_kata  macvtap  not judged")
     assert text.setup_in_text(made.replace(cleanup=a_report())) == "current: created"
 
 
@@ -170,8 +170,11 @@ def test_a_setup_in_text_has_what_a_guest_needs_in_the_words_of_ip():
     "facts, words",
     [
         ({"local": "10.9.8.2"}, ""),
-        ({"addresses": ("an IPv6 one",)}, "nlraw: pod1: eth0 has no IPv4 address\n"),
-        ({}, "nlraw: pod1: eth0 has no address\n"),
+        (
+            {"addresses": ("an IPv6 one",)},
+            "nlraw: pod1: eth0 has no IPv4 address, so the guest gets none\n",
+        ),
+        ({}, "nlraw: pod1: eth0 has no address, so the guest gets none\n"),
     ],
 )
 def test_an_uplink_without_an_ipv4_address_is_said_on_stderr(capsys, facts, words):

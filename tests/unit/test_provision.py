@@ -179,7 +179,7 @@ def test_a_torn_list_of_tc_state_is_read_again_before_anything_is_made(torn):
         assert result.outcome == "created" and made.torn_looks == 0
     else:
         assert (result.outcome, type(result.error)) == ("failed", Error)
-        words = "set up %s: TC state changed each time it was listed" % made.path
+        words = "set up %s: TC state changed each time it was listed; try again" % made.path
         assert str(result.error) == words
         assert uapi.RTM_NEWQDISC not in made.changes and len(made.links) == 2
 
@@ -252,7 +252,7 @@ def test_without_an_uplink_nothing_is_made(uplink, missing):
     assert (result.outcome, result.error.errno) == ("failed", errno.ENODEV)
     assert str(result.error) == (
         "look up link %s: there is no %s: this is no pod's namespace, or it is not ready"
-        % (uplink, missing)
+        "; `-u` names another" % (uplink, missing)
     )
     assert (result.netns, result.ahead, made.changes) == (made.path, (), [])
 
@@ -305,9 +305,12 @@ def test_another_start_that_comes_first_is_a_tap_in_use_if_nothing_was_changed(c
 @pytest.mark.parametrize(
     "facts, words",
     [
-        ({}, "the name is taken by a TUN device, ifindex 40"),
-        ({"kind": "veth"}, "the name is taken by a veth, ifindex 40"),
-        ({"kind": None}, "the name is taken by a device of no kind, ifindex 40"),
+        ({}, "the name is taken by a TUN device, ifindex 40; choose another name"),
+        ({"kind": "veth"}, "the name is taken by a veth, ifindex 40; choose another name"),
+        (
+            {"kind": None},
+            "the name is taken by a device of no kind, ifindex 40; choose another name",
+        ),
     ],
 )
 def test_a_name_that_is_taken_is_refused_with_what_has_it(facts, words):
@@ -583,6 +586,7 @@ def test_if_one_uplink_is_missing_nothing_is_changed(has_orphan):
     result = provided(made, uplink=("net9", "eth0"))
     assert str(result.error) == (
         "look up link net9: there is no such uplink: this is no pod's namespace, or it is not ready"
+        "; `-u` names another"
     )
     assert (result.outcome, result.cleanup.outcome, result.cleanup.uplink) == (
         "failed",

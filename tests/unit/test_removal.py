@@ -192,7 +192,7 @@ def test_all_that_are_in_use_are_named_and_each_evidence_once():
     )
     assert (
         caught.value.message
-        == "in use (carrier off, 1 queues attached, 0 detached; carrier on), nothing was changed"
+        == "in use (carrier off, queues: 1 attached, 0 detached; carrier on), nothing was changed"
     )
 
 
@@ -665,7 +665,8 @@ def test_a_namespace_that_changes_each_time_is_given_up():
     assert made.changes == []
     assert (
         str(caught.value)
-        == "clean up /run/netns/made-up: the namespace changed each time it was looked at"
+        == "clean up /run/netns/made-up: the namespace changed each time it was looked at;"
+        " try again"
     )
     assert caught.value.report.outcome == "failed"
     assert victim.ifindex == 4 + 10
@@ -697,7 +698,8 @@ def test_a_list_that_is_torn_each_time_is_never_acted_on():
         with pytest.raises(Error) as caught:
             removed(made, dry_run=dry_run)
         assert str(caught.value) == (
-            "clean up /run/netns/made-up: the namespace changed each time it was looked at"
+            "clean up /run/netns/made-up: the namespace changed each time it was looked at;"
+            " try again"
         )
         assert caught.value.report.outcome == "failed"
         assert (made.changes, made.looks) == ([], looks)
@@ -708,7 +710,7 @@ def test_a_list_without_work_that_is_torn_each_time_is_read_so_often_and_no_more
     made.torn_looks = 1000
     with pytest.raises(Error) as caught:
         removed(made)
-    assert str(caught.value).endswith("the namespace changed each time it was looked at")
+    assert str(caught.value).endswith("the namespace changed each time it was looked at; try again")
     assert (caught.value.report.outcome, made.changes) == ("failed", [])
     assert made.looks == removal.ROUNDS + 1
 

@@ -140,7 +140,7 @@ def test_if_no_two_readings_are_alike_it_is_an_error():
         observe(kernel, ETH0, NET1)
     assert str(caught.value) == (
         "read uplink eth0, net1: its addresses, routes or neighbours changed each time they were "
-        "listed"
+        "listed; try again"
     )
     assert kernel.reading == uplinks.ROUNDS
     assert kernel.groups == uapi.RTMGRP_LINK | uapi.RTMGRP_TC

@@ -93,7 +93,10 @@ def test_the_first_number_of_a_name_is_counted_up(name, number, counted):
     "arguments, words",
     [
         ({"uplink": ["eth0", "net1", "eth0"]}, "check uplink eth0: an uplink has one TAP: name it"),
-        ({"tap": "tap%d_urunc"}, "check name tap%d_urunc: this cannot be the name of a new"),
+        (
+            {"tap": "tap%d_urunc"},
+            "check name tap%d_urunc: the name of a new interface cannot have a %",
+        ),
         ({"tap": "x" * 16}, "check name %s: an interface name has at most 15 bytes" % ("x" * 16)),
         (
             {"tap": ["tap0_urunc", "tap1_urunc"]},
@@ -126,8 +129,8 @@ def test_the_first_number_of_a_name_is_counted_up(name, number, counted):
         ({"uplink": NICS, "exclude": "tap1*"}, "check TAP tap1_urunc: " + UNFINDABLE),
         ({"uplink": NICS, "tap": ["net1", "tap0"], "match": "*"}, "check TAP net1: " + UNFINDABLE),
         ({"tap": 7}, "check arguments 7: a string or a list of strings is needed"),
-        ({"owner": -1}, "check ID -1: this cannot be a user or group"),
-        ({"group": 0xFFFFFFFF}, "check ID 4294967295: this cannot be a user or group"),
+        ({"owner": -1}, "check ID -1: an ID is a number from 0 to 4294967294"),
+        ({"group": 0xFFFFFFFF}, "check ID 4294967295: an ID is a number from 0 to 4294967294"),
         ({"address": "10.9.8.1"}, "check address 10.9.8.1: " + CIDR),
         ({"address": "10.9.8.1/33"}, "check address 10.9.8.1/33: " + CIDR),
         ({"address": "10.9.8.1/1234"}, "check address 10.9.8.1/1234: " + CIDR),

@@ -177,7 +177,7 @@ def test_a_stranger_that_follows_into_every_group_saves_all(pod, watch, monkeypa
     watch.before = lambda requests: is_proof(requests) and join(pod, "peer0", FOUR[0])
     with pytest.raises(nlraw.Error) as caught:
         watch.clean_up(pod)
-    assert caught.value.message == "the namespace changed each time it was looked at"
+    assert caught.value.message == "the namespace changed each time it was looked at; try again"
     assert watch.marks() == 3
     pod.ip("link", "set", "peer0", "group", "default")
     assert pod.state() == before

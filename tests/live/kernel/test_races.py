@@ -262,7 +262,7 @@ def test_a_namespace_that_never_holds_still_is_given_up(pod, watch):
     watch.before = rename
     with pytest.raises(nlraw.Error) as caught:
         watch.clean_up(pod)
-    assert caught.value.message == "the namespace changed each time it was looked at"
+    assert caught.value.message == "the namespace changed each time it was looked at; try again"
     assert caught.value.report.outcome == "failed"
     assert len(pod.filters("eth0")) == 1
 

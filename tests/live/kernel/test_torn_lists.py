@@ -183,7 +183,7 @@ def test_where_somebody_never_ends_nothing_is_changed(pod, watch):
     deleting(pod, watch, prefs)
     with pytest.raises(nlraw.Error) as caught:
         watch.clean_up(pod)
-    assert caught.value.message == "the namespace changed each time it was looked at"
+    assert caught.value.message == "the namespace changed each time it was looked at; try again"
     assert preferences(pod) == prefs + [FILTERS] and pods.TAP in pod.links()
 
 

@@ -70,7 +70,8 @@ def add_alternative_name(pod):
 def test_a_foreign_device_of_the_name_is_told_and_left_alone(pod, add, kind):
     add(pod)
     ifindex = pod.links()["peer0" if add is add_alternative_name else TAP]["ifindex"]
-    words = "create TAP tap0_urunc: the name is taken by a %s, ifindex %d" % (kind, ifindex)
+    words = "create TAP tap0_urunc: the name is taken by a %s, ifindex %d%s"
+    words %= kind, ifindex, "; choose another name"
     refused(pod, words, errno.EBUSY)
     told = command.nlraw("setup", "-n", pod.path, "-j")
     assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, words))
@@ -81,7 +82,7 @@ def test_a_foreign_device_of_the_name_is_told_and_left_alone(pod, add, kind):
 def test_the_loopback_device_has_no_kind(pod):
     refused(
         pod,
-        "create TAP lo: the name is taken by a device of no kind, ifindex 1",
+        "create TAP lo: the name is taken by a device of no kind, ifindex 1; choose another name",
         errno.EBUSY,
         tap="lo",
         match="lo",
@@ -162,7 +163,9 @@ def test_without_an_orphan_it_is_exit_3(pod, monkeypatch, capsys):
 
 def test_a_tap_that_somebody_made_since_the_cleanup_has_the_name(pod):
     error = provide(pod, create=after(lambda: pod.add_tap(redirect=False))).error
-    words = "create TAP tap0_urunc: the name is taken by a TUN device, ifindex %d"
+    words = (
+        "create TAP tap0_urunc: the name is taken by a TUN device, ifindex %d; choose another name"
+    )
     assert str(error) == words % pod.links()[TAP]["ifindex"]
     assert isinstance(error, nlraw.Refused)
     assert pod.qdiscs() == []
@@ -373,7 +376,7 @@ def without(capability):
 def test_without_cap_net_admin_no_tap_is_made(pod):
     before = pod.state()
     told = command.nlraw("setup", "-n", pod.path, before=without("net_admin"))
-    words = "create TAP tap0_urunc: Operation not permitted; %s, or the TAP's owner" % NET_ADMIN
+    words = "create TAP tap0_urunc: Operation not permitted; " + NET_ADMIN
     assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, words))
     assert pod.state() == before
 
@@ -423,7 +426,9 @@ def test_an_id_that_the_user_namespace_does_not_have(option):
 
 # ---------------------------------------------------------------- no uplink, or no namespace
 
-NO_UPLINK = "there is no such uplink: this is no pod's namespace, or it is not ready"
+NO_UPLINK = (
+    "there is no such uplink: this is no pod's namespace, or it is not ready; `-u` names another"
+)
 NO_ROUTE = NO_UPLINK.replace("such uplink", "default route")
 
 
@@ -616,7 +621,7 @@ def test_if_the_second_name_is_in_use_since_the_cleanup_the_first_tap_goes_again
 def test_if_the_second_name_is_a_foreign_device_s_nothing_is_changed(make_pod):
     pod = nics(make_pod)
     pod.ip("link", "add", "tap1_urunc", "type", "bridge")
-    words = "create TAP tap1_urunc: the name is taken by a bridge, ifindex %d"
+    words = "create TAP tap1_urunc: the name is taken by a bridge, ifindex %d; choose another name"
     refused(pod, words % pod.links()["tap1_urunc"]["ifindex"], errno.EBUSY, uplink=NICS)
 
 
