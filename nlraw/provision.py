@@ -149,7 +149,9 @@ def _missing_uplink(target: Target, seen: Snapshot) -> "Optional[Refused]":
     if not missing and (found or target.uplink == "none"):
         return None
     if missing or not seen.default_taps:
-        words = "there is no %s: this is no pod's namespace, or it is not ready; `-u` names another"
+        words = (
+            "there is no %s: this is no pod's namespace, or it is not ready; `-u` names the uplink"
+        )
         words %= "such uplink" if missing else "default route"
     else:
         words = "the default route is on %s, which the pattern of TAPs matches"

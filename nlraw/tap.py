@@ -19,14 +19,21 @@ if TYPE_CHECKING:
 DEVICE = "/dev/net/tun"
 
 # What to do about a refusal.
+_OTHER_FILE = "%s is another file: remove it, then mknod %s c 10 200" % (DEVICE, DEVICE)
 _OPEN = {
     errno.ENOENT: "load the module tun; where the node is missing, mknod %s c 10 200" % DEVICE,
     errno.ENODEV: "load the module tun, or enable CONFIG_TUN",
     errno.ENXIO: "load the module tun, or enable CONFIG_TUN",
     errno.EACCES: "let this user open it (chmod 666 %s), or run this as root" % DEVICE,
     errno.EPERM: "the device cgroup must allow c 10:200",
+    errno.EISDIR: _OTHER_FILE,
 }
+_OPEN_AS_ROOT = dict(_OPEN)
+_OPEN_AS_ROOT[errno.EACCES] = (
+    "its mount has the option nodev, or this is root of a user namespace: chmod 666 %s" % DEVICE
+)
 _CREATE = {
+    errno.ENOTTY: _OTHER_FILE,
     errno.EPERM: "it takes CAP_NET_ADMIN in the user namespace that owns the network namespace",
 }
 _ATTACH = {errno.EPERM: _CREATE[errno.EPERM] + ", or the TAP's owner"}
@@ -78,14 +85,15 @@ def attach(namespace: Namespace, name: str) -> int:
     return namespace.run(lambda: _attached(name, flags, "attach to TAP", _ATTACH))
 
 
-def _attached(name: str, flags: int, step: str, remedies: "Dict[int, str]") -> int:
+def _attached(name: str, flags: int, step: str, of_attach: "Dict[int, str]") -> int:
     try:
         fd = posix.open(DEVICE, posix.O_RDWR | posix.O_CLOEXEC)
     except OSError as error:
-        raise refused(error, "open", DEVICE, _OPEN) from None
+        remedies = _OPEN if posix.geteuid() else _OPEN_AS_ROOT
+        raise refused(error, "open", DEVICE, remedies) from None
     try:
         request = uapi.ifreq.pack(name.encode("utf-8", "surrogateescape"), flags)
-        _control(fd, uapi.TUNSETIFF, request, step, name, remedies)
+        _control(fd, uapi.TUNSETIFF, request, step, name, of_attach)
     except BaseException:
         close(fd)
         raise

@@ -252,7 +252,7 @@ def test_without_an_uplink_nothing_is_made(uplink, missing):
     assert (result.outcome, result.error.errno) == ("failed", errno.ENODEV)
     assert str(result.error) == (
         "look up link %s: there is no %s: this is no pod's namespace, or it is not ready"
-        "; `-u` names another" % (uplink, missing)
+        "; `-u` names the uplink" % (uplink, missing)
     )
     assert (result.netns, result.ahead, made.changes) == (made.path, (), [])
 
@@ -586,7 +586,7 @@ def test_if_one_uplink_is_missing_nothing_is_changed(has_orphan):
     result = provided(made, uplink=("net9", "eth0"))
     assert str(result.error) == (
         "look up link net9: there is no such uplink: this is no pod's namespace, or it is not ready"
-        "; `-u` names another"
+        "; `-u` names the uplink"
     )
     assert (result.outcome, result.cleanup.outcome, result.cleanup.uplink) == (
         "failed",

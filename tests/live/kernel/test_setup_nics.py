@@ -117,7 +117,7 @@ def test_if_one_uplink_is_missing_nothing_is_changed(pod):
     before = pod.state()
     told = command.nlraw("setup", "-n", pod.path, "-u", "eth0", "-u", "net9", "-u", "net8", "-j")
     words = "there is no such uplink: this is no pod's namespace, or it is not ready"
-    words += "; `-u` names another"
+    words += "; `-u` names the uplink"
     assert (told.status, told.err) == (1, "nlraw: %s: look up link net9: %s\n" % (pod.path, words))
     cleanup = told.document["cleanup"]
     assert (cleanup["outcome"], cleanup["uplink"]) == ("skipped", "net9")

@@ -330,6 +330,7 @@ def test_an_address_that_no_device_can_have(pod, address):
 
 # ---------------------------------------------------------------- /dev/net/tun
 
+OTHER_FILE = "/dev/net/tun is another file: remove it, then mknod /dev/net/tun c 10 200"
 NO_TUN = 'mount -t tmpfs none /dev/net && %s && exec "$@"'
 
 
@@ -349,10 +350,14 @@ NO_TUN = 'mount -t tmpfs none /dev/net && %s && exec "$@"'
         (
             "mknod /dev/net/tun c 10 200 && mount -o remount,nodev /dev/net",
             "open /dev/net/tun: Permission denied; "
-            "let this user open it (chmod 666 /dev/net/tun), or run this as root",
+            "its mount has the option nodev, or this is root of a user namespace: chmod 666 "
+            "/dev/net/tun",
         ),
-        ("touch /dev/net/tun", "create TAP tap0_urunc: Inappropriate ioctl for device"),
-        ("mkdir /dev/net/tun", "open /dev/net/tun: Is a directory"),
+        (
+            "touch /dev/net/tun",
+            "create TAP tap0_urunc: Inappropriate ioctl for device; " + OTHER_FILE,
+        ),
+        ("mkdir /dev/net/tun", "open /dev/net/tun: Is a directory; " + OTHER_FILE),
     ],
     ids=["missing", "no driver", "forbidden", "a file", "a directory"],
 )
@@ -427,7 +432,7 @@ def test_an_id_that_the_user_namespace_does_not_have(option):
 # ---------------------------------------------------------------- no uplink, or no namespace
 
 NO_UPLINK = (
-    "there is no such uplink: this is no pod's namespace, or it is not ready; `-u` names another"
+    "there is no such uplink: this is no pod's namespace, or it is not ready; `-u` names the uplink"
 )
 NO_ROUTE = NO_UPLINK.replace("such uplink", "default route")
 
