@@ -17,6 +17,10 @@ if not __package__:
     type(globals()["__loader__"])("nlraw", folder + "/__init__.py").exec_module(package)
     # where relative imports start: which of the two counts depends on the version of Python
     __package__, __spec__ = "nlraw", type(sys.__spec__)("nlraw.__main__", None)
-from .cli import program
+try:
+    from .cli import program
+except ImportError as error:
+    is_ours = (error.name or "").startswith(__package__)
+    sys.exit("nlraw: start: %s%s" % (error, "; this copy of nlraw is incomplete" * is_ours))
 
 program()

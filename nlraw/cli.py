@@ -74,7 +74,8 @@ def _ended(run: "Callable[[], int]") -> int:
         from .errors import Error, Invalid
         from .output import ERROR, Unwritten, complain
     except (OSError, ImportError, MemoryError) as error:  # Python itself lacks something
-        posix.write(2, ("nlraw: start: %s\n" % error).encode("utf-8", "surrogateescape"))
+        words = "nlraw: start: %s\n" % _in_words(error)
+        posix.write(2, words.encode("utf-8", "surrogateescape"))
         return FAILED
     try:
         return run()
@@ -95,10 +96,16 @@ def _ended(run: "Callable[[], int]") -> int:
 
 
 def _in_words(error: Exception) -> str:
-    """What an error of Python says, without the number of an OSError."""
+    """What an error of Python says, without the number of an OSError, and what to do about it."""
     words = getattr(error, "strerror", None) or str(error) or type(error).__name__
     file = getattr(error, "filename", None)
-    return "%s: %s" % (words, file) if file else words
+    if file:
+        words += ": %s" % file
+    if isinstance(error, ImportError) and error.name:
+        if error.name.startswith(__name__.rpartition(".")[0]):
+            return words + "; this copy of nlraw is incomplete"
+        return words + "; install all of Python's standard library (Debian: libpython3-stdlib)"
+    return words
 
 
 # ---------------------------------------------------------------- the import of modules

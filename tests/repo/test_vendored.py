@@ -212,6 +212,18 @@ def test_a_path_without_a_copy_is_one_line_and_no_traceback(tmp_path, file):
     assert str(tmp_path / file) in done.err
 
 
+@pytest.mark.parametrize("options", [["-I"], ["-I", "-S"]], ids=" ".join)
+@pytest.mark.parametrize("missing", ["cli.py", "errors.py", "oci.py"])
+def test_an_incomplete_copy_is_one_line_and_no_traceback(tmp_path, missing, options):
+    shutil.copytree(command.PACKAGE, str(tmp_path / "nlraw"))
+    shutil.rmtree(str(tmp_path / "nlraw" / "__pycache__"), ignore_errors=True)
+    (tmp_path / "nlraw" / missing).unlink()
+    done = run_by_path(options, tmp_path / "nlraw", "hook")
+    assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
+    assert done.err.startswith("nlraw: ") and missing[: -len(".py")] in done.err
+    assert done.err.endswith("; this copy of nlraw is incomplete\n")
+
+
 def test_nor_does_an_installed_copy(more_strays, pod, tmp_path):
     home = str(tmp_path / "installed")
     command.run(sys.executable, "-m", "venv", "--without-pip", "--symlinks", home)

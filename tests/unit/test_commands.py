@@ -256,6 +256,11 @@ def test_what_failed_is_on_stderr_too_with_its_namespace(run, visited):
     [
         (MemoryError(), "MemoryError"),
         (ImportError("No module named 'json'"), "No module named 'json'"),
+        (
+            ImportError("No module named 'json'", name="json"),
+            "No module named 'json'; install all of Python's standard library (Debian: "
+            "libpython3-stdlib)",
+        ),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
     ],
     ids=lambda value: type(value).__name__,
