@@ -303,7 +303,7 @@ def delete_filter(filter: Filter, parent: int, dev: str) -> Request:
 
 def delete_priority(filter: Filter, parent: int, dev: str) -> Request:
     """Delete the whole priority that a filter belongs to, with its root table."""
-    step = "delete %s filters of priority %d" % (filter.kind, filter.priority)
+    step = "delete %s filters of priority %d on" % (filter.kind, filter.priority)
     return _name_filter(uapi.RTM_DELTFILTER, uapi.NLM_F_ACK, filter, parent, 0, step, dev)
 
 

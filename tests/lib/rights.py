@@ -33,6 +33,6 @@ def without(*names):
 # The step that fails without a capability; without any other all is done.
 MATTERS = {
     "sys_admin": "enter namespace %s: Operation not permitted; " + SYS_ADMIN,
-    "net_admin": "%s: delete u32 filters of priority 49152 eth0: Operation not permitted; "
+    "net_admin": "%s: delete u32 filters of priority 49152 on eth0: Operation not permitted; "
     + NET_ADMIN,
 }

@@ -249,7 +249,7 @@ def test_what_the_kernel_refuses_is_1_and_names_the_capability(pod, bundle):
     bundle.network(pod.path)
     for capability, step in (
         ("sys_admin", "enter namespace"),
-        ("net_admin", "delete u32 filters of priority 49152 eth0"),
+        ("net_admin", "delete u32 filters of priority 49152 on eth0"),
     ):
         argv = (
             "setpriv",

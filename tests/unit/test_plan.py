@@ -146,7 +146,7 @@ def test_filters_go_first_then_the_ingress_qdisc_then_of_each_orphan_its_qdiscs_
         taps=[TAP, OTHER_TAP],
         qdiscs=qdiscs,
     ) == [
-        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 on eth0",
         "delete matchall filter eth0",
         "delete ingress qdisc eth0",
         "delete ingress qdisc tap0_urunc",
@@ -207,7 +207,7 @@ def test_a_dead_redirect_of_what_goes_out_is_nobodys_of_ours():
 
 def test_the_priority_goes_where_u32_would_leave_its_root_table_and_not_where_a_sibling_stays():
     assert planned(table(), redirect(4, "u32"))[:2] == [
-        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 on eth0",
         "delete ingress qdisc eth0",
     ]
     assert planned(table(), redirect(4, "u32"), redirect(9, "u32", handle=2))[:2] == [
@@ -219,7 +219,7 @@ def test_the_priority_goes_where_u32_would_leave_its_root_table_and_not_where_a_
 def test_what_goes_with_a_priority_is_reported_filter_by_filter():
     point = place(table(), redirect(4, "u32"), redirect(5, "u32", handle=0x80000801))
     first = plan(snapshot(point, taps=[TAP, OTHER_TAP]), ALL).changes[0]
-    assert first.request.step == "delete u32 filters of priority 49152"
+    assert first.request.step == "delete u32 filters of priority 49152 on"
     fields = {"dev": "eth0", "object": "filter", "kind": "u32", "priority": 49152}
     assert list(first.removes) == [
         TcObject(target="tap0_urunc", **fields),
@@ -232,7 +232,7 @@ def test_priorities_of_other_chains_and_numbers_are_kept_apart():
         redirect(4, "u32", chain=3, priority=7),
         redirect(9, "u32", handle=2, priority=7),
         redirect(9, "u32", chain=3, priority=8),
-    ) == ["delete u32 filters of priority 7 eth0", "delete link tap0_urunc"]
+    ) == ["delete u32 filters of priority 7 on eth0", "delete link tap0_urunc"]
 
 
 @pytest.mark.parametrize("side, goes", [(CLSACT_IN, True), (CLSACT_OUT, False)])
@@ -241,7 +241,7 @@ def test_what_redirects_to_an_orphan_goes_from_either_side_and_a_dead_one_from_t
 ):
     point = place(redirect(4), redirect(0, "u32"), qdisc=CLSACT_QDISC, parent=side)
     assert steps(plan(snapshot(point), ALL).changes) == ["delete matchall filter eth0"] + [
-        "delete u32 filters of priority 49152 eth0"
+        "delete u32 filters of priority 49152 on eth0"
     ] * goes + ["delete link tap0_urunc"]
 
 
@@ -299,7 +299,7 @@ def test_a_redirect_to_an_orphan_goes_from_every_device_with_the_ingress_that_it
     points = [place(redirect(4, "u32")), on_net1(redirect(4, ifindex=3), redirect(5, ifindex=3))]
     made = plan(snapshot(*points, taps=[TAP, OTHER_TAP]), ALL)
     assert steps(made.changes) == [
-        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 on eth0",
         "delete ingress qdisc eth0",
         "delete matchall filter net1",
         "delete matchall filter net1",
@@ -345,7 +345,7 @@ def test_of_a_shared_block_only_the_redirects_to_an_orphan_go_addressed_by_the_b
     point = in_block(block_redirect(4, priority=7), block_redirect(9), block_redirect(0))
     made = plan(snapshot(point), ALL)
     assert steps(made.changes) == [
-        "delete u32 filters of priority 7 block 22",
+        "delete u32 filters of priority 7 on block 22",
         "delete link tap0_urunc",
     ]
     asked = tc.Filter(build.received(uapi.RTM_DELTFILTER, made.changes[0].request.payload))
@@ -373,11 +373,11 @@ def test_what_is_stacked_on_a_tap_keeps_it_and_all_that_leads_to_it():
 def test_beside_a_tap_in_use_the_orphans_go_with_what_is_theirs_and_nothing_else():
     filters = [redirect(4, "u32"), redirect(7, handle=2)]
     assert planned(*filters, taps=[TAP, USED_TAP]) == [
-        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 on eth0",
         "delete link tap0_urunc",
     ]
     assert planned(redirect(4, "u32"), taps=[TAP, USED_TAP]) == [
-        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 on eth0",
         "delete ingress qdisc eth0",
         "delete link tap0_urunc",
     ]
@@ -419,7 +419,7 @@ def test_while_a_fresh_tap_is_spared_every_ingress_of_a_living_device_stays(dead
     own = [build.as_qdisc(build.qdisc_payload(4, "ingress"))]
     made = steps(plan(snapshot(point, others, taps=taps, qdiscs=own), SPARING).changes)
     assert made == [
-        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 on eth0",
     ] + ["delete matchall filter eth0"] * dead + [
         "delete matchall filter net1",
         "delete ingress qdisc tap0_urunc",
@@ -481,12 +481,12 @@ def test_filters_in_another_chain_go_before_the_rest_for_the_chain_may_be_explic
         on_net1(redirect(4, ifindex=3)),
     ]
     made = plan(snapshot(*points), ALL)
-    assert steps(made.changes) == ["delete u32 filters of priority 7 eth0"]
+    assert steps(made.changes) == ["delete u32 filters of priority 7 on eth0"]
     assert not made.is_whole
     at_once = plan(snapshot(*points), ALL, at_once=True)
     assert at_once.is_whole
     assert steps(at_once.changes) == [
-        "delete u32 filters of priority 7 eth0",
+        "delete u32 filters of priority 7 on eth0",
         "delete matchall filter eth0",
         "delete ingress qdisc eth0",
         "delete matchall filter net1",
@@ -525,11 +525,11 @@ def undone(*points, had_ingress=()):
 
 def test_an_undo_takes_the_redirect_to_its_tap_and_the_qdisc_that_it_added():
     assert undone(place(redirect(4, "u32"))) == [
-        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 on eth0",
         "delete ingress qdisc eth0",
     ]
     assert undone(place(redirect(4, "u32")), had_ingress={2}) == [
-        "delete u32 filters of priority 49152 eth0"
+        "delete u32 filters of priority 49152 on eth0"
     ]
 
 
@@ -557,11 +557,11 @@ def test_an_undo_of_several_taps_takes_what_it_added_on_each_uplink():
     )
     found = snapshot(place(redirect(4, "u32")), on_net1, taps=[TAP, OTHER_TAP])
     assert steps(plan_undo(found, [TAP, OTHER_TAP], {3})) == [
-        "delete u32 filters of priority 49152 eth0",
+        "delete u32 filters of priority 49152 on eth0",
         "delete ingress qdisc eth0",
-        "delete u32 filters of priority 49152 net1",
+        "delete u32 filters of priority 49152 on net1",
     ]
     assert steps(plan_undo(found, [OTHER_TAP], {2})) == [
-        "delete u32 filters of priority 49152 net1",
+        "delete u32 filters of priority 49152 on net1",
         "delete ingress qdisc net1",
     ]

@@ -223,7 +223,7 @@ def test_an_undo_that_fails_is_added_to_the_error():
     assert result.error.errno == errno.EPERM
     assert str(result.error) == (
         "put address on tap0_urunc: EPERM; then the undo failed:"
-        " delete u32 filters of priority 49152 eth0: EBUSY"
+        " delete u32 filters of priority 49152 on eth0: EBUSY"
     )
 
 

@@ -112,7 +112,7 @@ def test_what_is_asked_in_words():
         "list filters eth0",
         "list chains eth0",
         "list links of every kind, read link tap0_urunc",
-        "delete u32 filters of priority 49152 eth0, delete ingress qdisc eth0, "
+        "delete u32 filters of priority 49152 on eth0, delete ingress qdisc eth0, "
         "delete ingress qdisc tap0_urunc, delete link tap0_urunc",
     ]
 
@@ -543,8 +543,8 @@ def test_a_refused_priority_is_not_done_while_anything_of_it_is_there():
     with pytest.raises(Refused) as caught:
         removed(made)
     assert str(caught.value) == (
-        "delete u32 filters of priority 49152 eth0: EPERM; "
-        "not done: delete u32 filters of priority 49152 eth0, delete ingress qdisc eth0"
+        "delete u32 filters of priority 49152 on eth0: EPERM; "
+        "not done: delete u32 filters of priority 49152 on eth0, delete ingress qdisc eth0"
     )
     # whose qdisc went with it
     assert [each.dev for each in caught.value.report.tc_removed] == ["tap0_urunc"]

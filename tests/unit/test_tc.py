@@ -159,7 +159,7 @@ def test_requests_say_what_they_do_to_what():
     expected = {
         tc.delete_qdisc(qdisc, "eth0"): "delete ingress qdisc",
         tc.delete_filter(filter, INGRESS, "eth0"): "delete u32 filter",
-        tc.delete_priority(filter, INGRESS, "eth0"): "delete u32 filters of priority 7",
+        tc.delete_priority(filter, INGRESS, "eth0"): "delete u32 filters of priority 7 on",
         tc.create_ingress(2, "eth0"): "create qdisc (ingress)",
         tc.create_redirect(2, INGRESS, 4, "eth0"): "create redirect (u32, mirred)",
     }

@@ -392,7 +392,7 @@ def test_without_cap_net_admin_no_orphan_is_removed(pod):
     told = command.nlraw("setup", "-n", pod.path, before=without("net_admin"))
     assert told.status == 1
     assert told.err.startswith(
-        "nlraw: %s: delete u32 filters of priority 49152 eth0: Operation not permitted; %s"
+        "nlraw: %s: delete u32 filters of priority 49152 on eth0: Operation not permitted; %s"
         % (pod.path, NET_ADMIN)
     )
     assert pod.state() == before
