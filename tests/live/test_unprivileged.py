@@ -81,3 +81,4 @@ def test_the_namespace_of_a_process_of_others_is_out_of_reach(pod, as_nobody):
         errno.EACCES,
         "open namespace",
     )
+    assert error["words"].endswith("; it takes CAP_SYS_PTRACE, unless the process is this user's")

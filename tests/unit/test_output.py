@@ -77,6 +77,24 @@ def test_the_reason_of_a_failure_stands_beside_the_word():
     ]
 
 
+def test_a_setup_that_met_a_tap_in_use_says_so_once():
+    error = nlraw.TapInUse("in use (carrier on), nothing was changed", "clean up", "tap0_urunc")
+    seen = a_report("in-use", error=error, taps=(a_tap(verdict="in-use"),))
+    made = nlraw.Setup(
+        netns="/run/netns/pod1",
+        outcome="in-use",
+        cleanup=seen,
+        tap=None,
+        uplink=None,
+        error=error,
+        ahead=(),
+    )
+    assert text.setup_in_text(made).splitlines() == [
+        "/run/netns/pod1: in use, nothing changed",
+        "  before that: %s  tap0_urunc  in-use  left alone" % seen.netns,
+    ]
+
+
 def test_what_a_setup_s_cleanup_saw_is_shown_though_nothing_was_to_be_done():
     ignored = (Ignored(ifname="tap0_kata", kind="macvtap"),)
     made = nlraw.Setup(

@@ -149,6 +149,22 @@ def test_the_reason_of_a_failure_stands_beside_the_word():
     ]
 
 
+def test_the_reason_of_a_failure_does_not_name_the_namespace_again():
+    failed = a_report("failed", error=nlraw.Error("no", "open namespace", POD))
+    assert text.in_text([failed]) == POD + ": failed: open namespace: no"
+    assert text.in_text([failed] * 2).splitlines()[0] == POD + "  -  failed  open namespace: no"
+
+
+def test_a_long_reason_makes_no_column_wider():
+    removed = (TcObject(dev="eth0", object="filter", kind="u32", priority=7, target="tap0"),)
+    failed = a_report("failed", error=nlraw.Error("a reason of many words", "clean up", "tap1"))
+    lines = text.in_text([failed, a_report("cleaned", tc_removed=removed)]).splitlines()
+    assert lines[:-1] == [
+        POD + "  eth0  u32 filter  removed  priority 7, redirects to tap0",
+        POD + "  -     failed      clean up tap1: a reason of many words",
+    ]
+
+
 def test_no_uplink_is_named_where_there_is_none():
     assert text.in_text([a_report(uplink=None)]) == POD + ": clean, nothing to remove"
 
