@@ -354,11 +354,6 @@ COMMANDS = {
 }
 
 
-def overview() -> str:
-    """Return what `nlraw --help` prints."""
-    return options.overview(COMMANDS)
-
-
 def help_on(name: str) -> str:
     """Return what `nlraw COMMAND --help` prints."""
     return options.help_on(name, COMMANDS[name])
@@ -385,7 +380,7 @@ def run(arguments: "Sequence[str]") -> int:
     """Run a command line and return the exit status; raises `Error`, and what Python raises."""
     name = arguments[0] if arguments else ""
     if name in ("-h", "--help", "help"):
-        say(overview(), end="")
+        say(options.overview(COMMANDS), end="")
     elif name in ("-V", "--version"):
         say("nlraw %s" % __version__)
     elif not name:
