@@ -112,6 +112,8 @@ def setup(given: "Options") -> int:
     if forms:
         from . import vmm
 
+        for words in vmm.all_unsaid(forms, made):
+            complain("%s: %s" % (made.netns, words))
         lines += vmm.lines(forms, made)
     elif not lines:
         lines = [setup_in_text(made, "verbose" in given)]

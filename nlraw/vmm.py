@@ -13,7 +13,7 @@ them on.
 """
 
 from .errors import Invalid
-from .output import complain, in_json
+from .output import in_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,15 +43,8 @@ def check(form: str, multi_queue: bool = False) -> None:
 
 
 def lines(forms: "Sequence[str]", made: "Setup") -> "List[str]":
-    """A line of each form; none for a setup that failed, because a script passes it on.
-
-    Prints on stderr what the forms cannot express.
-    """
-    if made.error is not None:
-        return []
-    for words in dict.fromkeys([words for form in forms for words in unsaid(form, made)]):
-        complain("%s: %s" % (made.netns, words))
-    return [describe(form, made) for form in forms]
+    """A line of each form; none for a setup that failed, because a script passes it on."""
+    return [] if made.error is not None else [describe(form, made) for form in forms]
 
 
 def describe(form: str, made: "Setup") -> str:
@@ -171,6 +164,12 @@ def unsaid(form: str, made: "Setup") -> "Tuple[str, ...]":
             words = "%s: ip= cannot express %s: configure the guest from the JSON"
             found.append(words % (pair.uplink.ifname, ", ".join(left)))
     return tuple(found)
+
+
+def all_unsaid(forms: "Sequence[str]", made: "Setup") -> "List[str]":
+    """What `unsaid` returns for all forms of `lines`, each sentence once."""
+    given = forms if made.error is None else ()
+    return list(dict.fromkeys([words for form in given for words in unsaid(form, made)]))
 
 
 def _left_out(uplink: "Uplink", is_configured: bool) -> "List[str]":

@@ -245,6 +245,21 @@ def test_arguments_that_attach_leave_nothing_unsaid(form):
     assert vmm.unsaid(form, a_setup(a_pair(uplink))) == ()
 
 
+def test_several_forms_are_a_line_each_and_repeat_no_complaint():
+    made = a_setup(a_pair(an_uplink(addresses=(an_address("2001:db8::2", 64),))))
+    forms = ["cmdline", "firecracker", "qemu"]
+    assert vmm.lines(forms, made) == [vmm.describe(form, made) for form in forms]
+    assert vmm.all_unsaid(forms, made) == list(vmm.unsaid("cmdline", made))
+
+
+def test_a_setup_that_failed_has_no_line():
+    failed = a_setup(a_pair(an_uplink(addresses=(an_address("2001:db8::2", 64),)))).replace(
+        error=nlraw.Error("refused")
+    )
+    assert vmm.lines(["cmdline"], failed) == []
+    assert vmm.all_unsaid(["cmdline"], failed) == []
+
+
 # ---------------------------------------------------------------- names from outside
 
 # What dev_valid_name() (net/core/dev.c) lets pass, as bytes.
