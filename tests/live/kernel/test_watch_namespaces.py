@@ -245,5 +245,5 @@ def test_a_watch_goes_on_though_nothing_can_be_printed(node):
             site.leave()
             agents.wait_until(lambda site=site: TAP not in site.links(), "the TAP")
             site.close()
-        words = "results are not printed from now on: No space left"
+        words = "results are not printed from now on: stdout: No space left"
         agents.wait_until(lambda: words in agent.err, lambda: agent.err)
