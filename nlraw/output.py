@@ -63,7 +63,10 @@ def head(report: "Report") -> str:
     elif report.uplink is not None:
         form = " %s" if report.outcome == "skipped" else " (uplink %s)"
         about = form % escape(report.uplink)
-    return "%s: %s%s" % (escape(report.netns), _OUTCOMES[report.outcome], about)
+    words = _OUTCOMES[report.outcome]
+    if report.outcome == "clean" and any(tap.verdict == "orphan" for tap in report.taps):
+        words = "clean, fresh orphans are spared"
+    return "%s: %s%s" % (escape(report.netns), words, about)
 
 
 def reason(report: "Union[Report, Setup]") -> str:

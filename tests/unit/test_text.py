@@ -139,6 +139,14 @@ def test_each_outcome_has_its_word(outcome, words):
     assert text.in_text([a_report(outcome)]) == POD + ": " + words
 
 
+def test_a_clean_namespace_with_a_fresh_orphan_is_not_said_to_have_nothing():
+    report = a_report(taps=(a_tap(fresh=True),))
+    last = text.in_text([report], spares_fresh=True).splitlines()[-1]
+    assert last == POD + ": clean, fresh orphans are spared (uplink eth0)"
+    report = a_report(taps=(a_tap(verdict="in-use"),))
+    assert text.in_text([report]).endswith(": clean, nothing to remove (uplink eth0)")
+
+
 def test_the_reason_of_a_failure_stands_beside_the_word():
     error = nlraw.Error("no \x1b", "open namespace", "pod1")
     failed = a_report("failed", error=error)
