@@ -49,12 +49,12 @@ def quartiles(samples):
     return ordered[round(last * 0.25)], ordered[round(last * 0.75)]
 
 
-def in_turn(contenders, turns, seconds):
+def in_turn(contenders, turns, seconds, least=3):
     """Call each contender once a turn, and return a list of what each call returned, by name.
 
     Each gets that many turns, and an equal part of the seconds: one that has used up its part after
-    three turns or more drops out. The order is another one each turn: who comes next finds the
-    caches as the one before has left them.
+    the ``least`` turns or more drops out. The order is another one each turn: who comes next finds
+    the caches as the one before has left them.
     """
     order = list(contenders.items())
     shuffle = random.Random(0).shuffle
@@ -62,7 +62,7 @@ def in_turn(contenders, turns, seconds):
     spent = dict.fromkeys(contenders, 0.0)
     for turn in range(turns):
         for name, contender in order:
-            if turn < 3 or spent[name] < seconds / len(contenders):
+            if turn < least or spent[name] < seconds / len(contenders):
                 begun = monotonic()
                 samples[name].append(contender())
                 spent[name] += monotonic() - begun
