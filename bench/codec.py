@@ -2,7 +2,7 @@
 """What does it cost to build a message and to parse one, without a kernel?
 
 Built is the request for a pair of veth, in which attributes are nested three deep; parsed is what
-the kernel tells of a TAP, some 1,100 bytes, and nine of its values are read. pyperf does the
+the kernel reports of a TAP, about 1,100 bytes, and nine of its values are read. pyperf does the
 timing, in processes that take turns.
 """
 
@@ -44,7 +44,7 @@ def measure(laboratory):
         for task in ("build", "parse")
         for codec in codecs
     }
-    samples = in_turn(contenders, *((3, 1) if laboratory.quick else (15, 90)))
+    samples = in_turn(contenders, *((3, 1) if laboratory.quick else (9, 45)))
     rows = [Row("codec", task, 1, codec, taken) for (task, codec), taken in samples.items()]
     for codec in codecs:
         both = [sum(pair) for pair in zip(samples["build", codec], samples["parse", codec])]

@@ -56,7 +56,7 @@ def measure(laboratory):
         starts["hook", lab.NLRAW] = _start(
             laboratory.nlraw("hook"), node, state_of(laboratory, inside.process.pid)
         )
-        samples = in_turn(starts, *((21, 20) if laboratory.quick else (201, 60)))
+        samples = in_turn(starts, *((21, 20) if laboratory.quick else (101, 40)))
     return [Row("coldstart", what, 0, who, taken) for (what, who), taken in samples.items()]
 
 

@@ -89,14 +89,14 @@ def _deaths(laboratory, home, node, starter):
             for _ in range(WARM if size == 1 else 1):
                 for contender in contenders.values():
                     contender()
-            turns = (21 if size == 1 else 3) if quick else (101 if size == 1 else 21)
+            turns = (21 if size == 1 else 3) if quick else (101 if size == 1 else 11)
             told = in_turn(contenders, turns, 90)
             rows += _rows_of(size, told)
             if size == 1:
                 rows += _tails(told)
         rows += _twenty(ours, agent, lab.NLRAW, 5 if quick else 60)
         if not quick:
-            rows += _twenty(floors, floor, lab.FLOOR, 60)
+            rows += _twenty(floors, floor, lab.FLOOR, 20)
     rows += _others(laboratory, home, others, sizes)
     for field in (ours, floors, others):
         field.close()
@@ -190,12 +190,12 @@ def _others(laboratory, home, field, sizes):
             contenders = {SWEEP: _swept(laboratory, home, field, size)}
             if size == 1:
                 contenders[HOOK] = _hooked(laboratory, home, field, state)
-            rows += _rows_of(size, in_turn(contenders, 3 if laboratory.quick else 11, 40))
+            rows += _rows_of(size, in_turn(contenders, 3 if laboratory.quick else 7, 20))
     if lab.GO in laboratory.peers and not laboratory.quick:
         with Agent(laboratory.peers[lab.GO] + ["poll", field.directory], home) as agent:
             agent.pause()
             for size in sizes:
-                rows += _rows_of(size, in_turn({lab.GO: _polled(field, size, agent)}, 11, 60))
+                rows += _rows_of(size, in_turn({lab.GO: _polled(field, size, agent)}, 7, 20))
     return rows
 
 
@@ -256,7 +256,7 @@ def _flapping(laboratory, home, node):
             node.do("flap", 0)
             _still(agent)
             before = agent.processor_time()
-            told = node.do("flap", 3 if laboratory.quick else 100)
+            told = node.do("flap", 3 if laboratory.quick else 20)
             spent = agent.processor_time() - before
             node.do("enter", home.path)
     seconds = told["seconds"]
@@ -282,7 +282,7 @@ def _many(laboratory, home):
         with watching(laboratory, home, directory) as agent:
             time.sleep(1)  # it writes its status a second after its start
             _still(agent)
-            idle = _spent(agent, 3 if laboratory.quick else 10)
+            idle = _spent(agent, 3 if laboratory.quick else 5)
         # a look each second: what it takes in a second is what a look takes
         with watching(laboratory, home, directory, "--resync", "1") as agent:
             _still(agent)
