@@ -73,7 +73,7 @@ def _in_pod(laboratory, pod, size):
                 contenders[what, lab.IPROUTE2] = _process(
                     pod, [shutil.which(command[0])] + command[1:], links
                 )
-        samples = in_turn(contenders, *((21, 15) if laboratory.quick else (31, 20)))
+        samples = in_turn(contenders, *((21, 15) if laboratory.quick else (31, 20)), least=1)
     finally:
         for worker in workers.values():
             worker.close()

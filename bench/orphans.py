@@ -46,7 +46,7 @@ def measure(laboratory):
                 if size >= (QUICK_MANY if quick else MANY):
                     contenders = {who: contenders[who] for who in OF_MANY if who in contenders}
                 # a slow one drops out after its first turn of many
-                samples = in_turn(contenders, 5 if quick else 9, 30 if quick else 60, least=1)
+                samples = in_turn(contenders, 5 if quick else 9, 30, least=1)
                 rows += [
                     Row("orphans", "remove", size, who, taken) for who, taken in samples.items()
                 ]
