@@ -5,6 +5,7 @@ import os
 
 from . import lab
 from .namespaces import IN_SEQUENCE
+from .orphans import BY_GROUP
 from .watch import HOOK, SWEEP
 
 # Colours that the colour-blind can tell apart (Okabe and Ito); nlraw's lines are the thick ones.
@@ -16,6 +17,7 @@ COLOURS = {
     lab.GO: "#009E73",
     lab.MNL: "#E69F00",
     lab.FLOOR: "#999999",
+    BY_GROUP: "#000000",
     HOOK: "#56B4E9",
     SWEEP: "#CC79A7",
 }
@@ -73,6 +75,13 @@ def draw(summaries, directory):
 
     Return the names of the files.
     """
+    drawn = []
+    for name, title, x_axis, panels in PICTURES:
+        lines = [(panel, _lines(summaries, bench, whats)) for panel, bench, whats in panels]
+        if all(found for _, found in lines):
+            drawn.append((name, title, x_axis, lines))
+    if not drawn:
+        return []
     import matplotlib
 
     matplotlib.use("svg")
@@ -86,13 +95,9 @@ def draw(summaries, directory):
     )
     from matplotlib import pyplot
 
-    written = []
-    for name, title, x_axis, panels in PICTURES:
-        lines = [(panel, _lines(summaries, bench, whats)) for panel, bench, whats in panels]
-        if not all(found for _, found in lines):
-            continue
+    for name, title, x_axis, lines in drawn:
         figure, axes = pyplot.subplots(
-            1, len(panels), figsize=(4 + 3 * len(panels), 4.4), sharey=True, squeeze=False
+            1, len(lines), figsize=(4 + 3 * len(lines), 4.4), sharey=True, squeeze=False
         )
         for axis, (panel, found) in zip(axes[0], lines):
             _panel(axis, panel, x_axis, found)
@@ -103,14 +108,13 @@ def draw(summaries, directory):
             handles.values(),
             handles.keys(),
             loc="outside lower center",
-            ncols=2 + len(panels),
+            ncols=2 + len(lines),
             frameon=False,
         )
         figure.set_layout_engine("constrained")
         figure.savefig(os.path.join(directory, name), metadata={"Date": None})
         pyplot.close(figure)
-        written.append(name)
-    return written
+    return [name for name, *_ in drawn]
 
 
 def _lines(summaries, bench, whats):
@@ -132,7 +136,7 @@ def _panel(axis, title, x_axis, lines):
             label=who,
             color=COLOURS[who],
             linewidth=3 if ours else 1.5,
-            linestyle=":" if who == lab.FLOOR else "-",
+            linestyle=":" if who in (lab.FLOOR, BY_GROUP) else "-",
             marker="o",
             markersize=5 if ours else 3,
             zorder=3 if ours else 2,

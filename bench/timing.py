@@ -27,6 +27,10 @@ class Row:
         """The lower and the upper quartile."""
         return quartiles(self.samples)
 
+    def of_turn(self, turn):
+        """The value of a turn; the median where it had none."""
+        return self.samples[turn] if turn < len(self.samples) else self.median
+
     def summary(self):
         bench, what, size, who = self.key
         low, high = self.spread
