@@ -22,9 +22,13 @@ BENCHES = (
     "counts",
 )
 
+# Where a full run leaves all rows; not part of the repository.
+RAW = os.path.join(lab.HERE, "raw")
+
 
 def main():
     options = parse()
+    described = machine.describe()
     laboratory = lab.Lab(options.quick)
     try:
         measured = run(laboratory, options.only or BENCHES)
@@ -33,16 +37,23 @@ def main():
             measured.update(run(laboratory, benches_with_losses(measured)))
         judged = budgets.judged(all_rows(measured))
         found = report.document(
-            machine.describe(), options.quick, laboratory.skipped, all_rows(measured), judged
+            described, options.quick, laboratory.skipped, all_rows(measured), judged
         )
     finally:
         laboratory.close()
     print(report.in_markdown(found))
-    full = not (options.quick or options.only)
-    if full or options.output:
-        readme = os.path.join(lab.HERE, "README.md") if full and not options.output else ""
-        report.write(found, options.output or lab.HERE, readme)
+    for text in budgets.unmeasured(all_rows(measured)) if not options.only else ():
+        print("bench: not measured: %s" % text, file=sys.stderr)
+    if options.output:
+        keep(found, options.output, options.output, "")
+    elif not (options.quick or options.only):
+        keep(found, lab.HERE, RAW, os.path.join(lab.HERE, "README.md"))
     return verdict(judged) if options.check else 0
+
+
+def keep(found, directory, raw, readme):
+    report.write(found, directory, raw, readme)
+    print("bench: all rows are in %s" % os.path.abspath(raw), file=sys.stderr)
 
 
 def parse():
@@ -50,7 +61,7 @@ def parse():
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="fewer sizes and turns: three minutes instead of half an hour",
+        help="fewer sizes and turns: three minutes instead of a quarter of an hour",
     )
     parser.add_argument(
         "--check",
@@ -62,7 +73,8 @@ def parse():
     parser.add_argument(
         "--output",
         metavar="DIRECTORY",
-        help="where to write the results; a full run's go to bench/",
+        help="where to write all results; without it a full run writes its summary, the charts "
+        "and the table of bench/README.md into bench/, and all rows into bench/raw/",
     )
     return parser.parse_args()
 

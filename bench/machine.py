@@ -30,6 +30,7 @@ def describe():
         "go": _told(["go", "version"]),
         "vishvananda/netlink": _package("golang-github-vishvananda-netlink-dev"),
         "pyperf": _version("pyperf"),
+        "load": "%.1f" % os.getloadavg()[0],
     }
 
 
