@@ -133,6 +133,7 @@ BUDGETS = (
         ("cleanup", "library, less the link delete", 1, lab.NLRAW),
         at_most=1e-3,
         room=ONCE,
+        bound=1.2e-3,
         why="a third is the kernel's: TC state, a thread",
     ),
     Budget(
@@ -174,6 +175,7 @@ BUDGETS = (
         ("namespaces", "look, one more", 64, lab.NLRAW),
         at_most=100e-6,
         room=ONCE,
+        bound=130e-6,
     ),
     Budget(
         "SIGKILL of a VMM to its TAP gone, by `watch`; the kernel's own delete",
