@@ -41,12 +41,15 @@ print("ready", flush=True)
 sys.stdin.read()
 """
 
-# Attaches in its main thread, which then ends, while another thread lives on.
+# Attaches in its main thread, which then ends, while another thread lives on. Is ready when it has
+# ended: in between its descriptors go while they are being read.
 THREADS = """
-import ctypes, fcntl, os, struct, sys, threading
+import ctypes, fcntl, os, struct, sys, threading, time
 tun = os.open("/dev/net/tun", os.O_RDWR)
 fcntl.ioctl(tun, 0x400454CA, struct.pack("=16sH22x", b"tap0_urunc", 0x1002))
 def live():
+    while open("/proc/self/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.001)
     print("ready", flush=True)
     os.read(0, 1)
     os._exit(0)
