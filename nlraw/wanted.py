@@ -111,6 +111,8 @@ def _parse_cidr(address: str) -> "Tuple[bytes, int]":
         packed = inet_pton(inet.AF_INET6 if ":" in head else inet.AF_INET, head)
     except (OSError, ValueError):
         packed = b""
+    if "\0" in head:  # PyPy reads no further
+        packed = b""
     is_length = tail.isdecimal() and len(tail) <= 3
     if not packed or not is_length or int(tail) > 8 * len(packed):
         words = "this is not an address with a prefix length, such as 10.9.8.1/24"
