@@ -242,7 +242,7 @@ def test_a_holder_that_cannot_be_found_is_not_passed_over_in_silence(pod):
 
 def test_no_byte_of_a_command_s_name_reaches_a_terminal(pod):
     pod.add_tap()
-    source = "open('/proc/self/comm', 'wb').write(b'\\x1b[31m\\xff')\n" + pods.HOLD
+    source = "open('/proc/self/comm', 'wb', 0).write(b'\\x1b[31m\\xff')\n" + pods.HOLD
     flags = str(taps.IFF_TAP | taps.IFF_NO_PI)
     holder = pod.child(source, pods.TAP, flags)
     out = command("scan", "-n", pod.path, "--who").out
