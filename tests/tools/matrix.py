@@ -57,7 +57,15 @@ NATIVE = ("amd64", "i386")
 
 # What a root has beside its Python.
 TOOLS = ["libc-bin", "coreutils", "dash", "util-linux", "mount", "kmod", "iproute2", "strace"]
+TOOLS += ["bash", "sed", "mawk"]
 COMPILER = ["gcc", "libc6-dev", "linux-libc-dev"]
+
+# What the scripts of packages would have written in /etc.
+ETC = {
+    "passwd": "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/:/bin/false\n",
+    "group": "root:x:0:\ndaemon:x:1:\n",
+    "hostname": "nlraw\n",
+}
 
 # The parts of the suite: the folders of tests/ that are played, those that are quick first. What is
 # in a folder `once` is left out: it depends on neither kernel nor interpreter.
@@ -393,6 +401,11 @@ class Workshop:
                 os.makedirs(os.path.join(path, name.lstrip("/")), exist_ok=True)
             if not os.path.exists(os.path.join(path, "bin/sh")):
                 os.symlink("dash", os.path.join(path, "bin/sh"))
+            if not os.path.exists(os.path.join(path, "usr/bin/awk")):
+                os.symlink("mawk", os.path.join(path, "usr/bin/awk"))
+            for name, text in ETC.items():
+                with open(os.path.join(path, "etc", name), "w") as file:
+                    file.write(text)
             for name in ("doc", "man", "locale", "info", "lintian", "bug"):
                 shutil.rmtree(os.path.join(path, "usr/share", name), ignore_errors=True)
             if row.architecture in NATIVE:
@@ -404,7 +417,7 @@ class Workshop:
                     self.compile(row, os.path.join(path, "usr/lib", library), "/usr/lib/" + library)
 
         name = "-".join([row.architecture, row.suite, row.packages[0]])
-        return self.once(self.path("root", name), make, packages)
+        return self.once(self.path("root", name), make, [packages, ETC])
 
     def compile(self, row, directory, place):
         """Compile a directory for a row's Python.
