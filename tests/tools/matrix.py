@@ -173,8 +173,8 @@ ROWS = (
 
 # What the tests' devices, qdiscs, filters and actions are made of, and some of their relatives.
 MODULES = (
-    "tun veth ifb dummy bridge macvlan macvtap tap sch_ingress sch_htb sch_prio sch_fq_codel "
-    "sch_tbf cls_u32 cls_bpf "
+    "tun veth ifb dummy bridge macvlan macvtap tap ipvlan 8021q "
+    "sch_ingress sch_htb sch_prio sch_fq_codel sch_tbf cls_u32 cls_bpf "
     "cls_matchall cls_flower cls_fw cls_basic act_mirred act_gact act_skbedit act_vlan act_police "
     "act_pedit act_bpf"
 )
