@@ -478,13 +478,13 @@ class Workshop:
             )
 
         def make(path):
-            needed = guest.kernel_packages(packages[-1], options)
+            needed = guest.kernel_packages(package, options)
             with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
                 command.run(
                     "apt-get",
                     *options,
                     "download",
-                    *sorted({packages[-1]} | set(needed)),
+                    *sorted({package} | set(needed)),
                     cwd=scratch,
                 )
                 unpacked = os.path.join(scratch, "unpacked")
@@ -504,7 +504,12 @@ class Workshop:
                     ) as file:
                         file.write(code)
 
-        return self.once(self.path("kernel", row.name), make, [packages[-1], MODULES])
+        for package in reversed(packages):
+            try:
+                return self.once(self.path("kernel", package), make, MODULES)
+            except RuntimeError as error:  # a mirror may list what it does not hold
+                refused = error
+        raise refused
 
     def keep(self, story):
         """Add what a run told of a row to what its earlier runs told of other files.
