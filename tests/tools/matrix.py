@@ -129,7 +129,7 @@ ROWS = (
     Row(
         "s390x",
         "big endian: Linux 6.12 for s390x",
-        *("s390x", "trixie", "python3", ["python3"]),
+        *("s390x", "bookworm", "python3", ["python3"]),
         Kernel(("trixie",), "s390x", *MAINFRAME),
         (),
     ),
