@@ -206,6 +206,9 @@ mkdir -p /dev/pts /dev/shm /dev/net
 mount -t devpts pts /dev/pts
 for place in /tmp /run /dev/shm; do mount -t tmpfs -o mode=1777 tmpfs $place; done
 ln -sf /proc/self/fd /dev/fd
+ln -sf fd/0 /dev/stdin
+ln -sf fd/1 /dev/stdout
+ln -sf fd/2 /dev/stderr
 for module in /modules/*; do insmod $module || echo "no $module"; done
 [ -e /dev/net/tun ] || mknod /dev/net/tun c 10 200
 ip link set lo up
