@@ -11,7 +11,7 @@ from lib import agents, nodes
 from lib.agents import Site
 from lib.pods import TAP
 from nlraw.known import Known
-from nlraw.listener import Listener, open_known
+from nlraw.listener import BYTES, Listener, open_known
 from nlraw.verdict import Target
 
 OTHER = "tap1_urunc"
@@ -95,8 +95,9 @@ def test_a_namespace_with_more_than_a_look_takes_is_an_error_and_the_next_is_not
     big, site = Site(node, "big"), Site(node, "pod1")
     known(listener, big, 7)
     known(listener, site, 8)
+    many = ["tap%d_urunc" % number for number in range(BYTES // 400)]  # a TAP has more bytes
     with big.open() as namespace:
-        nodes.add_orphans(namespace, ["tap%d_urunc" % number for number in range(300)], fresh=True)
+        nodes.add_orphans(namespace, many, fresh=True)
     with pytest.raises(nlraw.TooMuch):
         listener.look(7)
     assert listener.look(8) == {}
