@@ -13,7 +13,6 @@ from io import RawIOBase
 
 from .errors import Error
 from .report import Record, Report
-from .verdict import listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -290,6 +289,8 @@ def why_left(report: "Report", uplinks: "Sequence[str]") -> str:
         why = "`-u auto` finds no uplink"
     else:
         why = "there is no uplink " + (", ".join(uplinks) or report.uplink)
+    from .verdict import listed  # not above: `cli` imports this file before it handles interrupts
+
     words = "%s, so these orphans stay: %s; `-u none` needs no uplink"
     return words % (why, listed(orphans_left(report)))
 
