@@ -35,6 +35,9 @@ NAMED = ("/run/netns", "/var/run/netns")
 # Where container runtimes pin namespaces.
 DIRECTORIES = NAMED + ("/run/docker/netns", "/var/run/docker/netns")
 
+# What to do about a path at which there is none.
+WHERE = "one is at /proc/PID/ns/net or /run/netns/NAME"
+
 _MACHINE = posix.uname().machine
 
 
@@ -212,6 +215,7 @@ def _not_opened(error: OSError, path: str) -> Refused:
     from . import libc
 
     remedies = dict(libc.REMEDIES)
+    remedies[errno.ENOENT] = WHERE
     if path.startswith("/proc/"):
         remedies[errno.EACCES] = "it takes CAP_SYS_PTRACE, unless the process is this user's"
     return refused(error, OPEN, path, remedies)
@@ -220,7 +224,7 @@ def _not_opened(error: OSError, path: str) -> Refused:
 def _why_missing(netns: "NetnsArgument") -> str:
     """Say what is missing: a process or a name; "" for a path."""
     if isinstance(netns, (int, str)) and str(netns).isdecimal():
-        return "there is no process %s, or it has ended" % netns
+        return "there is no process %s, or it has ended; `lsns -t net` lists PIDs" % netns
     if isinstance(netns, str) and "/" not in netns:
         words = "there is no namespace of that name in %s; `ip netns` lists them"
         return words % " or ".join(NAMED)
@@ -238,7 +242,7 @@ def _check(fd: int, path: str) -> None:
         is_empty = file.st_mode & uapi.S_IFMT == uapi.S_IFREG and file.st_size == 0
         # what is left of a pinned namespace without its mount
         words = "this is an empty file: no namespace is mounted here"
-        words = words if is_empty else "this is not a namespace"
+        words = words if is_empty else "this is not a namespace; " + WHERE
         raise BadNamespace(words, OPEN, path)
     if kind != uapi.CLONE_NEWNET:
         found = uapi.CLONE_NAMES.get(kind, "unknown")

@@ -29,6 +29,9 @@ BUNDLE = (sys.executable, "-m", package.__name__ + ".bundle")
 # What stderr advises on a TAP in use, unless its holders are named.
 ADVICE = "; `--who` names its holder, `--wait SECONDS` waits for it"
 
+# What an error says about a path at which there is no namespace.
+WHERE = "one is at /proc/PID/ns/net or /run/netns/NAME"
+
 # What is waited for is over in less than a second; one that takes this many hangs.
 PATIENCE = 60
 

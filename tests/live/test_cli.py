@@ -149,7 +149,7 @@ def test_a_bad_namespace_is_1_and_its_report_is_printed(command, netns, step, na
 def test_a_bad_namespace_is_reported_on_both_streams(pod):
     path = pod.path + "-gone"
     status, out, err = nlraw("scan", "-n", path)
-    reason = "open namespace %s: No such file or directory" % path
+    reason = "open namespace %s: No such file or directory; %s" % (path, command.WHERE)
     assert (status, out) == (1, "%s: failed: %s\n" % (path, reason.replace(" " + path, "")))
     assert err == "nlraw: %s\n" % reason  # on stdout the path is not named again
 

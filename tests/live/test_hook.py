@@ -272,8 +272,8 @@ def test_what_the_kernel_refuses_is_1_and_names_the_capability(pod, bundle):
 @pytest.mark.parametrize(
     "path, words",
     [
-        (__file__, "open namespace %s: this is not a namespace" % __file__),
-        ("/", "open namespace /: this is not a namespace"),
+        (__file__, "open namespace %s: this is not a namespace; %s" % (__file__, command.WHERE)),
+        ("/", "open namespace /: this is not a namespace; " + command.WHERE),
         (
             "/proc/self/ns/mnt",
             "open namespace /proc/self/ns/mnt: this is a namespace of the mount kind, not a "

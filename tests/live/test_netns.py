@@ -149,7 +149,7 @@ def test_a_plain_file_is_no_namespace(tmp_path):
     path = tmp_path / "plain"
     path.write_text("a")
     error = refusal(path, nlraw.BadNamespace)
-    assert str(error) == "open namespace %s: this is not a namespace" % path
+    assert str(error) == "open namespace %s: this is not a namespace; %s" % (path, command.WHERE)
     check_report(error, str(path))
 
 
@@ -188,9 +188,10 @@ def test_an_empty_name_is_none():
     )
 
 
-def test_a_missing_path_is_the_kernels_word(tmp_path):
+def test_a_missing_path_is_the_kernels_word_and_an_example(tmp_path):
     error = refusal(tmp_path / "missing", nlraw.Refused)
-    assert (error.errno, error.message) == (errno.ENOENT, os.strerror(errno.ENOENT))
+    words = "%s; %s" % (os.strerror(errno.ENOENT), command.WHERE)
+    assert (error.errno, error.message) == (errno.ENOENT, words)
 
 
 def test_the_file_that_a_deleted_name_leaves_behind_is_no_namespace(pod):
@@ -199,13 +200,16 @@ def test_the_file_that_a_deleted_name_leaves_behind_is_no_namespace(pod):
     assert words in str(refusal(pod.name, nlraw.BadNamespace))
 
 
+NO_PROCESS = "there is no process %d, or it has ended; `lsns -t net` lists PIDs"
+
+
 def test_a_dead_process_has_no_namespace():
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     for netns in (process.pid, str(process.pid)):
         error = refusal(netns, nlraw.Refused)
         assert (error.errno, error.object) == (errno.ENOENT, "/proc/%d/ns/net" % process.pid)
-        assert "there is no process %d, or it has ended" % process.pid in str(error)
+        assert error.message == NO_PROCESS % process.pid
 
 
 def stat(pid):
@@ -222,7 +226,7 @@ def test_a_zombie_has_no_namespace():
     finally:
         process.wait()
     assert error.errno == errno.ENOENT
-    assert "there is no process %d, or it has ended" % process.pid in str(error)
+    assert error.message == NO_PROCESS % process.pid
 
 
 @pytest.mark.parametrize("pid", [0, -1, 1 << 40, "0", "9" * 30])

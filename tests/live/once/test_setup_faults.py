@@ -492,7 +492,7 @@ def test_an_uplink_that_goes_before_the_redirects_are_made(pod):
 
 def test_a_namespace_that_is_not_there():
     told = command.nlraw("setup", "-n", "/nonesuch", "-j")
-    words = "open namespace /nonesuch: No such file or directory"
+    words = "open namespace /nonesuch: No such file or directory; " + command.WHERE
     assert (told.status, told.err) == (1, "nlraw: %s\n" % words)
     document = told.document
     assert (document["outcome"], document["tap"], document["uplink"]) == ("failed", None, None)
