@@ -251,7 +251,7 @@ class _Builder:
                 words = "in use (%s), another start may be in progress" % evidence(taken)
                 raise TapInUse(words, error.step, error.object) from None
             kind = "TUN device" if taken.kind == "tun" else taken.kind or "device of no kind"
-            words = "the name is taken by a %s, ifindex %d; choose another name"
+            words = "the name is taken by a %s, ifindex %d; choose another with `--tap`"
             words %= kind, taken.ifindex
             raise Refused(errno.EBUSY, words, error.step, error.object) from None
 

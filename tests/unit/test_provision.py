@@ -305,11 +305,11 @@ def test_another_start_that_comes_first_is_a_tap_in_use_if_nothing_was_changed(c
 @pytest.mark.parametrize(
     "facts, words",
     [
-        ({}, "the name is taken by a TUN device, ifindex 40; choose another name"),
-        ({"kind": "veth"}, "the name is taken by a veth, ifindex 40; choose another name"),
+        ({}, "the name is taken by a TUN device, ifindex 40; choose another with `--tap`"),
+        ({"kind": "veth"}, "the name is taken by a veth, ifindex 40; choose another with `--tap`"),
         (
             {"kind": None},
-            "the name is taken by a device of no kind, ifindex 40; choose another name",
+            "the name is taken by a device of no kind, ifindex 40; choose another with `--tap`",
         ),
     ],
 )

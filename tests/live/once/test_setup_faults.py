@@ -71,7 +71,7 @@ def test_a_foreign_device_of_the_name_is_told_and_left_alone(pod, add, kind):
     add(pod)
     ifindex = pod.links()["peer0" if add is add_alternative_name else TAP]["ifindex"]
     words = "create TAP tap0_urunc: the name is taken by a %s, ifindex %d%s"
-    words %= kind, ifindex, "; choose another name"
+    words %= kind, ifindex, "; choose another with `--tap`"
     refused(pod, words, errno.EBUSY)
     told = command.nlraw("setup", "-n", pod.path, "-j")
     assert (told.status, told.err) == (1, "nlraw: %s: %s\n" % (pod.path, words))
@@ -82,7 +82,8 @@ def test_a_foreign_device_of_the_name_is_told_and_left_alone(pod, add, kind):
 def test_the_loopback_device_has_no_kind(pod):
     refused(
         pod,
-        "create TAP lo: the name is taken by a device of no kind, ifindex 1; choose another name",
+        "create TAP lo: the name is taken by a device of no kind, ifindex 1; "
+        "choose another with `--tap`",
         errno.EBUSY,
         tap="lo",
         match="lo",
@@ -164,7 +165,8 @@ def test_without_an_orphan_it_is_exit_3(pod, monkeypatch, capsys):
 def test_a_tap_that_somebody_made_since_the_cleanup_has_the_name(pod):
     error = provide(pod, create=after(lambda: pod.add_tap(redirect=False))).error
     words = (
-        "create TAP tap0_urunc: the name is taken by a TUN device, ifindex %d; choose another name"
+        "create TAP tap0_urunc: the name is taken by a TUN device, ifindex %d; "
+        "choose another with `--tap`"
     )
     assert str(error) == words % pod.links()[TAP]["ifindex"]
     assert isinstance(error, nlraw.Refused)
@@ -626,7 +628,8 @@ def test_if_the_second_name_is_in_use_since_the_cleanup_the_first_tap_goes_again
 def test_if_the_second_name_is_a_foreign_device_s_nothing_is_changed(make_pod):
     pod = nics(make_pod)
     pod.ip("link", "add", "tap1_urunc", "type", "bridge")
-    words = "create TAP tap1_urunc: the name is taken by a bridge, ifindex %d; choose another name"
+    words = "create TAP tap1_urunc: the name is taken by a bridge, ifindex %d; "
+    words += "choose another with `--tap`"
     refused(pod, words % pod.links()["tap1_urunc"]["ifindex"], errno.EBUSY, uplink=NICS)
 
 
