@@ -397,4 +397,4 @@ def check(jobs: "Optional[int]", resync: float, grace: float) -> None:
         raise Invalid("at least one job is needed", "check jobs", str(jobs))
     for name, number, fits in (("resync", resync, resync > 0), ("grace", grace, grace >= 0)):
         if not fits:
-            raise Invalid("more seconds are needed", "check " + name, "%g" % number)
+            raise Invalid("more seconds are needed, such as 30", "check " + name, "%g" % number)

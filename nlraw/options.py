@@ -335,7 +335,7 @@ def number(given: "Options", name: str) -> "Optional[int]":
         return None
     digits = given[name][0]
     if not digits.isdecimal() or len(digits) > 10:
-        words = "a whole number of at most 10 digits is needed"
+        words = "a whole number of at most 10 digits is needed, such as 64"
         raise Invalid(words, "check --%s" % name, digits)
     return int(digits)
 

@@ -260,9 +260,9 @@ def test_seconds_to_wait_are_a_decimal_number(complaint, command, value):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ("--jobs x", "check --jobs x: a whole number of at most 10 digits is needed"),
+        ("--jobs x", "check --jobs x: a whole number of at most 10 digits is needed, such as 64"),
         ("--jobs 0", "check jobs 0: at least one job is needed"),
-        ("--resync 0", "check resync 0: more seconds are needed"),
+        ("--resync 0", "check resync 0: more seconds are needed, such as 30"),
         ("--grace -1", "check --grace -1: a number of seconds from 0 to 86400 is needed, "),
     ],
 )
