@@ -27,7 +27,7 @@ import sys
 import zipfile
 from importlib import util
 
-from .errors import Error, Invalid, refused
+from .errors import UNWRITABLE, Error, Invalid, refused
 from .output import Unwritten, complain, say
 
 TYPE_CHECKING = False
@@ -123,7 +123,7 @@ def write(path: str) -> None:
     except OSError as error:
         if os.path.exists(new):
             os.unlink(new)
-        raise refused(error, step, path) from None
+        raise refused(error, step, path, UNWRITABLE) from None
 
 
 def main(arguments: "Sequence[str]") -> int:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 # No object has this path, process ID, index or handle. ELOOP: symbolic links in a circle.
 GONE = frozenset((errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.ENOTDIR, errno.ELOOP))
 
+# What to do about a file that cannot be created.
+UNWRITABLE = {
+    errno.ENOENT: "make its directory first",
+    errno.EACCES: "choose a place where this user may write",
+}
+
 
 class Error(Exception):
     """Base of every error that nlraw raises.

@@ -12,7 +12,7 @@ writes it again.
 import os
 import stat
 
-from .errors import Invalid, refused
+from .errors import UNWRITABLE, Invalid, refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -186,4 +186,4 @@ def write(path: str, content: str) -> None:
             os.unlink(new)
             raise
     except OSError as error:
-        raise refused(error, step, path) from None
+        raise refused(error, step, path, UNWRITABLE) from None

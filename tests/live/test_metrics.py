@@ -97,8 +97,8 @@ def test_what_cannot_be_written_is_a_warning_that_names_it(node, tmp_path):
     done = sweep(node, missing)
     assert (done.status, done.err) == (
         0,
-        "nlraw: write metrics to %s: No such file or directory; the sweep itself is done\n"
-        % missing,
+        "nlraw: write metrics to %s: No such file or directory; make its directory first; "
+        "the sweep itself is done\n" % missing,
     )
     assert done.out.splitlines()[-1] == "1 namespace: 1 cleaned; 1 orphan deleted"
     assert not nlraw.scan(netns=path)

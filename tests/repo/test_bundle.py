@@ -209,8 +209,8 @@ def test_its_maker_has_a_help(argument):
 
 def test_a_file_that_cannot_be_written_is_named():
     done = command.nlraw("/nonexistent/nlraw.pyz", argv=command.BUNDLE)
-    words = "nlraw: write bundle to /nonexistent/nlraw.pyz: No such file or directory\n"
-    assert done == (1, "", words)
+    words = "No such file or directory; make its directory first\n"
+    assert done == (1, "", "nlraw: write bundle to /nonexistent/nlraw.pyz: " + words)
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["a directory", "a FIFO"])

@@ -112,6 +112,24 @@ def test_what_is_no_plain_file_is_not_replaced(tmp_path, make):
     assert os.listdir(str(tmp_path)) == ["prom"]
 
 
+@pytest.mark.parametrize(
+    "number, advice",
+    [
+        (errno.ENOENT, "make its directory first"),
+        (errno.EACCES, "choose a place where this user may write"),
+    ],
+)
+def test_what_to_do_about_a_file_that_cannot_be_created_is_said(monkeypatch, number, advice):
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(nlraw.Refused) as caught:
+        metrics.write("/prom", "")
+    words = "write metrics to /prom: %s; %s" % (os.strerror(number), advice)
+    assert (caught.value.errno, str(caught.value)) == (number, words)
+
+
 @pytest.mark.parametrize("call", ["fchmod", "rename"])
 def test_on_failure_the_old_file_stays_and_nothing_else_is_left(tmp_path, monkeypatch, call):
     metrics.write(str(tmp_path / "prom"), "old\n")
