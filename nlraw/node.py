@@ -8,6 +8,7 @@ looked at meanwhile: that would wait for the kernel's one lock for all links (rt
 lock of the interpreter.
 """
 
+import errno
 import os
 import stat
 import time
@@ -134,6 +135,12 @@ def sweep_paths(
 
 # ---------------------------------------------------------------- find
 
+# What to do about a directory that cannot be listed.
+UNLISTED = {
+    errno.ENOENT: "`--dir` takes one that exists",
+    errno.EACCES: "it takes CAP_DAC_READ_SEARCH, unless this user may read it",
+}
+
 
 def candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
     """Every path at which a namespace may be."""
@@ -151,7 +158,7 @@ def candidates(dirs: "Optional[Iterable[str]]", proc: bool) -> "Iterator[str]":
         except OSError as error:
             if dirs is None and isinstance(error, FileNotFoundError):
                 continue
-            raise refused(error, "list namespaces in", directory or '""') from None
+            raise refused(error, "list namespaces in", directory or '""', UNLISTED) from None
         for name in names:
             yield os.path.join(directory, name)
 

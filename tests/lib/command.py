@@ -32,6 +32,9 @@ ADVICE = "; `--who` names its holder, `--wait SECONDS` waits for it"
 # What an error says about a path at which there is no namespace.
 WHERE = "one is at /proc/PID/ns/net or /run/netns/NAME"
 
+# What an error says about a directory of --dir that is missing.
+NO_DIRECTORY = "No such file or directory; `--dir` takes one that exists"
+
 # What is waited for is over in less than a second; one that takes this many hangs.
 PATIENCE = 60
 

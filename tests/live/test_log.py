@@ -92,7 +92,7 @@ def test_a_failure_is_an_error_that_names_the_tap(node, log):
 
 def test_a_sweep_that_cannot_begin_is_an_error(log):
     done = command.nlraw("sweep", "--dir", NOWHERE, argv=log.argv)
-    words = "list namespaces in %s: No such file or directory" % NOWHERE
+    words = "list namespaces in %s: %s" % (NOWHERE, command.NO_DIRECTORY)
     assert (done.status, done.err) == (1, "nlraw: %s\n" % words)
     assert log.lines() == [(ERROR, words)]
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lib import pods, readme, systemd
+from lib import command, pods, readme, systemd
 from lib.prometheus import counted
 
 METRICS = "/var/lib/prometheus/node-exporter"
@@ -74,7 +74,7 @@ def test_what_an_operator_has_to_know_has_its_priority(node, make_pod):
     node.deploy(SWEEP, ("nlraw.prom\n", "nlraw.prom --dir /nowhere\n"))
     node.attempt("systemctl", "start", "nlraw-sweep")
     assert entries(node)[2:] == [
-        (ERROR, SWEEP, "list namespaces in /nowhere: No such file or directory")
+        (ERROR, SWEEP, "list namespaces in /nowhere: " + command.NO_DIRECTORY)
     ]
 
 
