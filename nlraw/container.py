@@ -115,7 +115,7 @@ def read_config(directory: str, *names: str) -> "Tuple[Config, float]":
     except Refused:
         raise
     except OSError as error:
-        raise refused(error, oci.READ_CONFIG, path) from None
+        raise refused(error, oci.READ_CONFIG, path, {} if names else _NO_BUNDLE) from None
     finally:
         close(fd)
 
@@ -132,6 +132,11 @@ def _open_in(directory: int, name: str, more: int) -> int:
 
 
 CONFIG = "config.json"
+
+# What to do about a bundle without a config.
+_NO_BUNDLE = dict.fromkeys(
+    (errno.ENOENT, errno.ENOTDIR), '"bundle" in the state names its directory'
+)
 
 
 # ---------------------------------------------------------------- the container

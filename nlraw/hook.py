@@ -85,7 +85,12 @@ def read_state() -> State:
     if posix.isatty(0):
         words = "it is a terminal; a container runtime writes the container's state here"
         raise Error(words, oci.READ_STATE, oci.STDIN)
-    return oci.state(read(0, oci.READ_STATE, oci.STDIN))
+    data = read(0, oci.READ_STATE, oci.STDIN)
+    try:
+        return oci.state(data)
+    except Error as error:
+        words = "%s; `runc state ID` prints a state" % error.message
+        raise Error(words, error.step, error.object) from None
 
 
 def parse_annotations(texts: "Iterable[str]") -> "Wanted":

@@ -331,9 +331,13 @@ def test_a_config_that_cannot_be_read_is_1(bundle, make, words):
     "streams, words",
     [
         ("<&-", "it is closed"),
-        ("</dev/null", "it is empty"),
+        ("</dev/null", "it is empty; `runc state ID` prints a state"),
         ("</dev/zero", "it is longer than 2097152 bytes"),
-        ("</proc/version", "it is not JSON: Expecting value: line 1 column 1 (char 0)"),
+        (
+            "</proc/version",
+            "it is not JSON: Expecting value: line 1 column 1 (char 0); "
+            "`runc state ID` prints a state",
+        ),
         ("0>/dev/null", "Bad file descriptor"),
     ],
 )
@@ -391,5 +395,6 @@ def test_a_name_from_outside_never_reaches_a_log_unescaped(bundle):
     assert done == (
         1,
         "",
-        "nlraw: read container config /\\x1b[31m\\x0a/config.json: No such file or directory\n",
+        "nlraw: read container config /\\x1b[31m\\x0a/config.json: No such file or directory; "
+        '"bundle" in the state names its directory\n',
     )

@@ -375,7 +375,8 @@ def test_a_bundle_that_is_no_directory_is_not_opened(task, bundle):
     assert done == (
         1,
         "",
-        "nlraw: read container config %s/config.json: Not a directory\n" % bundle,
+        "nlraw: read container config %s/config.json: Not a directory; "
+        '"bundle" in the state names its directory\n' % bundle,
     )
 
 
