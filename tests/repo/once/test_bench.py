@@ -148,8 +148,6 @@ def test_only_a_summary_is_committed():
     assert not os.path.exists(os.path.join(BENCH, "results.json"))
     with open(os.path.join(BENCH, "results.md"), encoding="utf-8") as file:
         assert len(file.readlines()) <= 75
-    with open(os.path.join(readme.TREE, ".gitignore"), encoding="utf-8") as file:
-        assert "/bench/raw/\n" in file.readlines()
 
 
 @pytest.mark.parametrize("page", [readme.BENCH, "bench/results.md"])
