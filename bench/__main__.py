@@ -61,7 +61,7 @@ def parse():
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="fewer sizes and turns: four minutes instead of a quarter of an hour",
+        help="fewer sizes and turns: four minutes instead of twenty",
     )
     parser.add_argument(
         "--check",
