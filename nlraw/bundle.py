@@ -16,7 +16,7 @@ any time:
 - names are sorted, times are fixed;
 - a child process compiles, with a fixed hash seed: the order of a set depends on the seed, and the
   output of marshal on the number of references to an object;
-- no references are written by PyPy: which ones it finds depends on its garbage collector.
+- PyPy writes no references: which ones its marshal finds differs from run to run.
 """
 
 import io
